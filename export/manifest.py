@@ -1,0 +1,63 @@
+"""What a served model says of itself: everything a client needs beyond the server's address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from export.parity import ParityReport
+from latentclr import __version__
+from latentclr.checkpoint import Checkpoint
+from latentclr.config import slider_end
+from latentclr.files import sha256_of
+from latentclr.generators.base import Generator
+
+FORMAT = 1
+
+
+def build_manifest(
+    name: str, generator: Generator, checkpoint: Checkpoint, files: Sequence[Path], parity: Sequence[ParityReport]
+) -> dict[str, Any]:
+    """Describe an exported editor as plain data.
+
+    Args:
+        name: the model's name in the repository.
+        generator: what draws.
+        checkpoint: what edits.
+        files: the exported files, to be hashed.
+        parity: the proof that they equal eager PyTorch.
+    """
+    end = slider_end(checkpoint.config["model"]["alpha"])
+    return {
+        "format": FORMAT,
+        "name": name,
+        "generator": generator.describe(),
+        "latent": {"input": "z", **asdict(generator.latent)},
+        "directions": {
+            "count": checkpoint.directions.k,
+            "model": checkpoint.directions.kind,
+            "alpha_range": [-end, end],
+            "checkpoint_sha256": sha256_of(checkpoint.path),
+            "iteration": checkpoint.iteration,
+            "feature_layer": checkpoint.config["generator"]["feature_layer"],
+        },
+        "edits": {},
+        "files_sha256": {path.name: sha256_of(path) for path in files},
+        "versions": {"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
+        "parity": {report.engine: report.as_dict() for report in parity},
+    }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,106 @@
+"""The editor as ONNX, through torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from export.editor import FusedEditor
+from export.errors import ExportError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+OPSET = 18  # the oldest that torch.export writes; every production Triton's ONNX Runtime reads it
+OUTPUT_NAMES = ("image", "valid")
+
+
+def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
+    """Write the editor as one ONNX file with dynamic N and M.
+
+    Args:
+        editor: the editor, on the CPU.
+        path: where to write; small models hold their weights inside.
+        opset: ONNX operator set, in [18, 20].
+
+    Raises:
+        ExportError: the opset is out of range, or torch cannot export or ONNX not check the graph.
+    """
+    if not 18 <= opset <= 20:
+        raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
+    n, m = torch.export.Dim("N", min=1), torch.export.Dim("M", min=1)
+    dynamic = {"z": {0: n}, "direction": {0: n, 1: m}, "alpha": {0: n, 1: m}, "class_id": {0: n}}
+    # Batch and edit counts above 1 keep torch.export from specialising; three is no size of anything else here.
+    try:
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+            warnings.simplefilter("ignore")  # of the exporter's own internals
+            with contextlib.redirect_stdout(io.StringIO()):
+                torch.onnx.export(
+                    editor,
+                    editor.example_inputs(3, 2),
+                    str(path),
+                    input_names=list(editor.input_names),
+                    output_names=list(OUTPUT_NAMES),
+                    dynamic_shapes={name: dynamic[name] for name in editor.input_names},
+                    opset_version=opset,
+                    dynamo=True,
+                    external_data=False,
+                    verbose=False,
+                )
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # torch.onnx raises a family of its own, and whatever its passes raise
+        raise ExportError(f"ONNX export failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+
+
+class OnnxEditor:
+    """The exported graph under ONNX Runtime on the CPU, as the server runs it."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Load the graph.
+
+        Args:
+            path: the ONNX file.
+            threads: for one operator; 0 for ONNX Runtime's choice.
+
+        Raises:
+            ExportError: onnxruntime is not installed, or cannot load the graph.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise ExportError(
+                "onnxruntime is not installed: pip install 'latentclr[cpu]' (or 'latentclr[gpu]')"
+            ) from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no common base of their own
+            raise ExportError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
+        self.names = [node.name for node in self.session.get_inputs()]
+
+    def __call__(self, *inputs: Array) -> tuple[Array, Array]:
+        """Run the graph on numpy arrays in `forward`'s order; return (image, valid)."""
+        image, valid = self.session.run(list(OUTPUT_NAMES), dict(zip(self.names, inputs, strict=True)))
+        return image, valid
+
+
+@contextlib.contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    loggers = [(logging.getLogger(name), logging.getLogger(name).level) for name in names]
+    for log, _ in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for log, level in loggers:
+            log.setLevel(level)

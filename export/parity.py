@@ -1,0 +1,139 @@
+"""Proof that an exported graph draws what eager PyTorch draws, in steps of 1/255."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.editor import FusedEditor
+from export.errors import ExportError
+from latentclr.rng import stream
+
+Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
+Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]
+
+BATCHES = (1, 2, 5)  # N
+EDITS = (1, 3)  # M
+WORST_STEP = 1  # float32 sums in another order may land on the other side of a rounding edge
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How an engine's pixels differ from eager PyTorch's.
+
+    Attributes:
+        engine: such as `onnx`.
+        rows: images compared.
+        worst_step: largest difference of a pixel, in 1/255.
+        mean_step: mean absolute difference, in 1/255.
+        psnr_db: peak signal-to-noise ratio over all pixels; None if they are identical.
+        tolerance_step: what `worst_step` may be.
+    """
+
+    engine: str
+    rows: int
+    worst_step: int
+    mean_step: float
+    psnr_db: float | None
+    tolerance_step: int = WORST_STEP
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        psnr = "identical" if self.psnr_db is None else f"PSNR {self.psnr_db:.1f} dB"
+        return (
+            f"{self.engine}: {self.rows} images, worst {self.worst_step}/255 (allowed {self.tolerance_step}),"
+            f" mean {self.mean_step:.2g}/255, {psnr}"
+        )
+
+
+def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) -> Iterator[Arrays]:
+    """Yield input batches: every direction, every alpha, M in {1, 3}, N in {1, 2, 5}.
+
+    Each direction is edited twice alone (at different strengths, positive and negative) and appears in three
+    combined edits; strengths differ from latent input to latent input in the combined ones.
+    """
+    latent, k = editor.generator.latent, editor.directions.k
+    rng = stream(seed, "parity")
+    strengths = torch.tensor(list(alphas), dtype=torch.float32)
+    turn = 0
+    for m in EDITS:
+        rows = 2 * k if m == 1 else k
+        done = 0
+        while done < rows:
+            n = BATCHES[turn % len(BATCHES)]
+            index = torch.arange(done, done + n)
+            direction = (index[:, None] + torch.arange(m) * max(1, k // m)) % k  # [N, M]
+            alpha = strengths[(index[:, None] + torch.arange(m) + index[:, None] // k) % len(strengths)]  # [N, M]
+            alpha = alpha[..., None].expand(n, m, latent.layers).clone()  # [N, M, L]
+            if m > 1:
+                alpha *= torch.rand(n, m, latent.layers, generator=rng)
+            inputs = [editor.generator.sample(n, rng), direction, alpha]
+            if editor.conditional:
+                inputs.append(torch.randint(len(editor.generator.class_names or ()), (n,), generator=rng))
+            yield tuple(tensor.numpy() for tensor in inputs)
+            done, turn = done + n, turn + 1
+
+
+def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequence[float]) -> list[ParityReport]:
+    """Compare engines with the eager editor; also that a bad row is reported and hurts no other.
+
+    Args:
+        editor: the eager editor, on the CPU.
+        engines: name -> function of numpy arrays in `forward`'s order.
+        alphas: strengths to try.
+
+    Raises:
+        ExportError: an engine differs by more than the tolerance, or handles a bad row in another way.
+    """
+    worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
+    for inputs in parity_cases(editor, alphas):
+        expected, valid = run_eager(editor, *inputs)
+        for name, engine in engines.items():
+            image, engine_valid = engine(*inputs)
+            if image.shape != expected.shape or image.dtype != np.uint8 or not np.array_equal(valid, engine_valid):
+                raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
+            difference = np.abs(image.astype(np.int16) - expected.astype(np.int16))
+            worst[name] = max(worst[name], float(difference.max()))
+            total[name] += float(difference.sum())
+            squares[name] += float(np.square(difference, dtype=np.float64).sum())
+            rows[name] += len(image)
+            count[name] += image.size
+    reports = []
+    for name, engine in engines.items():
+        _check_bad_rows(editor, name, engine)
+        mse = squares[name] / count[name]
+        psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
+        report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
+        if report.worst_step > report.tolerance_step:
+            raise ExportError(f"parity failed, nothing is published: {report}")
+        reports.append(report)
+    return reports
+
+
+def run_eager(editor: FusedEditor, *inputs: np.ndarray[Any, np.dtype[Any]]) -> Arrays:
+    """Run the eager editor on numpy arrays; return (image, valid)."""
+    with torch.no_grad():
+        image, valid = editor(*(torch.from_numpy(np.asarray(array)) for array in inputs))
+    return image.numpy(), valid.numpy()
+
+
+def _check_bad_rows(editor: FusedEditor, name: str, engine: Engine) -> None:
+    inputs = [tensor.numpy().copy() for tensor in editor.example_inputs(4, 1)]
+    good, _ = engine(*inputs)
+    inputs[1][1] = editor.directions.k  # one past the last direction
+    inputs[2][2] = np.nan
+    image, valid = engine(*inputs)
+    if valid.tolist() != [True, False, False, True] or image[1:3].any():
+        raise ExportError(
+            f"{name}: bad rows are not reported: valid {valid.tolist()}, expected [True, False, False, True]"
+        )
+    if not np.array_equal(image[[0, 3]], good[[0, 3]]):
+        raise ExportError(f"{name}: a bad row changed the other rows of its batch")

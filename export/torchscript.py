@@ -1,0 +1,59 @@
+"""The editor as traced TorchScript. Upstream calls TorchScript deprecated; all of it stays in this file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
+
+from export.editor import FusedEditor
+from export.errors import ExportError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def export_torchscript(editor: FusedEditor, path: Path) -> None:
+    """Write the editor as a traced and frozen TorchScript file with dynamic N and M.
+
+    Args:
+        editor: the editor, on the CPU.
+        path: where to write.
+
+    Raises:
+        ExportError: torch cannot trace it.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the owner wants TorchScript, deprecated or not
+            warnings.simplefilter("ignore", TracerWarning)  # parity over many shapes is the real check
+            traced = torch.jit.trace(editor, editor.example_inputs(3, 2), check_trace=False)
+            torch.jit.freeze(traced.eval()).save(str(path))
+    except (RuntimeError, TypeError) as error:
+        raise ExportError(f"TorchScript export failed: {str(error).splitlines()[0][:300]}") from error
+
+
+class TorchScriptEditor:
+    """The exported file, loaded as the server loads it."""
+
+    def __init__(self, path: Path) -> None:
+        """Load the file.
+
+        Raises:
+            ExportError: torch cannot load it.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.module = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as error:
+            raise ExportError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
+
+    def __call__(self, *inputs: Array) -> tuple[Array, Array]:
+        """Run on numpy arrays in `forward`'s order; return (image, valid)."""
+        with torch.no_grad():
+            image, valid = self.module(*(torch.from_numpy(array) for array in inputs))
+        return image.numpy(), valid.numpy()

@@ -1,0 +1,245 @@
+"""Run folders: what a training run leaves behind, and reading it back without trusting it.
+
+RUN/.hydra/config.yaml      the configuration, for people and for Hydra's tools
+RUN/best.safetensors        directions and projector with the lowest held-out loss, metadata in the header
+RUN/last.safetensors        the same at the last save
+RUN/resume.pt               everything an exact resume needs: weights, optimizer, scheduler, scaler, counters
+RUN/train.log, events.*, loss.png, grid.png
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from latentclr.directions import Directions, build_directions
+from latentclr.errors import CheckpointError
+from latentclr.files import replacing
+from latentclr.generators.base import Generator
+from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+RESUME_FILE = "resume.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Trained directions and projector, in inference mode, and what is known of them.
+
+    Attributes:
+        directions: K directions over D.
+        projector: the projector they were trained with.
+        config: the run's whole configuration as plain data.
+        generator: what `Generator.describe` said at training time (class names left out).
+        iteration: training steps done.
+        loss: held-out loss, None where it was not measured.
+        path: the file.
+    """
+
+    directions: Directions
+    projector: Projector
+    config: dict[str, Any]
+    generator: dict[str, Any]
+    iteration: int
+    loss: float | None
+    path: Path
+
+
+def save_checkpoint(
+    path: Path,
+    directions: Directions,
+    projector: Projector,
+    *,
+    config: dict[str, Any],
+    generator: Generator,
+    iteration: int,
+    loss: float | None,
+) -> None:
+    """Write directions and projector as safetensors with readable metadata, whole or not at all.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written.
+    """
+    tensors = {f"directions.{name}": t.detach().cpu().contiguous() for name, t in directions.state_dict().items()}
+    tensors |= {f"projector.{name}": t.detach().cpu().contiguous() for name, t in projector.state_dict().items()}
+    metadata = {
+        "format": FORMAT,
+        "k": directions.k,
+        "dim": directions.dim,
+        "feature_layer": config["generator"]["feature_layer"],
+        "alpha": config["model"]["alpha"],
+        "generator": {**generator.describe(), "classes": list(generator.class_ids)},
+        "iteration": iteration,
+        "loss": loss,
+        "config": config,
+    }
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"latentclr": json.dumps(metadata)})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file written by `save_checkpoint`.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, not ours, or its tensors do not fit its metadata.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("latentclr", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
+    try:
+        config, k, dim = meta["config"], int(meta["k"]), int(meta["dim"])
+        if not isinstance(config, dict) or not isinstance(meta["generator"], dict):
+            raise TypeError("config and generator must be tables")
+        _check_sizes(config, k, dim, tensors)
+        directions = make_directions(config, k, dim)
+        directions.load_state_dict(_section(tensors, "directions."))
+        saved = _section(tensors, "projector.")
+        projector = make_projector(config, saved["net.linear_1.weight"].shape[1] if saved else 0)
+        projector.load_state_dict(saved)
+        return Checkpoint(
+            directions.eval(), projector.eval(), config, meta["generator"], int(meta["iteration"]), meta["loss"], path
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: weights and metadata do not fit: {reason[:200]}") from None
+
+
+def find_checkpoint(run: Path, which: str | None = None) -> Path:
+    """Return the checkpoint file of a run.
+
+    Args:
+        run: a run folder, or a checkpoint file itself.
+        which: `best` (default), `last`, or the path of a file.
+
+    Raises:
+        CheckpointError: there is none; the message says what the folder holds.
+    """
+    if which not in (None, "best", "last"):
+        return Path(str(which))
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise CheckpointError(f"no run folder at {run}")
+    path = run / f"{which or 'best'}.safetensors"
+    if not path.is_file():
+        found = sorted(p.name for p in run.glob("*.safetensors"))
+        raise CheckpointError(
+            f"{run} holds no {path.name} ({'found ' + ', '.join(found) if found else 'no checkpoint'})"
+        )
+    return path
+
+
+def check_generator(checkpoint: Checkpoint, generator: Generator) -> None:
+    """Warn if the generator is not the one that the directions were trained on.
+
+    Raises:
+        CheckpointError: they cannot work together at all.
+    """
+    if generator.latent.dim != checkpoint.directions.dim:
+        raise CheckpointError(
+            f"{checkpoint.path} edits codes of size {checkpoint.directions.dim},"
+            f" but {generator.name} has {generator.latent.dim}"
+        )
+    if generator.weights_sha256 != checkpoint.generator.get("weights_sha256"):
+        logger.warning("the generator's weights are not those that %s was trained on", checkpoint.path)
+
+
+def make_directions(config: Mapping[str, Any], k: int, dim: int, rng: torch.Generator | None = None) -> Directions:
+    """Make the direction model that a configuration describes; weights from `rng`, or arbitrary without one."""
+    model = config["model"]
+    rng = rng or torch.Generator().manual_seed(0)
+    return build_directions(model["name"], k, dim, rng, depth=model["depth"], normalize=model["normalize"])
+
+
+def make_projector(config: Mapping[str, Any], features: int, rng: torch.Generator | None = None) -> Projector:
+    """Make the projector that a configuration describes, for flattened features of size F = `features`."""
+    p = config["projector"]
+    rng = rng or torch.Generator().manual_seed(0)
+    if p["name"] == "linear":
+        return LinearProjector(features, p["out_features"], rng, p["normalize"])
+    if p["name"] == "nonlinear":
+        return NonlinearProjector(features, p["middle_features"], p["out_features"], p["depth"], rng, p["normalize"])
+    return Projector(p["normalize"])
+
+
+def save_resume(path: Path, state: dict[str, Any]) -> None:
+    """Write the state of a run, whole or not at all.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written.
+    """
+    with replacing(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # how torch's zip writer reports a full disk
+            raise OSError(str(error).splitlines()[0]) from None
+
+
+def load_resume(path: Path) -> dict[str, Any]:
+    """Read the state of a run; nothing in the file is ever executed.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not such a state.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"nothing to resume: no {path}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
+        raise CheckpointError(f"{path} is not a latentclr run state of format {FORMAT}")
+    return state
+
+
+def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _check_sizes(config: Mapping[str, Any], k: int, dim: int, tensors: Mapping[str, Tensor]) -> None:
+    # Before anything is allocated: the numbers in the header must be those of tensors that are really in the file.
+    name, shape = ("params", (k, dim)) if config["model"]["name"] == "global" else ("weights.0", (k, dim, dim))
+    found = tensors[f"directions.{name}"].shape
+    if tuple(found) != shape:
+        raise ValueError(f"directions.{name} is {tuple(found)}, expected {shape}")
+    model_depth = int(config["model"]["depth"]) if config["model"]["name"] == "nonlinear" else 1
+    _check_room("directions.", tensors, model_depth, model_depth * found.numel())
+    p = config["projector"]
+    if p["name"] == "identity":
+        return
+    features, out, middle, depth = tensors["projector.net.linear_1.weight"].shape[1], p["out_features"], 0, 1
+    if p["name"] == "nonlinear":
+        middle, depth = p["middle_features"], p["depth"]
+    widths = (features + 1) * (out if depth == 1 else middle) + max(0, depth - 2) * middle * (middle + 1)
+    _check_room("projector.", tensors, depth, widths + (middle * out if depth > 1 else 0))
+
+
+def _check_room(prefix: str, tensors: Mapping[str, Tensor], layers: int, numbers: int) -> None:
+    held = _section(tensors, prefix)
+    if layers > len(held) or numbers > sum(tensor.numel() for tensor in held.values()):
+        raise ValueError(
+            f"the header asks for {layers} layers of {numbers} weights, {prefix}* holds {len(held)} tensors"
+        )

@@ -1,0 +1,158 @@
+"""The `latentclr` command: train, eval, gen here; export's and serving's commands are loaded by name when asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from latentclr import __version__
+from latentclr.config import GROUPS, GenConfig, TrainConfig, option_lines
+
+COMMANDS_ELSEWHERE = {
+    "export": "export.cli:export",
+    "serve": "serving.cli:serve",
+    "edit": "serving.cli:edit",
+}
+
+
+class UserError(click.ClickException):
+    """One line on standard error."""
+
+    exit_code = 2
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(" ".join(str(error).split()))
+
+
+class Commands(click.Group):
+    """A group whose commands may live in packages above this one; they are imported only when named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all commands in the order of the work: train ... edit."""
+        return [*self.commands, *COMMANDS_ELSEWHERE]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, importing its package if it is another's."""
+        if cmd_name not in COMMANDS_ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = COMMANDS_ELSEWHERE[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error that carries exit code 2 is a message to the user."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if getattr(error, "exit_code", None) == UserError.exit_code:
+                raise UserError(error) from error
+            raise
+
+
+class Configured(click.Command):
+    """A command whose help lists every option of a configuration class with default and meaning."""
+
+    schema: type = TrainConfig
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write groups and options."""
+        with formatter.section("Groups (the first is the default)"):
+            formatter.write_dl([(f"{group}=", " | ".join(options)) for group, options in GROUPS.items()])
+        with formatter.section("Options, as KEY=VALUE"):
+            formatter.write_dl([(f"{key}={default}", text) for key, default, text in option_lines(self.schema)])
+        super().format_epilog(ctx, formatter)
+
+
+class ConfiguredGen(Configured):
+    """Help for `gen`."""
+
+    schema = GenConfig
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="latentclr")
+def cli() -> None:
+    """Editing sliders for generative models: discover directions without labels, export them, serve them."""
+
+
+@cli.command(cls=Configured)
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...")
+def train(overrides: tuple[str, ...]) -> None:
+    """Discover K directions of a generator, without labels.
+
+    \b
+    Example, faces in a quarter of a minute on two cores:
+      latentclr train k=16 generator=dcgan model=nonlinear model.alpha='[-3.0,+3.0]' \\
+          hparams.batch_size=8 hparams.iterations=400 output_dir=outputs/faces
+    Go on after Ctrl-C or a crash, exactly where it stopped:
+      latentclr train checkpoint=outputs/faces
+    On two GPUs:
+      torchrun --nproc-per-node 2 -m latentclr train k=64 generator=dcgan
+    """
+    from latentclr.commands import run_train
+
+    if not run_train(overrides):
+        click.get_current_context().exit(130)
+
+
+@cli.command("eval", cls=Configured)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
+@click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
+@click.option("--config-name", default="config", help="Accepted for the origin's form.")
+def evaluate(words: tuple[str, ...], config_path: Path | None, config_name: str) -> None:
+    """Measure a run on held-out codes: loss, accuracy, consistency, redundancy.
+
+    \b
+    Example:
+      latentclr eval outputs/faces eval_iters=50
+    """
+    from latentclr.commands import run_eval
+
+    run, overrides = split_run(words, config_path)
+    run_eval(run, overrides)
+
+
+@cli.command(cls=ConfiguredGen)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
+@click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
+@click.option("--config-name", default="config", help="Accepted for the origin's form.")
+def gen(words: tuple[str, ...], config_path: Path | None, config_name: str) -> None:
+    """Draw labelled grids of edited images, and walks.
+
+    \b
+    Example:
+      latentclr gen outputs/faces n_samples=3 n_dirs=-1 alphas=[-6,-3,3,6] walk=webp
+    """
+    from latentclr.commands import run_gen
+
+    run, overrides = split_run(words, config_path)
+    run_gen(run, overrides)
+
+
+def split_run(words: Sequence[str], config_path: Path | None) -> tuple[Path, list[str]]:
+    """Tell the run folder from the overrides: `RUN KEY=VALUE...`, or the origin's `--config-path` or `checkpoint=`.
+
+    Raises:
+        UsageError: no run is named.
+    """
+    overrides = list(words)
+    if overrides and "=" not in overrides[0]:
+        return Path(overrides[0]), overrides[1:]
+    if config_path is not None:
+        return (config_path.parent if config_path.name == ".hydra" else config_path), overrides
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key == "checkpoint":
+            return Path(value), [w for w in overrides if w is not word]
+    raise click.UsageError("expected a run folder: latentclr eval|gen|export RUN [KEY=VALUE]...")
+
+
+def main() -> None:
+    """Entry point."""
+    cli(prog_name="latentclr")

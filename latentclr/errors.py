@@ -1,0 +1,37 @@
+"""Errors that are messages to the user.
+
+The command line prints them as one line and exits with `exit_code`; everything else that is raised is a bug.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LatentCLRError(Exception):
+    """Base of all errors that say what was expected and what came."""
+
+    exit_code = 2
+
+
+class ConfigError(LatentCLRError):
+    """An option, override or configuration file that cannot be used."""
+
+
+class GeneratorError(LatentCLRError):
+    """Generator weights that are missing or unusable, or a layer or class that the generator does not have."""
+
+
+class CheckpointError(LatentCLRError):
+    """A run folder or checkpoint that is missing, damaged, hostile or of another shape."""
+
+
+class SaveError(LatentCLRError):
+    """A file that could not be written; what stood there before is untouched."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint such as ``; did you mean 'model' or 'models'?``, empty if nothing is near."""
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -1,0 +1,156 @@
+"""The protocol that every generator follows.
+
+Symbols: N batch, D latent size, L latent inputs, F feature size, H and W image sides in pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentclr.errors import GeneratorError, nearest
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """How a latent code is drawn, in words that a client without torch can follow.
+
+    Attributes:
+        dim: D.
+        layers: L, the number of latent inputs.
+        sampler: `standard_normal`, or `truncated_normal` (normal cut at +-2, then times `truncation`).
+        truncation: factor of `truncated_normal`, else None.
+    """
+
+    dim: int
+    layers: int
+    sampler: str
+    truncation: float | None = None
+
+
+class Generator(nn.Module, ABC):
+    """A frozen pre-trained generator: latent codes in, images in [-1, 1] out.
+
+    Subclasses fold at load time whatever is constant, so that training and export run the same lean module. No
+    parameter ever collects gradients; gradients flow through to the latent codes.
+
+    Attributes:
+        name: the name in the registry.
+        latent: how z is drawn, D and L.
+        resolution: H = W in pixels.
+        feature_layers: exact names accepted by `features`.
+        class_names: names of the classes of a conditional generator, by id; None for an unconditional one.
+        class_ids: the classes that training draws from; empty for an unconditional generator.
+        weights_sha256: hash of the weights file that was loaded.
+        random_weights: True if the weights are seeded noise, fit for latency work only.
+    """
+
+    name: str
+    latent: LatentSpec
+    resolution: int
+    feature_layers: tuple[str, ...]
+    class_names: tuple[str, ...] | None = None
+    class_ids: tuple[int, ...] = ()
+    weights_sha256: str = ""
+    random_weights: bool = False
+
+    def freeze(self) -> None:
+        """Switch to inference behaviour and stop all parameters from collecting gradients."""
+        self.eval()
+        self.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Generator:
+        """Stay in inference mode, whatever the module around it does."""
+        return super().train(False)
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Map z [N, D] to the space in which directions live [N, D]; the identity unless a subclass says otherwise."""
+        return z
+
+    @abstractmethod
+    def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
+        """Generate images.
+
+        Args:
+            ps: [N, L, D], the code at each latent input.
+            class_id: [N] int64, for class-conditional generators.
+
+        Returns:
+            [N, 3, H, W] in [-1, 1].
+        """
+
+    @abstractmethod
+    def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
+        """Run up to and including `layer` (an exact name from `feature_layers`) and return its output [N, ...]."""
+
+    @abstractmethod
+    def inputs_reaching(self, layer: str) -> int:
+        """Return how many latent inputs, counted from the first, can change the output of `layer`."""
+
+    def check_layer(self, layer: str) -> str:
+        """Return `layer` if it is a feature layer.
+
+        Raises:
+            GeneratorError: it is not; the message lists the layers.
+        """
+        if layer not in self.feature_layers:
+            raise GeneratorError(
+                f"generator.feature_layer: {self.name} has no layer {layer!r}{nearest(layer, self.feature_layers)}"
+                f" (layers: {', '.join(self.feature_layers)})"
+            )
+        return layer
+
+    def feature_size(self, layer: str) -> int:
+        """Return F, the number of values of one sample's flattened features at `layer`."""
+        device = next(self.parameters()).device
+        ps = torch.zeros(1, self.latent.layers, self.latent.dim, device=device)
+        class_id = torch.zeros(1, dtype=torch.int64, device=device) if self.class_names else None
+        with torch.no_grad():
+            return self.features(ps, layer, class_id).numel()
+
+    def sample(self, count: int, rng: torch.Generator) -> Tensor:
+        """Draw z [count, D] from the generator's own distribution with a CPU random generator."""
+        if self.latent.sampler == "standard_normal":
+            return torch.randn(count, self.latent.dim, generator=rng)
+        # A normal cut at +-2 by its quantile function: uniform between the CDF's values at the edges.
+        edge = torch.erf(torch.tensor(2.0 / 2**0.5, dtype=torch.float64))
+        u = torch.rand(count, self.latent.dim, generator=rng, dtype=torch.float64) * 2 - 1
+        z = torch.erfinv(u * edge) * 2**0.5
+        return (z * (self.latent.truncation or 1.0)).float()
+
+    def sample_seeds(self, seed: int, count: int) -> Tensor:
+        """Draw z [count, D], row i with `numpy.random.RandomState(seed + i)`, as NVIDIA's and the origin's tools do."""
+        rows = [self._seeded_row(np.random.RandomState(seed + i)) for i in range(count)]
+        return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+    def _seeded_row(self, state: np.random.RandomState) -> np.ndarray[Any, np.dtype[np.float64]]:
+        if self.latent.sampler == "standard_normal":
+            return state.randn(self.latent.dim)
+        from scipy.stats import truncnorm  # only BigGAN needs it, and its package brings it
+
+        row = truncnorm.rvs(-2, 2, size=(1, self.latent.dim), random_state=state)[0]
+        return np.asarray(row * (self.latent.truncation or 1.0), dtype=np.float64)
+
+    def sample_classes(self, count: int, rng: torch.Generator) -> Tensor | None:
+        """Draw class ids [count] from `class_ids`; None for an unconditional generator."""
+        if not self.class_ids:
+            return None
+        choice = torch.randint(len(self.class_ids), (count,), generator=rng)
+        return torch.tensor(self.class_ids)[choice]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a checkpoint or manifest records of the generator."""
+        return {
+            "name": self.name,
+            "resolution": self.resolution,
+            "weights_sha256": self.weights_sha256,
+            "random_weights": self.random_weights,
+            "classes": None
+            if self.class_names is None
+            else {"names": list(self.class_names), "default": list(self.class_ids)},
+        }

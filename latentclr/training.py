@@ -1,0 +1,238 @@
+"""The training loop: steps, held-out evaluations, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
+from latentclr.compose import plain
+from latentclr.config import TrainConfig
+from latentclr.distributed import Processes
+from latentclr.errors import CheckpointError, LatentCLRError
+from latentclr.evaluation import held_out
+from latentclr.experiment import new_step
+from latentclr.optim import build_optimizer, build_scheduler
+from latentclr.rng import stream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class History:
+    """What happened so far, one entry a step or a held-out evaluation."""
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float, float]] = field(default_factory=list)  # iteration, loss, accuracy
+
+
+class Trainer:
+    """A run: its modules, optimizer, counters, and the folder that they are saved to.
+
+    Attributes:
+        step: the contrastive step, with generator, directions and projector.
+        iteration: steps done.
+        best_loss: lowest held-out loss so far, infinity before the first.
+        history: losses so far.
+    """
+
+    def __init__(self, config: TrainConfig, run: Path, processes: Processes) -> None:
+        """Build everything fresh from the configuration.
+
+        Raises:
+            LatentCLRError: the configuration, generator or weights cannot be used.
+        """
+        self.config, self.run, self.processes = config, run, processes
+        self.step = new_step(config, processes.device)
+        if not config.train_projector:
+            self.step.projector.requires_grad_(False)
+        self.parameters = [p for p in self.step.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(config.hparams.optimizer, self.parameters)
+        self.scheduler = build_scheduler(config.hparams.scheduler, self.optimizer)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.step.options.autocast is torch.float16)
+        self.iteration, self.best_loss, self.history = 0, float("inf"), History()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything an exact resume needs, as plain containers and tensors."""
+        return {
+            "format": FORMAT,
+            "config": plain(self.config),
+            "iteration": self.iteration,
+            "best_loss": self.best_loss,
+            "directions": self.step.directions.state_dict(),
+            "projector": self.step.projector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": list(self.history.loss),
+            "accuracy": list(self.history.accuracy),
+            "held_out": list(self.history.held_out),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a run where `state` left it.
+
+        Raises:
+            CheckpointError: the state does not fit this run.
+        """
+        try:
+            self.step.directions.load_state_dict(state["directions"])
+            self.step.projector.load_state_dict(state["projector"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.iteration, self.best_loss = int(state["iteration"]), float(state["best_loss"])
+            self.history = History(list(state["loss"]), list(state["accuracy"]), list(state["held_out"]))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {reason}") from None
+
+    def fit(self) -> bool:
+        """Train to `hparams.iterations`, or until Ctrl-C.
+
+        Returns:
+            True if the run is complete, False if it was interrupted; either way it is saved.
+
+        Raises:
+            LatentCLRError: the loss is not finite any more, or the disk is full.
+        """
+        config, first = self.config, self.processes.first
+        module: nn.Module = self.step
+        if self.processes.world > 1:
+            module = DistributedDataParallel(self.step)
+        total = config.hparams.iterations
+        # On a screen the bar moves; in a log file it is a line now and then.
+        pause = 0.2 if sys.stderr.isatty() else 10.0
+        bar = tqdm(
+            total=total, initial=self.iteration, unit="step", disable=not first, dynamic_ncols=True, mininterval=pause
+        )
+        with bar, _interruptible() as interrupted, self._events() as events:
+            while self.iteration < total:
+                loss, accuracy = self._one(module)
+                if events is not None:
+                    events.add_scalar("Loss/train", loss, self.iteration)
+                    events.add_scalar("Acc/train", accuracy, self.iteration)
+                bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}", refresh=False)
+                bar.update()
+                stop = self.processes.any(interrupted())
+                if not stop and (self.iteration % config.eval_freq == 0 or self.iteration == total):
+                    self._evaluate(events)
+                if stop or self.iteration % config.save_freq == 0 or self.iteration == total:
+                    self.save()
+                if stop:
+                    return False
+        return True
+
+    def save(self) -> None:
+        """Write `last.safetensors` and `resume.pt`.
+
+        Raises:
+            SaveError: the disk is full; the files that stood there before are untouched.
+        """
+        if self.config.save and self.processes.first:
+            loss = self.history.held_out[-1][1] if self.history.held_out else None
+            self._save_weights("last", loss)
+            save_resume(self.run / RESUME_FILE, self.state())
+
+    def _one(self, module: nn.Module) -> tuple[float, float]:
+        self.step.train()
+        self.step.projector.train(self.config.train_projector)
+        rng = stream(self.config.seed, "train", self.iteration, self.processes.rank)
+        batch = self.step.sample(self.config.hparams.batch_size, rng)
+        self.optimizer.zero_grad()
+        loss, accuracy = module(batch)
+        self.scaler.scale(loss).backward()
+        if self.config.hparams.grad_clip_max_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.config.hparams.grad_clip_max_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # fp16 skips a step whose gradients overflowed; so must the schedule
+            self.scheduler.step()
+        values = self.processes.mean(loss.item(), accuracy.item())
+        if not torch.isfinite(torch.tensor(values[0])):
+            raise LatentCLRError(
+                f"the loss became {values[0]} at step {self.iteration + 1}: lower hparams.optimizer.lr or set"
+                f" hparams.grad_clip_max_norm; the last good state is in {self.run}"
+            )
+        self.iteration += 1
+        self.history.loss.append(values[0])
+        self.history.accuracy.append(values[1])
+        return values[0], values[1]
+
+    def _evaluate(self, events: Any) -> None:
+        config, before = self.config, self.history.held_out[-1][0] if self.history.held_out else 0
+        loss, accuracy = held_out(
+            self.step, config.hparams.batch_size, config.eval_iters, config.seed, processes=self.processes
+        )
+        self.history.held_out.append((self.iteration, loss, accuracy))
+        window = self.history.loss[before:] or [float("nan")]
+        if self.processes.first:
+            logger.info(
+                "step %d: train loss %.4f, held-out loss %.4f, held-out accuracy %.3f, learning rate %.2g",
+                self.iteration, sum(window) / len(window), loss, accuracy, self.optimizer.param_groups[0]["lr"],
+            )  # fmt: skip
+        if events is not None:
+            events.add_scalar("Loss/val", loss, self.iteration)
+            events.add_scalar("Acc/val", accuracy, self.iteration)
+        if loss < self.best_loss:
+            self.best_loss = loss
+            if config.save and self.processes.first:
+                self._save_weights("best", loss)
+
+    def _save_weights(self, name: str, loss: float | None) -> None:
+        save_checkpoint(
+            self.run / f"{name}.safetensors",
+            self.step.directions,
+            self.step.projector,
+            config=plain(self.config),
+            generator=self.step.generator,
+            iteration=self.iteration,
+            loss=loss,
+        )
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[Any]:
+        if not (self.config.tensorboard and self.processes.first):
+            yield None
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.run), purge_step=self.iteration + 1 if self.iteration else None) as events:
+            yield events
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one stops at once."""
+    flags: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if flags:
+            raise KeyboardInterrupt
+        flags.append(number)
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {number: signal.signal(number, note) for number in watched}
+    except ValueError:  # not the main thread: whoever called us handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(flags)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Python-based Triton backends that stand in for NVIDIA's C++ ones, under the same names."""

@@ -1,0 +1,62 @@
+"""`backend: "onnxruntime"`: runs `<version>/model.onnx` with ONNX Runtime, as NVIDIA's C++ backend does.
+
+The same `config.pbtxt` serves both. Of the C++ backend's `parameters` these are read: `intra_op_thread_count` and
+`inter_op_thread_count` (0: ONNX Runtime's own choice, one thread a core).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from serving.backends.batching import Arrays, Signature, execute, parameter, read_config
+
+
+class TritonPythonModel:
+    """One execution instance of an ONNX model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the session and check that it has the configured inputs and outputs.
+
+        Args:
+            args: What Triton tells an instance: configuration, folder, version, device.
+
+        Raises:
+            FileNotFoundError: There is no model file.
+            ValueError: The model's names differ from the configuration's.
+        """
+        config = read_config(args)
+        self._signature = Signature(config)
+        name = config.get("default_model_filename") or "model.onnx"
+        path = Path(args["model_repository"]) / args["model_version"] / name
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}")
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = parameter(config, "intra_op_thread_count", 0)
+        options.inter_op_num_threads = parameter(config, "inter_op_thread_count", 0)
+        self._session = ort.InferenceSession(str(path), sess_options=options, providers=_providers(args))
+        _require_equal("inputs", self._signature.inputs, [entry.name for entry in self._session.get_inputs()])
+        _require_equal("outputs", self._signature.outputs, [entry.name for entry in self._session.get_outputs()])
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one dynamic batch."""
+        return execute(requests, self._signature, self._run)
+
+    def _run(self, inputs: Arrays) -> Arrays:
+        names = list(self._signature.outputs)
+        return dict(zip(names, self._session.run(names, inputs), strict=True))
+
+
+def _providers(args: dict[str, str]) -> list[Any]:
+    """Use CUDA only where Triton placed the instance on a GPU and this ONNX Runtime can."""
+    if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
+        return [("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}), "CPUExecutionProvider"]
+    return ["CPUExecutionProvider"]
+
+
+def _require_equal(kind: str, configured: dict[str, Any], found: list[str]) -> None:
+    if kind == "outputs" and set(configured) <= set(found):
+        return  # a configuration may leave outputs out
+    if set(configured) != set(found):
+        raise ValueError(f"config.pbtxt has {kind} {sorted(configured)}, model.onnx has {sorted(found)}")

@@ -1,0 +1,218 @@
+"""The commands `serve` and `edit`, which `latentclr` loads by name."""
+
+import logging
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from serving.errors import InvalidEdit
+
+# Whatever is slow to import (numpy, PIL, gRPC) is imported inside the commands: `--help` must be instant.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from serving.client import EditClient, Edited
+
+_SETTINGS = {"show_default": True, "max_content_width": 110}
+
+
+@click.command(context_settings=_SETTINGS)
+@click.option("--repository", type=click.Path(path_type=Path), default="model_repository", help="Model repository.")
+@click.option("--host", default="127.0.0.1", help="Address to bind; the embedded server does not belong on a network.")
+@click.option("--http-port", type=click.IntRange(0, 65535), default=8000, help="HTTP port; 0 picks a free one.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC port; 0 picks a free one.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics port; 0 picks a free one.")
+@click.option("--model", "models", multiple=True, help="Serve only this model; repeat for several.  [default: all]")
+@click.option("--log-file", type=click.Path(path_type=Path), help="Keep Triton's log here.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, help="Seconds to become ready.")
+def serve(
+    repository: Path,
+    host: str,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    models: tuple[str, ...],
+    log_file: Path | None,
+    timeout: float,
+) -> None:
+    """Serve a model repository with a real Triton until Ctrl-C.
+
+    \b
+    Example:
+      latentclr serve --repository model_repository
+    """
+    from serving.ports import Ports
+    from serving.server import TritonServer
+
+    server = TritonServer(
+        repository, host=host, ports=Ports(http_port, grpc_port, metrics_port), models=models, log_file=log_file
+    )
+    if not (host.startswith("127.") or host in ("localhost", "::1")):
+        click.echo(f"warning: {host} is open to the network, and this Triton is an old release for local use", err=True)
+    # Installed by hand, since a shell starts background jobs with Ctrl-C ignored.
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.start()
+        server.wait_ready(timeout)
+        click.echo(
+            f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; "
+            f"models {', '.join(server.ready_models())} (Ctrl-C stops)"
+        )
+        while True:
+            server.check_alive()
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        server.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@click.command(context_settings=_SETTINGS)
+@click.option("--seed", type=int, help="The picture to edit.  [default: 0, unless --z]")
+@click.option("--direction", help="Direction index or edit name, walked along --alpha.")
+@click.option("--alpha", help="Strengths, separated by commas: -6,-3,0,3,6.  [default: five over the model's range]")
+@click.option("--edit", "edits", multiple=True, metavar="KEY=ALPHA", help="An edit; repeat to apply several together.")
+@click.option("--layers", help="Restrict the edits to these latent inputs: 0-3 or 0,2,5-7.  [default: all]")
+@click.option("--class-id", type=int, help="Class number, for conditional generators.")
+@click.option("--class-name", help="Class by name.")
+@click.option("--z", "z_file", type=click.Path(path_type=Path), help="An .npy of codes [N, D] instead of a seed.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="edit.png", help="Picture to write.")
+@click.option("--url", default="127.0.0.1:8001", help="The server's gRPC address.")
+@click.option("--model", default="latent_edit", help="The served model.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds to wait for an answer.")
+def edit(
+    seed: int | None,
+    direction: str | None,
+    alpha: str | None,
+    edits: tuple[str, ...],
+    layers: str | None,
+    class_id: int | None,
+    class_name: str | None,
+    z_file: Path | None,
+    output: Path,
+    url: str,
+    model: str,
+    timeout: float,
+) -> None:
+    """Edit a picture on a running server; several strengths make a labelled strip.
+
+    \b
+    Examples:
+      latentclr edit --seed 7 --direction 3 --alpha -6,-3,0,3,6 -o strip.png
+      latentclr edit --seed 7 --edit smile=4 --edit 5=-2 -o face.png
+    """
+    if direction is not None and edits:
+        raise InvalidEdit("give --direction with --alpha, or --edit, not both")
+    if alpha is not None and direction is None:
+        raise InvalidEdit("--alpha needs --direction")
+    alphas = None if alpha is None else parse_alphas(alpha)
+    pairs = dict(parse_edit(text) for text in edits)
+    if len(pairs) != len(edits):
+        raise InvalidEdit("--edit names one direction twice")
+    only = None if layers is None else parse_layers(layers)
+    if seed is not None and z_file is not None:
+        raise InvalidEdit("give --seed or --z, not both")
+
+    from serving.client import EditClient
+    from serving.images import check_path, save_image, strip
+
+    check_path(output)
+    z = None if z_file is None else _load_codes(z_file)
+    seed = 0 if seed is None and z is None else seed
+    with EditClient(url, model, timeout) as client:
+        if direction is not None:
+            key = parse_key(direction)
+            alphas = _default_alphas(client, key) if alphas is None else alphas
+            result: Edited = client.sweep(seed, key, alphas, z=z, layers=only, class_id=class_id, class_name=class_name)
+            labels, title = [f"{value:+g}" if value else "0" for value in alphas], f"direction {direction}"
+        else:
+            result = client.edit(seed, pairs, z=z, layers=only, class_id=class_id, class_name=class_name)
+            labels, title = [f"row {row}" for row in range(len(result))], " ".join(edits)
+    picture = result.to_pil() if len(result) == 1 else strip(result.images, labels, title)
+    save_image(picture, output)
+    click.echo(f"wrote {output}: {len(result)} image{'s' if len(result) > 1 else ''}, {picture.width}x{picture.height}")
+
+
+def parse_key(text: str) -> int | str:
+    """Read a direction index or an edit's name."""
+    try:
+        return int(text)
+    except ValueError:
+        return text.strip()
+
+
+def parse_alphas(text: str) -> list[float]:
+    """Read strengths separated by commas.
+
+    Raises:
+        InvalidEdit: One of them is not a number.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InvalidEdit(f"--alpha must be numbers separated by commas, got {text!r}") from None
+
+
+def parse_edit(text: str) -> tuple[int | str, float]:
+    """Read `KEY=ALPHA`.
+
+    Raises:
+        InvalidEdit: There is no `=`, or no number after it.
+    """
+    key, equals, strength = text.rpartition("=")
+    try:
+        if not equals or not key.strip():
+            raise ValueError
+        return parse_key(key), float(strength)
+    except ValueError:
+        raise InvalidEdit(f"--edit must be DIRECTION=ALPHA or NAME=ALPHA, got {text!r}") from None
+
+
+def parse_layers(text: str) -> list[int]:
+    """Read layer numbers and ranges, both ends included: `0-3` or `0,2,5-7`.
+
+    Raises:
+        InvalidEdit: A part is neither.
+    """
+    layers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
+            raise InvalidEdit(f"--layers must be like 0-3 or 0,2,5-7, got {text!r}")
+        if dash and int(last) > 10_000:
+            raise InvalidEdit(f"--layers: there is no layer {last}")
+        layers.extend(range(int(first), int(last if dash else first) + 1))
+    return layers
+
+
+def _default_alphas(client: "EditClient", key: int | str) -> list[float]:
+    """Five strengths over the range that the model suggests."""
+    manifest = client.manifest
+    named = manifest.edits.get(key) if isinstance(key, str) else None
+    low, high = (named or manifest.directions).alpha_range
+    return [low + (high - low) * step / 4 for step in range(5)]
+
+
+def _load_codes(path: Path) -> "NDArray[np.generic]":
+    import numpy as np
+
+    try:
+        codes = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a plain .npy array"
+        raise InvalidEdit(f"cannot read {path}: {reason}") from error
+    if not isinstance(codes, np.ndarray):
+        raise InvalidEdit(f"cannot read {path}: it is an archive, not a plain .npy array")
+    return codes
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    logging.getLogger(__name__).info("%s", signal.Signals(number).name)
+    raise KeyboardInterrupt

@@ -1,0 +1,241 @@
+"""From what a person asks for to the three arrays that the served editor takes, checked on the way.
+
+Everything here is arithmetic on the manifest; nothing talks to a server.
+"""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serving.errors import InvalidEdit
+from serving.manifest import Manifest
+
+Strength = float | Sequence[float]
+"""One alpha for all latent inputs, or one for each of the L."""
+
+
+def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[int, ...]]:
+    """Turn a direction's index or an edit's name into an index and the edit's own layers.
+
+    Args:
+        manifest: The served editor.
+        key: Index in [0, K), or a name of `manifest.edits`.
+
+    Returns:
+        The index and the layers at which a named edit acts; empty means all.
+
+    Raises:
+        InvalidEdit: The name is unknown or the index out of range.
+    """
+    if isinstance(key, str):
+        edit = manifest.edits.get(key)
+        if edit is None:
+            raise InvalidEdit(f"unknown edit {key!r}: {_suggest(key, list(manifest.edits), 'named edits')}")
+        return edit.direction, edit.layers
+    if isinstance(key, bool) or not isinstance(key, int | np.integer):
+        raise InvalidEdit(f"direction must be an index or the name of an edit, got {key!r}")
+    if not 0 <= key < manifest.directions.count:
+        raise InvalidEdit(f"direction must be in [0, {manifest.directions.count}), got {key}")
+    return int(key), ()
+
+
+def resolve_class(manifest: Manifest, class_id: int | None, class_name: str | None) -> int | None:
+    """Choose the class: the one given by number or name, else the model's default.
+
+    Args:
+        manifest: The served editor.
+        class_id: Number of the class.
+        class_name: Its name, compared without case; instead of `class_id`.
+
+    Returns:
+        The class number, or None for a generator without classes.
+
+    Raises:
+        InvalidEdit: The generator has no classes, the class is unknown, or there is none and no default.
+    """
+    classes = manifest.generator.classes
+    if classes is None:
+        if class_id is not None or class_name is not None:
+            raise InvalidEdit(f"the generator {manifest.generator.name!r} has no classes")
+        return None
+    if class_id is not None and class_name is not None:
+        raise InvalidEdit("give class_id or class_name, not both")
+    if class_name is not None:
+        for index, name in enumerate(classes.names):
+            if name.casefold() == class_name.casefold():
+                return index
+        raise InvalidEdit(f"unknown class {class_name!r}: {_suggest(class_name, list(classes.names), 'classes')}")
+    if class_id is None:
+        if not classes.default:
+            raise InvalidEdit("this generator needs a class_id or class_name")
+        return classes.default[0]
+    if not 0 <= class_id < len(classes.names):
+        raise InvalidEdit(f"class_id must be in [0, {len(classes.names)}), got {class_id}")
+    return int(class_id)
+
+
+def layer_strengths(
+    manifest: Manifest, strength: Strength, own: Sequence[int], asked: Sequence[int] | None
+) -> NDArray[np.float32]:
+    """Spread a strength over the latent inputs.
+
+    Args:
+        manifest: The served editor.
+        strength: One number, or L numbers.
+        own: Layers of a named edit; empty means all.
+        asked: Layers that the caller restricts the edit to, each in [0, L); None means all.
+
+    Returns:
+        Alphas of shape [L], zero at the layers that the edit does not reach.
+
+    Raises:
+        InvalidEdit: A layer is out of range, the strength is not finite or of the wrong length, or no layer is left.
+    """
+    layers = manifest.latent.layers
+    try:
+        alpha = np.asarray(strength, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidEdit(f"alpha must be a number or {layers} numbers, got {strength!r}") from error
+    if alpha.shape not in ((), (layers,)):
+        raise InvalidEdit(f"alpha must be one number or {layers} numbers (one for each layer), got shape {alpha.shape}")
+    if not np.isfinite(alpha).all():
+        raise InvalidEdit(f"alpha must be finite, got {strength!r}")
+    for layer in asked if asked is not None else ():
+        if not 0 <= layer < layers:
+            raise InvalidEdit(f"layers must be in [0, {layers}), got {layer}")
+    reached = set(own or range(layers)) & set(range(layers) if asked is None else asked)
+    if not reached:
+        raise InvalidEdit(f"the edit reaches none of the layers {list(asked or ())}; its own are {list(own)}")
+    mask = np.isin(np.arange(layers), sorted(reached))
+    return np.where(mask, alpha, np.float32(0)).astype(np.float32)  # [L]
+
+
+def edit_arrays(
+    manifest: Manifest, edits: Mapping[int | str, Strength], layers: Sequence[int] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Write several edits, applied together, as arrays for one row.
+
+    Args:
+        manifest: The served editor.
+        edits: Strength by direction index or edit name; empty means the unedited image.
+        layers: Restrict every edit to these latent inputs; None means no restriction.
+
+    Returns:
+        direction [M] int64 and alpha [M, L] float32; without edits M = 1 and alpha = 0.
+
+    Raises:
+        InvalidEdit: As `resolve_direction` and `layer_strengths`.
+    """
+    directions, alphas = [], []
+    for key, strength in edits.items():
+        direction, own = resolve_direction(manifest, key)
+        directions.append(direction)
+        alphas.append(layer_strengths(manifest, strength, own, layers))
+    if not directions:
+        directions, alphas = [0], [np.zeros(manifest.latent.layers, np.float32)]
+    return np.asarray(directions, np.int64), np.stack(alphas)
+
+
+def check_latents(manifest: Manifest, z: ArrayLike) -> NDArray[np.float32]:
+    """Check latent codes that the caller brings.
+
+    Args:
+        manifest: The served editor.
+        z: Codes of shape [N, D] or [D], N >= 1.
+
+    Returns:
+        Codes of shape [N, D], float32.
+
+    Raises:
+        InvalidEdit: Wrong size or type, or a row that is not finite.
+    """
+    dim = manifest.latent.dim
+    codes = _as_array(z, np.float32, "z")
+    if codes.ndim == 1:
+        codes = codes[None]
+    if codes.ndim != 2 or codes.shape[1] != dim or len(codes) == 0:
+        raise InvalidEdit(f"z must be of shape [N, {dim}] or [{dim}], got {list(codes.shape)}")
+    _check_rows(np.isfinite(codes).all(axis=1), codes, "z must be finite")
+    return codes
+
+
+def check_rows(
+    manifest: Manifest, z: ArrayLike, direction: ArrayLike, alpha: ArrayLike, class_id: ArrayLike | None
+) -> dict[str, NDArray[Any]]:
+    """Check a whole request before it is sent.
+
+    Args:
+        manifest: The served editor.
+        z: Codes [N, D].
+        direction: Direction indices [N, M], each in [0, K).
+        alpha: Strengths [N, M, L], finite.
+        class_id: Class numbers [N], only for conditional generators.
+
+    Returns:
+        The arrays by input name, with the types that the server takes.
+
+    Raises:
+        InvalidEdit: A shape is wrong, or a row is out of range; the message names the first such row.
+    """
+    codes = check_latents(manifest, z)
+    count, layers, rows = manifest.directions.count, manifest.latent.layers, len(codes)
+    indices = _as_array(direction, np.int64, "direction")
+    if indices.ndim != 2 or len(indices) != rows or indices.shape[1] == 0:
+        raise InvalidEdit(f"direction must be of shape [{rows}, M] with M >= 1, got {list(indices.shape)}")
+    _check_rows((indices >= 0) & (indices < count), indices, f"direction must be in [0, {count})")
+    alphas = _as_array(alpha, np.float32, "alpha")
+    wanted = [rows, indices.shape[1], layers]
+    if list(alphas.shape) != wanted:
+        raise InvalidEdit(f"alpha must be of shape {wanted}, got {list(alphas.shape)}")
+    _check_rows(np.isfinite(alphas), alphas, "alpha must be finite")
+    arrays: dict[str, NDArray[Any]] = {manifest.latent.input: codes, "direction": indices, "alpha": alphas}
+    classes = manifest.generator.classes
+    if classes is None and class_id is not None:
+        raise InvalidEdit(f"the generator {manifest.generator.name!r} has no classes")
+    if classes is not None:
+        if class_id is None:
+            raise InvalidEdit("this generator needs a class_id for each row")
+        numbers = _as_array(class_id, np.int64, "class_id")
+        if numbers.shape != (rows,):
+            raise InvalidEdit(f"class_id must be of shape [{rows}], got {list(numbers.shape)}")
+        limit = len(classes.names)
+        _check_rows((numbers >= 0) & (numbers < limit), numbers, f"class_id must be in [0, {limit})")
+        arrays["class_id"] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
+    return arrays
+
+
+def _as_array(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+        whole = np.issubdtype(array.dtype, np.integer)
+        if dtype is np.int64 and not whole:
+            raise InvalidEdit(f"{name} must hold integers, got {array.dtype}")
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused with the row
+            return np.ascontiguousarray(array, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise InvalidEdit(f"{name} must be an array of numbers: {error}") from error
+
+
+def _check_rows(good: NDArray[np.bool_], values: NDArray[Any], rule: str) -> None:
+    """Name the first row with a bad value, and that value."""
+    bad = np.argwhere(~good)
+    if len(bad) == 0:
+        return
+    row = int(bad[0][0])
+    value = values[tuple(bad[0])]
+    if value.ndim:  # the whole row was judged: show its first bad number
+        value = value[~np.isfinite(value)][0]
+    raise InvalidEdit(f"row {row}: {rule}, got {value}")
+
+
+def _suggest(name: str, known: list[str], what: str) -> str:
+    if not known:
+        return f"the model has no {what}"
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {', '.join(near)}?"
+    shown = ", ".join(known[:10])
+    return f"the {what} are {shown}{', ...' if len(known) > 10 else ''}"

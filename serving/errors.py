@@ -1,0 +1,42 @@
+"""What can go wrong while serving, as types a caller can catch."""
+
+
+class ServingError(Exception):
+    """Base of all errors of this package; its text is one line that says what to do.
+
+    The command line prints that line and leaves with `exit_code`.
+    """
+
+    exit_code = 2
+
+
+class ServerStartError(ServingError):
+    """Triton could not be started, or a model of its repository could not be loaded."""
+
+
+class ServerUnavailable(ServingError):
+    """No server answers: it is down, still loading, or died while it worked on the request."""
+
+
+class ModelUnavailable(ServingError):
+    """The server answers, but the model is unknown to it or not ready."""
+
+
+class RequestTimeout(ServingError):
+    """The server did not answer within the client's timeout."""
+
+
+class RequestFailed(ServingError):
+    """The server refused or failed the request for another reason, which the message quotes."""
+
+
+class ManifestError(ServingError):
+    """The model does not describe itself in a way that this client understands."""
+
+
+class InvalidEdit(ServingError):
+    """The request is out of range; the message names the row, the range and the value."""
+
+
+class ImageError(ServingError):
+    """A picture could not be written."""

@@ -1,0 +1,101 @@
+"""Pictures on disk: a labelled strip, and files that are whole or not there."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from serving.errors import ImageError
+
+_PAPER, _INK, _GAP = (255, 255, 255), (32, 32, 32), 4
+
+
+def strip(images: NDArray[np.uint8], labels: Sequence[str], title: str = "") -> Image.Image:
+    """Set pictures side by side, each under its label.
+
+    Args:
+        images: RGB pictures [N, H, W, 3].
+        labels: N texts.
+        title: A line above them all.
+
+    Returns:
+        One picture.
+
+    Raises:
+        ValueError: The number of labels is not N, or N is 0.
+    """
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"there must be one label for each image, got {len(images)} images and {len(labels)} labels")
+    height, width = images.shape[1:3]
+    font: Any = ImageFont.load_default(max(11, height // 12))
+    band = int(font.size * 1.6)
+    cell = max(width, *(int(font.getlength(label)) + _GAP for label in labels))
+    total = len(images) * (cell + _GAP) + _GAP
+    total = max(total, int(font.getlength(title)) + 2 * _GAP)
+    top = band if title else 0
+    canvas = Image.new("RGB", (total, top + band + height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    if title:
+        draw.text((_GAP, top // 2), title, fill=_INK, font=font, anchor="lm")
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        left = _GAP + index * (cell + _GAP)
+        draw.text((left + cell // 2, top + band // 2), label, fill=_INK, font=font, anchor="mm")
+        canvas.paste(Image.fromarray(image), (left + (cell - width) // 2, top + band))
+    return canvas
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Check that a picture could be written there, before work is spent on it.
+
+    Args:
+        path: The file to write.
+
+    Returns:
+        The same as a `Path`.
+
+    Raises:
+        ImageError: The folder does not exist, or the suffix is not a picture format.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ImageError(f"cannot write {path}: there is no folder {path.parent}")
+    known = Image.registered_extensions()
+    if known.get(path.suffix.lower()) not in Image.SAVE:
+        raise ImageError(f"cannot write {path}: the name must end in .png, .jpg, .webp or another picture format")
+    return path
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture under a temporary name and rename it, so that nobody sees half a file.
+
+    Args:
+        image: The picture.
+        path: Where it goes; the suffix chooses the format.
+
+    Raises:
+        ImageError: The format is unknown or the file cannot be written.
+    """
+    path = check_path(path)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        with os.fdopen(handle, "wb") as file:
+            image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        Path(temporary).unlink(missing_ok=True) if temporary else None
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot write {path}: {reason}") from error
+
+
+def _umask() -> int:
+    """The permissions that a plain `open` would leave out; `mkstemp` leaves out too many."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

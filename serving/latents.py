@@ -1,0 +1,51 @@
+"""Seeds to latent codes, without torch.
+
+A seed means what it means in the reference tools: row i of a request with seed s is `RandomState(s + i)`'s draw, so
+row i does not depend on how many rows are asked for, and seed s + 1 is the next row.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.errors import InvalidEdit, ServingError
+from serving.manifest import Latent
+
+SEEDS = 2**32  # RandomState takes 32 bits
+
+
+def draw_latents(latent: Latent, seed: int, count: int = 1) -> NDArray[np.float32]:
+    """Draw latent codes.
+
+    Args:
+        latent: The served editor's latent description (size and sampler).
+        seed: Seed of the first row, in [0, 2**32 - count].
+        count: Number of rows N, at least 1.
+
+    Returns:
+        Codes z of shape [N, D], float32.
+
+    Raises:
+        InvalidEdit: The seed or the count is out of range.
+        ServingError: The sampler needs scipy, which is not installed.
+    """
+    if count < 1:
+        raise InvalidEdit(f"count must be at least 1, got {count}")
+    if not 0 <= seed <= SEEDS - count:
+        raise InvalidEdit(f"seed must be in [0, {SEEDS - count}], got {seed}")
+    rows = [_draw_row(latent, np.random.RandomState(seed + row)) for row in range(count)]
+    return np.stack(rows).astype(np.float32)  # [N, D]
+
+
+def _draw_row(latent: Latent, random: np.random.RandomState) -> NDArray[np.float64]:
+    """Draw one row of shape [D]."""
+    draw: NDArray[np.float64]
+    if latent.sampler == "standard_normal":
+        draw = np.asarray(random.randn(latent.dim))
+        return draw
+    try:
+        from scipy.stats import truncnorm
+    except ImportError as error:
+        raise ServingError("a seed for this generator needs scipy (pip install scipy); or send z yourself") from error
+    draw = truncnorm.rvs(-2, 2, size=(1, latent.dim), random_state=random)
+    row: NDArray[np.float64] = draw[0]
+    return row if latent.truncation is None else latent.truncation * row

@@ -1,0 +1,34 @@
+"""A look at a model repository before Triton sees it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.errors import ServerStartError
+
+
+def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
+    """Find what Triton would report late and obscurely.
+
+    Args:
+        repository: Folder with one folder per model.
+        models: The models that will be loaded; all if empty.
+
+    Raises:
+        ServerStartError: There is no such folder, it has no models or not the wanted ones, or one has no version.
+    """
+    if not repository.is_dir():
+        raise ServerStartError(f"there is no model repository {repository}; `latentclr export` writes one")
+    present = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
+    if not present:
+        raise ServerStartError(f"the model repository {repository} has no models; `latentclr export` writes one")
+    for name in models:
+        if name not in present:
+            raise ServerStartError(
+                f"the model repository {repository} has no model {name!r}; it has {', '.join(present)}"
+            )
+    # A model without weights: Triton would say "at least one version must be available", which explains nothing.
+    for name in models or present:
+        if not any(entry.name.isdigit() and entry.is_dir() for entry in (repository / name).iterdir()):
+            raise ServerStartError(
+                f"model {name!r} has no version folder (such as {repository / name / '1'}): export it"
+            )

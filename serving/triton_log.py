@@ -1,0 +1,60 @@
+"""What Triton's log says about a failed start, in one line."""
+
+import re
+from pathlib import Path
+
+_MODEL = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+_POLL = re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.+)")
+_ERROR = re.compile(r"^E\d{4} \S+ +\d+ [^\]]+\] (?P<reason>.+)")
+_FATAL = re.compile(r"^error: (?P<reason>.+)")
+_STATUS = re.compile(
+    r"^(Internal|Invalid argument|Not found|Unavailable|Unsupported|Unknown|Already exists)( error)?: "
+)
+
+
+def model_failures(log: Path) -> dict[str, str]:
+    """Find the models that failed to load and Triton's reason for each.
+
+    Args:
+        log: Triton's log file.
+
+    Returns:
+        Reasons by model name, in the order of the log; empty when no model failed.
+    """
+    failures: dict[str, str] = {}
+    for line in _lines(log):
+        match = _MODEL.search(line) or _POLL.search(line)
+        if match:
+            failures.setdefault(match["model"], _tidy(match["reason"]))
+    return failures
+
+
+def last_error(log: Path) -> str:
+    """Return the line that says best why the server ended.
+
+    Args:
+        log: Triton's log file.
+
+    Returns:
+        The last fatal error, else the last error, else the last line of the log.
+    """
+    lines = [line for line in _lines(log) if line.strip()]
+    for pattern in (_FATAL, _ERROR):
+        for line in reversed(lines):
+            match = pattern.search(line)
+            if match:
+                return _tidy(match["reason"])
+    return _tidy(lines[-1]) if lines else "it wrote no log"
+
+
+def _lines(log: Path) -> list[str]:
+    try:
+        return log.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _tidy(reason: str) -> str:
+    """Drop Triton's status words and anything that would break the line."""
+    reason = reason.split("\\n\\nAt:")[0]  # a Python traceback, whose newlines Triton's log has escaped
+    return _STATUS.sub("", " ".join(reason.split())).strip('"')

@@ -1,0 +1,64 @@
+"""Generators small enough for tests, as real subclasses of the protocol, and random DCGAN weights in the usual layout."""
+
+import torch
+from torch import Tensor, nn
+
+from latentclr.generators.base import Generator, LatentSpec
+
+D, LAYERS, WIDTH, SIZE, CLASSES = 6, 3, 10, 8, ("ant", "bee", "cat", "dog")
+
+
+class LayeredGenerator(Generator):
+    """L = 3 latent inputs: layer i sees the inputs 0..i. Two hundred numbers and a tanh, conditional if asked."""
+
+    name = "layered"
+
+    def __init__(self, conditional: bool = False, seed: int = 0) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(seed)
+        self.latent = LatentSpec(dim=D, layers=LAYERS, sampler="standard_normal")
+        self.resolution = SIZE
+        self.feature_layers = tuple(f"layers.{i}" for i in range(LAYERS))
+        self.inputs = nn.Parameter(torch.randn(LAYERS, D, WIDTH, generator=rng) / D**0.5)
+        self.hidden = nn.Parameter(torch.randn(LAYERS, WIDTH, WIDTH, generator=rng) / WIDTH**0.5)
+        self.classes = nn.Parameter(torch.randn(len(CLASSES), WIDTH, generator=rng))
+        self.pixels = nn.Parameter(torch.randn(WIDTH, 3 * SIZE * SIZE, generator=rng) / WIDTH**0.5)
+        if conditional:
+            self.class_names, self.class_ids = CLASSES, (1, 3)
+        self.weights_sha256 = "0" * 64
+        self.freeze()
+
+    def _run(self, ps: Tensor, last: int, class_id: Tensor | None) -> Tensor:
+        x = ps.new_zeros(ps.shape[0], WIDTH)  # [N, WIDTH]
+        if self.class_names is not None:
+            assert class_id is not None
+            x = x + self.classes[class_id]
+        for i in range(last + 1):
+            x = torch.tanh(x @ self.hidden[i] + ps[:, i] @ self.inputs[i])
+        return x
+
+    def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
+        return self._run(ps, self.feature_layers.index(self.check_layer(layer)), class_id)
+
+    def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
+        x = self._run(ps, LAYERS - 1, class_id) @ self.pixels
+        return torch.tanh(x).unflatten(1, (3, SIZE, SIZE))  # [N, 3, H, W]
+
+    def inputs_reaching(self, layer: str) -> int:
+        return self.feature_layers.index(self.check_layer(layer)) + 1
+
+
+def dcgan_tensors(dim: int = 8, channels: tuple[int, ...] = (12, 6), seed: int = 0) -> dict[str, Tensor]:
+    """Return random DCGAN weights as `torch.save` files of that architecture name them; 4 * 2**len(channels) pixels."""
+    rng = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    sizes = [dim, *channels, 3]
+    for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        tensors[f"main.{3 * i}.weight"] = torch.randn(before, after, 4, 4, generator=rng) / (before * 4) ** 0.5
+        if after != 3:
+            tensors[f"main.{3 * i + 1}.weight"] = 1 + 0.2 * torch.randn(after, generator=rng)
+            tensors[f"main.{3 * i + 1}.bias"] = 0.2 * torch.randn(after, generator=rng)
+            tensors[f"main.{3 * i + 1}.running_mean"] = 0.3 * torch.randn(after, generator=rng)
+            tensors[f"main.{3 * i + 1}.running_var"] = 0.5 + torch.rand(after, generator=rng)
+            tensors[f"main.{3 * i + 1}.num_batches_tracked"] = torch.tensor(7)
+    return tensors

@@ -13,6 +13,7 @@ from latentclr import __version__
 from latentclr.config import GROUPS, GenConfig, TrainConfig, option_lines
 
 COMMANDS_ELSEWHERE = {
+    "weights": "latentclr.generators.weights_cli:weights",
     "export": "export.cli:export",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",

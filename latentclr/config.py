@@ -26,7 +26,7 @@ class GeneratorConfig:
 
     name: str = "???"
     feature_layer: str = "???"
-    weights: str | None = _option(None, "weights file or folder; null for the generator's usual one")
+    weights: str | None = _option(None, "weights file or folder; random for seeded noise; null for the usual ones")
 
 
 @dataclass
@@ -35,6 +35,29 @@ class DCGANConfig(GeneratorConfig):
 
     name: str = "dcgan"
     feature_layer: str = _option("main.2", "main.0 ... main.13; main.2 is 4x4, main.5 8x8, main.8 16x16")
+
+
+@dataclass
+class BigGANConfig(GeneratorConfig):
+    """generator=biggan: BigGAN-deep, ImageNet classes."""
+
+    name: str = "biggan"
+    feature_layer: str = _option("generator.layers.0", "generator.gen_z or generator.layers.N")
+    resolution: int = _option(256, "128, 256 or 512")
+    truncation: float = _option(0.4, "latent codes are truncation * normal cut at +-2")
+    class_name: Any = _option("husky", "ImageNet name, id or WordNet synset, or a list of them")
+
+
+@dataclass
+class StyleGAN2Config(GeneratorConfig):
+    """generator=stylegan2: rosinality's `.pt`, NVIDIA's `.pkl`, or safetensors."""
+
+    name: str = "stylegan2"
+    feature_layer: str = _option("conv1", "conv1, to_rgb1, convs.N or to_rgbs.N")
+    class_name: str = _option("ffhq", "ffhq, car, cat, church, horse, bedrooms, kitchen or places")
+    use_w: bool = _option(True, "directions live in W; false: in Z")
+    truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
+    noise_seed: int | None = _option(None, "seed of the fixed noise; null for the file's own")
 
 
 @dataclass
@@ -127,7 +150,11 @@ class GenConfig(TrainConfig):
     walk: str = _option("none", "also write an animated walk of each sample: none, gif or webp")
 
 
-GENERATORS: dict[str, type[GeneratorConfig]] = {"dcgan": DCGANConfig}
+GENERATORS: dict[str, type[GeneratorConfig]] = {
+    "dcgan": DCGANConfig,
+    "biggan": BigGANConfig,
+    "stylegan2": StyleGAN2Config,
+}
 
 # Groups: name -> option -> what it sets. The first option is the default.
 GROUPS: dict[str, dict[str, Any]] = {
@@ -177,6 +204,10 @@ def check(config: TrainConfig) -> None:
     for key, (value, low) in at_least.items():
         if value is not None and value < low:
             raise ConfigError(f"{key} must be at least {low}, got {value}")
+    if config.seed >= 2**31:
+        raise ConfigError(f"seed must be in [0, {2**31}), got {config.seed}")
+    if not 0 < config.loss.temp < float("inf"):
+        raise ConfigError(f"loss.temp must be positive and finite, got {config.loss.temp}")
     if h.grad_clip_max_norm is not None and not h.grad_clip_max_norm > 0:
         raise ConfigError(f"hparams.grad_clip_max_norm must be positive, got {h.grad_clip_max_norm}")
     if config.loss.reduce not in ("mean", "sum"):

@@ -124,7 +124,13 @@ class Generator(nn.Module, ABC):
         return (z * (self.latent.truncation or 1.0)).float()
 
     def sample_seeds(self, seed: int, count: int) -> Tensor:
-        """Draw z [count, D], row i with `numpy.random.RandomState(seed + i)`, as NVIDIA's and the origin's tools do."""
+        """Draw z [count, D], row i with `numpy.random.RandomState(seed + i)`, as NVIDIA's and the origin's tools do.
+
+        Raises:
+            GeneratorError: a seed is out of numpy's range [0, 2**32).
+        """
+        if not 0 <= seed <= 2**32 - count:
+            raise GeneratorError(f"seeds must be in [0, 2**32), got {seed} to {seed + count - 1}")
         rows = [self._seeded_row(np.random.RandomState(seed + i)) for i in range(count)]
         return torch.from_numpy(np.stack(rows).astype(np.float32))
 

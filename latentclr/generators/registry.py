@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentclr.config import GENERATORS, DCGANConfig, GeneratorConfig
+from latentclr.config import GENERATORS, BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config
 from latentclr.errors import GeneratorError
 from latentclr.generators.base import Generator
 
@@ -17,4 +17,12 @@ def build_generator(config: GeneratorConfig) -> Generator:
         from latentclr.generators.dcgan import load_dcgan
 
         return load_dcgan(config.weights)
+    if isinstance(config, BigGANConfig):
+        from latentclr.generators.biggan import load_biggan
+
+        return load_biggan(config.weights, config.resolution, config.truncation, config.class_name)
+    if isinstance(config, StyleGAN2Config):
+        from latentclr.generators.stylegan2 import load_stylegan2
+
+        return load_stylegan2(config)
     raise GeneratorError(f"unknown generator {config.name!r}; expected one of {', '.join(GENERATORS)}")

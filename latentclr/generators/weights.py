@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
+from latentclr.plain_load import load_plain
 
 
 def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
@@ -32,12 +31,11 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             tensors: dict[str, Tensor] = load_file(path)
             return tensors
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except SafetensorError as error:
         raise GeneratorError(f"{path} is not a whole safetensors file: {error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise GeneratorError(f"{path} is not a file of plain tensors: {reason[0]}") from None
+    except (ValueError, OSError) as error:
+        raise GeneratorError(f"{path} is not a file of plain tensors: {error}") from None
     if isinstance(content, dict) and isinstance(content.get(nested), dict):
         content = content[nested]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):

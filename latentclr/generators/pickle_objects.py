@@ -1,0 +1,195 @@
+"""What may come out of a pickle, and the names that may ask for it: the allow-list of `safe_pickle`.
+
+Every function here returns inert data; none imports, calls or looks up anything that the file says.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentclr.errors import GeneratorError
+
+MAX_RANK = 8
+# A storage inside a pickle is a `torch.save` file of its own, in the form from before torch 1.6, which starts so:
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+class Refused(Exception):
+    """The pickle asks for something that is not on the list, or is malformed."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is left of an object of a persistent class: its class's name and its attributes."""
+
+    class_name: str
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name that the file asks for and the list allows."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The bytes of a tensor's storage, as torch pickles them."""
+
+    data: bytes
+
+
+@dataclass
+class DType:
+    """A numpy number type, such as `f8` in little-endian order."""
+
+    code: str
+    order: str = "<"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that has not been decoded yet."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def read(self) -> Tensor:
+        """Decode the tensor, as a copy that shares nothing with other tensors of the file.
+
+        Raises:
+            GeneratorError: the storage is damaged, hostile, or smaller than the tensor.
+        """
+        if not self.storage.data.startswith(LEGACY_MAGIC):
+            raise GeneratorError("a tensor's storage is not in the form in which torch pickles storages")
+        try:
+            stored = torch.load(io.BytesIO(self.storage.data), map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise GeneratorError(f"a tensor's storage cannot be read: {reason}") from None
+        except (AttributeError, AssertionError, struct.error, MemoryError, OverflowError) as error:
+            raise GeneratorError(f"a tensor's storage cannot be read: {type(error).__name__}") from None
+        if not isinstance(stored, torch.storage.TypedStorage):
+            raise GeneratorError(f"a tensor's storage holds a {type(stored).__name__}")
+        data = stored._untyped_storage  # the public accessor warns that the class is old
+        available = data.nbytes() // stored.dtype.itemsize
+        # Checked by hand: `set_` would enlarge a storage that is too small, with whatever lies in memory there.
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
+        if math.prod(self.size) > available or (0 not in self.size and last >= available):
+            raise GeneratorError(f"a tensor of size {list(self.size)} lies outside its storage of {available} values")
+        return torch.empty(0, dtype=stored.dtype).set_(data, self.offset, self.size, self.stride).clone()
+
+
+# The allow-list: what a name does when it is applied. Every function returns inert data.
+
+
+def _record(meta: Any) -> Record:
+    if type(meta) is not dict or meta.get("type") != "class" or type(meta.get("state")) is not dict:
+        raise ValueError
+    return Record(str(meta.get("class_name")), meta["state"])
+
+
+def _load_from_bytes(data: Any) -> Storage:
+    if type(data) is not bytes:
+        raise TypeError
+    return Storage(data)
+
+
+def _rebuild_tensor(
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    metadata: Any = None,
+) -> StoredTensor:
+    numbers = (offset, *size, *stride)
+    if type(storage) is not Storage or len(size) != len(stride) or len(size) > MAX_RANK:
+        raise TypeError
+    if not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+        raise ValueError
+    return StoredTensor(storage, offset, tuple(size), tuple(stride))
+
+
+def _rebuild_parameter(data: Any, requires_grad: Any = True, hooks: Any = None) -> StoredTensor:
+    if type(data) is not StoredTensor:
+        raise TypeError
+    return data
+
+
+def _dtype(code: Any, *flags: Any) -> DType:
+    if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
+        raise ValueError
+    return DType(code)
+
+
+def _scalar(dtype: Any, data: Any) -> int | float | bool:
+    if type(dtype) is not DType or type(data) is not bytes:
+        raise TypeError
+    letter = {"b1": "?", "f2": "e", "f4": "f", "f8": "d"}.get(dtype.code)
+    letter = letter or dict(zip("1248", "bhiq", strict=True))[dtype.code[1]]
+    value: int | float | bool = struct.unpack(("=" if dtype.order == "|" else dtype.order) + letter, data)[0]
+    return value if dtype.code[0] != "u" else value % 256 ** len(data)  # unpacked as signed
+
+
+def _bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
+    if type(text) is not str or encoding != "latin1":  # how protocol 2 writes bytes; empty ones as bytes()
+        raise TypeError
+    return text.encode("latin1")
+
+
+def mapping(items: Any = ()) -> dict[Any, Any]:
+    """Return a plain dict in place of whatever kind of dict the file asks for."""
+    return {key_of(key): value for key, value in (items.items() if type(items) is dict else items)}
+
+
+def _set(items: Any = ()) -> set[Any]:
+    return {key_of(item) for item in items}
+
+
+ALLOWED: dict[str, Callable[..., Any]] = {
+    "torch_utils.persistence._reconstruct_persistent_obj": _record,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch.storage._load_from_bytes": _load_from_bytes,
+    "collections.OrderedDict": mapping,
+    "dnnlib.util.EasyDict": mapping,
+    "builtins.set": _set,
+    "__builtin__.set": _set,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy._core.multiarray.scalar": _scalar,
+    "_codecs.encode": _bytes,
+    "__builtin__.bytes": _bytes,
+}
+
+
+def key_of(key: Any) -> Any:
+    """Return a key of a dict or set if it is flat and small.
+
+    Hashing a deeply nested tuple overflows the C stack, and huge integers can be made to collide.
+
+    Raises:
+        Refused: it is anything else.
+    """
+    if type(key) in (str, bool, type(None)) or (type(key) is int and abs(key) < 2**31):
+        return key
+    raise Refused(f"a {kind_of(key)} as a key")
+
+
+def kind_of(value: Any) -> str:
+    """Say what a value is, without printing it: it may be huge."""
+    return value.path if type(value) is Name else type(value).__name__.strip("_")

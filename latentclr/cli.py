@@ -10,13 +10,18 @@ from typing import Any
 import click
 
 from latentclr import __version__
-from latentclr.config import GROUPS, GenConfig, TrainConfig, option_lines
+from latentclr.catalog import NamedGenConfig
+from latentclr.config import GROUPS, TrainConfig, option_lines
 
 COMMANDS_ELSEWHERE = {
+    "name": "latentclr.catalog_cli:name",
+    "names": "latentclr.catalog_cli:names",
+    "import": "latentclr.catalog_cli:import_",
     "weights": "latentclr.generators.weights_cli:weights",
     "export": "export.cli:export",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",
+    "studio": "serving.studio.cli:studio",
 }
 
 
@@ -25,7 +30,7 @@ class UserError(click.ClickException):
 
     exit_code = 2
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception | str) -> None:
         super().__init__(" ".join(str(error).split()))
 
 
@@ -48,6 +53,10 @@ class Commands(click.Group):
         """Run a command; an error that carries exit code 2 is a message to the user."""
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise
+        except click.UsageError as error:  # click would print the usage above it
+            raise UserError(error.format_message()) from error
         except click.ClickException:
             raise
         except Exception as error:
@@ -73,7 +82,14 @@ class Configured(click.Command):
 class ConfiguredGen(Configured):
     """Help for `gen`."""
 
-    schema = GenConfig
+    schema = NamedGenConfig
+
+
+def check_config_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what would be silently ignored: a run's configuration is its `.hydra/config.yaml` or `config.yaml`."""
+    if value.removesuffix(".yaml") != "config":
+        raise click.BadParameter(f"a run's configuration is called config, got {value!r}", ctx, parameter)
+    return value
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -105,8 +121,9 @@ def train(overrides: tuple[str, ...]) -> None:
 @cli.command("eval", cls=Configured)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
-@click.option("--config-name", default="config", help="Accepted for the origin's form.")
-def evaluate(words: tuple[str, ...], config_path: Path | None, config_name: str) -> None:
+@click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
+              help="Accepted for the origin's form.")  # fmt: skip
+def evaluate(words: tuple[str, ...], config_path: Path | None) -> None:
     """Measure a run on held-out codes: loss, accuracy, consistency, redundancy.
 
     \b
@@ -122,13 +139,17 @@ def evaluate(words: tuple[str, ...], config_path: Path | None, config_name: str)
 @cli.command(cls=ConfiguredGen)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
-@click.option("--config-name", default="config", help="Accepted for the origin's form.")
-def gen(words: tuple[str, ...], config_path: Path | None, config_name: str) -> None:
+@click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
+              help="Accepted for the origin's form.")  # fmt: skip
+def gen(words: tuple[str, ...], config_path: Path | None) -> None:
     """Draw labelled grids of edited images, and walks.
 
     \b
     Example:
       latentclr gen outputs/faces n_samples=3 n_dirs=-1 alphas=[-6,-3,3,6] walk=webp
+    Named edits (see `latentclr name`) over their ranges, or together at these strengths:
+      latentclr gen outputs/faces edits=[smile,old]
+      latentclr gen outputs/faces edits='{smile: 3, old: -2}'
     """
     from latentclr.commands import run_gen
 

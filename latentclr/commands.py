@@ -18,23 +18,25 @@ from torch import Tensor
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from latentclr.checkpoint import RESUME_FILE, load_resume
+from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
+from latentclr.checkpoint import RESUME_FILE, Checkpoint, load_resume
 from latentclr.compose import compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import GenConfig, TrainConfig, slider_end
 from latentclr.distributed import processes, resolve_device
-from latentclr.errors import ConfigError
+from latentclr.errors import ConfigError, SaveError
 from latentclr.evaluation import Evaluation, evaluate
-from latentclr.experiment import open_run, trained_generator, trained_step
+from latentclr.experiment import named_edits, open_run, trained_generator, trained_step
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.plots import loss_curve, similarity_map
-from latentclr.render import Pixels, alpha_label, edited_images, grid, save_picture, save_walk
+from latentclr.render import Drawing, alpha_label, corner_label, edited_images, grid, save_picture, save_walk
 from latentclr.rng import stream
 from latentclr.step import feed_mask
 from latentclr.training import Trainer
 
 logger = logging.getLogger("latentclr")
 WALK_FRAMES = 25  # from one end of the walk to the other
+RANDOM_NOTICE = "the generator has random weights: whatever it draws or learns is noise, for latency work only"
 
 
 def run_train(words: Sequence[str]) -> bool:
@@ -73,6 +75,8 @@ def run_train(words: Sequence[str]) -> bool:
                 g.name, config.model.name, config.k, g.latent.dim, config.generator.feature_layer,
                 g.feature_size(config.generator.feature_layer), here.device, here.world, run,
             )  # fmt: skip
+            if g.random_weights:
+                logger.warning(RANDOM_NOTICE)
             if config.save:
                 save_config(config, run)
         done = trainer.fit()
@@ -102,6 +106,8 @@ def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
             zip(result.consistency.tolist(), redundancy.tolist(), other.tolist(), strict=True)
         )
     ]
+    if step.generator.random_weights:
+        click.echo(RANDOM_NOTICE)
     click.echo(f"held-out loss {result.loss:.4f}, accuracy {result.accuracy:.3f} ({result.samples} codes)")
     click.echo("direction  consistency  redundancy  most like")
     for row in sorted(rows, key=lambda row: -row["consistency"]):
@@ -130,7 +136,10 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     Raises:
         LatentCLRError: the run cannot be opened, or an option is out of range.
     """
-    config, checkpoint = open_run(run, words, GenConfig)
+    config, checkpoint = open_run(run, words, NamedGenConfig)
+    given = _keys(words)
+    if config.edits is not None and "iterative" not in given:
+        config = dataclasses.replace(config, iterative=False)  # what names were given to, and what is served
     alphas = _alphas(config.alphas)
     chosen = _chosen(config.n_dirs, config.k, config.seed)
     if config.walk not in ("none", "gif", "webp"):
@@ -139,41 +148,53 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         raise ConfigError(f"image_size must be in [8, 4096] or null, got {config.image_size}")
     device = resolve_device(config)
     generator = trained_generator(config, checkpoint).to(device)
-    directions = checkpoint.directions.to(device)
-    layers = generator.latent.layers
-    fed = None if config.feed_layers is None else feed_mask(config.feed_layers, layers).to(device)
+    fed = None if config.feed_layers is None else feed_mask(config.feed_layers, generator.latent.layers).to(device)
+    draw = Drawing(generator, checkpoint.directions.to(device), fed, config.iterative)
+    edits = None if config.edits is None else _edits(config, checkpoint, generator.latent.layers)
+    own_alphas = alphas if "alphas" in given else None
     samples = _samples(config, generator).to(device)
-    own_folder = "output_dir" in _keys(words) and config.output_dir
-    folder = Path(config.output_dir) if own_folder and config.output_dir else checkpoint.path.parent / "gen"
+    if generator.random_weights:
+        click.echo(RANDOM_NOTICE)
+    folder = Path(config.output_dir) if "output_dir" in given and config.output_dir else checkpoint.path.parent / "gen"
     written: list[Path] = []
     for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
         class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
-
-        def images(at: Sequence[float], z: Tensor = z[None], class_id: int | None = class_id) -> Pixels:
-            return edited_images(
-                generator, directions, z, chosen, at, fed=fed, class_id=class_id, iterative=config.iterative
-            )  # [M, A, H, W, 3]
-
-        labels = [f"k={k}" for k in chosen]
-        save_picture(
-            grid(images(alphas), labels, [alpha_label(a) for a in alphas], config.image_size, "alpha"),
-            path := folder / f"sample_{i}.png",
-        )
-        written.append(path)
-        if config.walk != "none":
+        if edits is None:
+            columns = [alpha_label(a) for a in alphas]
+            rows = [f"k={k}" for k in chosen]
+            images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
+        else:
+            images, rows, columns = draw.edits(z[None], class_id, edits, own_alphas)
+        written.append(folder / f"sample_{i}.png")
+        save_picture(grid(images, rows, columns, config.image_size, corner_label(generator)), written[-1])
+        if config.walk == "none":
+            continue
+        if edits is None:
             smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
-            written.append(_walk(config, images(smooth), labels, smooth, folder / f"walk_{i}.{config.walk}"))
+            labels, images = [f"{a:+.1f}" for a in smooth], draw.numbers(z[None], class_id, chosen, smooth)
+        else:
+            images, rows, labels = draw.walk(z[None], class_id, edits, own_alphas, WALK_FRAMES)
+        written.append(folder / f"walk_{i}.{config.walk}")
+        save_walk(
+            [
+                grid(images[None, :, a], [label], rows, config.image_size, corner_label(generator))
+                for a, label in enumerate(labels)
+            ],
+            written[-1],
+        )
     click.echo(f"wrote {len(written)} files to {folder}")
     return written
 
 
-def _walk(config: GenConfig, images: Any, labels: list[str], alphas: Sequence[float], path: Path) -> Path:
-    frames = [
-        grid(images[None, :, a], [f"{alpha:+.1f}"], labels, config.image_size, "alpha")
-        for a, alpha in enumerate(alphas)
-    ]
-    save_walk(frames, path)
-    return path
+def _edits(config: NamedGenConfig, checkpoint: Checkpoint, layers: int) -> Edits:
+    edits, problems = named_edits(config, checkpoint, layers)
+    try:
+        chosen = chosen_edits(config.edits, edits, config.k)
+    except ConfigError as error:  # one line, as ever
+        raise ConfigError("; ".join([str(error), *problems])) from None
+    for problem in problems:
+        click.echo(f"named edits: {problem}", err=True)
+    return chosen
 
 
 def _samples(config: GenConfig, generator: Generator) -> Tensor:
@@ -187,11 +208,16 @@ def _samples(config: GenConfig, generator: Generator) -> Tensor:
         z = np.load(wanted, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{expected}, got {wanted}: {error}") from None
-    if z.ndim != 2 or z.shape[1] != generator.latent.dim or not np.issubdtype(z.dtype, np.number):
+    if not isinstance(z, np.ndarray):  # an .npz
+        z.close()
+        raise ConfigError(f"{expected}, got {wanted} with several arrays")
+    if z.ndim != 2 or len(z) == 0 or z.shape[1] != generator.latent.dim or z.dtype.kind not in "iuf":
         raise ConfigError(f"{expected}, got {wanted} with shape {list(z.shape)} of {z.dtype}")
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused
+        z = z.astype(np.float32)
     if not np.isfinite(z).all():
         raise ConfigError(f"{wanted} holds numbers that are not finite")
-    return torch.from_numpy(z.astype(np.float32))
+    return torch.from_numpy(z)
 
 
 def _chosen(wanted: Any, k: int, seed: int) -> list[int]:
@@ -222,7 +248,8 @@ def _overview(config: TrainConfig, trainer: Trainer, path: Path) -> None:
     fed = step.get_buffer("fed")
     images = edited_images(step.generator, step.directions, z, shown, alphas, fed=fed, class_id=class_id)
     tile = min(128, max(64, images.shape[2]))
-    save_picture(grid(images, [f"k={k}" for k in shown], [alpha_label(a) for a in alphas], tile, "alpha"), path)
+    columns, corner = [alpha_label(a) for a in alphas], corner_label(step.generator)
+    save_picture(grid(images, [f"k={k}" for k in shown], columns, tile, corner), path)
 
 
 def _new_run_folder(config: TrainConfig) -> Path:
@@ -239,8 +266,11 @@ def _logging(run: Path | None, console: bool) -> Iterator[None]:
     """Send the package's log to the screen (beside the progress bar) and to `run/train.log`."""
     handlers: list[logging.Handler] = [logging.StreamHandler()] if console else []
     if run is not None:
-        run.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(run / "train.log"))
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(run / "train.log"))
+        except OSError as error:
+            raise SaveError(f"could not make the run folder {run}: {error.strerror or error}") from error
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)

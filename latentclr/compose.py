@@ -29,6 +29,14 @@ from latentclr.files import replacing
 logger = logging.getLogger(__name__)
 C = TypeVar("C", bound=TrainConfig)
 CONFIG_FILE = Path(".hydra") / "config.yaml"
+# The origin's keys that have another name here, and those that are not needed: sizes are read from the modules.
+RENAMED = {
+    "hydra.run.dir": "output_dir",
+    "generator.device": "device",
+    "hparams.optimizer._target_": "hparams.optimizer.name",
+    "hparams.scheduler._target_": "hparams.scheduler.name",
+}
+NOT_NEEDED = ("model.size", "projector.in_features")
 
 
 def compose_train(words: Sequence[str]) -> TrainConfig:
@@ -99,9 +107,12 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             raise ConfigError(f"{word!r} is not a valid override: {str(error).splitlines()[0]}") from None
         if override.is_delete() or override.is_sweep_override():
             raise ConfigError(f"{word!r}: deletions and sweeps are not supported; give one value")
-        if override.key_or_group == "hydra.run.dir":
-            override.key_or_group = "output_dir"
-        parsed.append(override)
+        key = override.key_or_group
+        override.key_or_group = RENAMED.get(key, key)
+        if key.endswith("._target_") and key in RENAMED and isinstance(override.value(), str):
+            override._value = str(override.value()).rpartition(".")[2]  # a name to look up, never to import
+        if key not in NOT_NEEDED:
+            parsed.append(override)
     return parsed
 
 
@@ -131,7 +142,7 @@ def _register() -> None:
 
 def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C]) -> C:
     generator = _get(values, "generator.name")
-    if generator not in GENERATORS:
+    if not isinstance(generator, str) or generator not in GENERATORS:
         raise ConfigError(f"the run's generator is {generator!r}, expected one of {', '.join(GENERATORS)}")
     names = {option.name for option in dataclasses.fields(schema)}
     known = {key: value for key, value in values.items() if key in names}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from latentclr.config import TrainConfig
 from latentclr.errors import ConfigError
@@ -40,6 +41,12 @@ class Processes:
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return [float(v) for v in tensor / self.world]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every process the first one's buffers (batch statistics), the ones that are saved."""
+        if self.world > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process, so that all stop at the same step."""

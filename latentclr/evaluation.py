@@ -6,6 +6,7 @@ change the features of one sample alike; with K directions some always do, and a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,22 +50,38 @@ class Evaluation:
 
 
 def held_out(
-    step: ContrastiveStep, batch_size: int, iterations: int, seed: int, processes: Processes | None = None
-) -> tuple[float, float]:
+    step: ContrastiveStep,
+    batch_size: int,
+    iterations: int,
+    seed: int,
+    *,
+    processes: Processes | None = None,
+    interrupted: Callable[[], bool] | None = None,
+) -> tuple[float, float] | None:
     """Return the mean (loss, accuracy) of held-out batches, the same ones at every call.
 
-    Under several processes each takes its share of the batches.
+    Args:
+        step: with trained directions; left in the mode it was in.
+        batch_size: codes in a batch, at least 2.
+        iterations: batches; several processes share them.
+        seed: of the held-out codes.
+        processes: the run's processes, if several.
+        interrupted: asked between batches; the answer is None if it says so.
     """
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     losses, accuracies = [0.0], [0.0]
     training = step.training
     step.eval()
-    with torch.no_grad():
-        for i in range(rank, iterations, world):
-            loss, accuracy = step(step.sample(batch_size, stream(seed, "eval", i)))
-            losses.append(loss.item())
-            accuracies.append(accuracy.item())
-    step.train(training)
+    try:
+        with torch.no_grad():
+            for i in range(rank, iterations, world):
+                if interrupted is not None and interrupted():
+                    return None
+                loss, accuracy = step(step.sample(batch_size, stream(seed, "eval", i)))
+                losses.append(loss.item())
+                accuracies.append(accuracy.item())
+    finally:
+        step.train(training)
     total, right = sum(losses) / iterations, sum(accuracies) / iterations
     if processes:
         total, right = (value * world for value in processes.mean(total, right))

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, read_catalog
 from latentclr.checkpoint import (
     Checkpoint,
     check_generator,
@@ -17,10 +18,11 @@ from latentclr.checkpoint import (
     make_projector,
 )
 from latentclr.compose import compose_run, parse_overrides, plain
-from latentclr.config import TrainConfig, check_alpha
+from latentclr.config import StyleGAN2Config, TrainConfig, check_alpha
 from latentclr.errors import ConfigError
 from latentclr.generators.base import Generator
 from latentclr.generators.registry import build_generator
+from latentclr.origin_run import SUFFIXES, load_origin_run
 from latentclr.rng import stream
 from latentclr.step import ContrastiveStep, StepOptions
 
@@ -66,7 +68,7 @@ def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Check
     """Read a checkpoint of a run, and the run's configuration with overrides laid over it.
 
     Args:
-        run: a run folder or a checkpoint file.
+        run: a run folder or a checkpoint file, ours or of the origin's trainer.
         words: overrides; `checkpoint=best|last|FILE` chooses the checkpoint.
         schema: TrainConfig or GenConfig.
 
@@ -75,7 +77,8 @@ def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Check
     """
     overrides = {o.key_or_group: o.value() for o in parse_overrides(words)}
     which = overrides.get("checkpoint")
-    checkpoint = load_checkpoint(find_checkpoint(run, None if which is None else str(which)))
+    path = find_checkpoint(run, None if which is None else str(which))
+    checkpoint = load_origin_run(path, run) if path.suffix in SUFFIXES else load_checkpoint(path)
     config = compose_run(checkpoint.config, words, schema)
     trained = checkpoint.config
     for section, keys in {"model": ("name", "depth", "normalize"), "projector": ("name", "depth", "normalize")}.items():
@@ -86,6 +89,41 @@ def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Check
     if config.k != checkpoint.directions.k:
         raise ConfigError(f"k={config.k}: {checkpoint.path} has {checkpoint.directions.k} directions")
     return config, checkpoint
+
+
+def catalog_of(config: TrainConfig, checkpoint: Checkpoint) -> tuple[dict[str, NamedEdit], list[str]]:
+    """Return a run's catalog as it stands, and why it is empty if that needs saying.
+
+    A checkpoint of the origin without a catalog gets the names that its authors published for the class, if they are
+    for such a checkpoint at all.
+
+    Raises:
+        CheckpointError: the catalog cannot be read or understood.
+    """
+    generator, folder = config.generator, checkpoint.path.parent
+    of_origin = checkpoint.path.suffix in SUFFIXES and not (folder / CATALOG_FILE).is_file()
+    if of_origin and isinstance(generator, StyleGAN2Config) and generator.use_w:
+        edits, reason = published_edits(generator.class_name, checkpoint.directions.k)
+        return edits, [reason] if reason else []
+    return read_catalog(folder), []
+
+
+def named_edits(
+    config: TrainConfig, checkpoint: Checkpoint, layers: int | None
+) -> tuple[dict[str, NamedEdit], list[str]]:
+    """Return the named edits of a run that can be carried out, and a line for each thing that was dropped.
+
+    Args:
+        config: the run's configuration.
+        checkpoint: the run's checkpoint.
+        layers: L of its generator; None if it is not known.
+
+    Raises:
+        CheckpointError: the catalog cannot be read or understood.
+    """
+    edits, problems = catalog_of(config, checkpoint)
+    fitting, dropped = fitting_edits(edits, checkpoint.directions.k, layers, config.feed_layers)
+    return fitting, problems + dropped
 
 
 def trained_generator(config: TrainConfig, checkpoint: Checkpoint) -> Generator:

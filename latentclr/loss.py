@@ -13,14 +13,21 @@ from latentclr.errors import ConfigError
 def contrastive_loss(
     f: Tensor, k: int, temp: float = 0.5, use_abs: bool = True, reduce: str = "mean"
 ) -> tuple[Tensor, Tensor]:
+    """Return `similarity_loss` of S = f f^T for feature changes f [K * B, F], rows of unit length, direction-major."""
+    return similarity_loss(f @ f.T, k, temp, use_abs, reduce)
+
+
+def similarity_loss(
+    s: Tensor, k: int, temp: float = 0.5, use_abs: bool = True, reduce: str = "mean"
+) -> tuple[Tensor, Tensor]:
     """Pull one direction's feature changes together and push the directions apart.
 
-    S = f f^T (its absolute value if `use_abs`); E = exp(S * temp). As in the origin the temperature *multiplies*, so a
+    S (its absolute value if `use_abs`); E = exp(S * temp). As in the origin the temperature *multiplies*, so a
     larger one is sharper. pos: mean or sum of E over the other samples of the same direction; neg: over all samples of
     the other directions. loss = mean(-log(pos / neg)), computed in logarithms so that no temperature overflows.
 
     Args:
-        f: [K * B, F] feature changes, rows of unit length, direction-major (row k * B + b).
+        s: [K * B, K * B] cosines of feature changes, direction-major (row k * B + b).
         k: K, at least 2.
         temp: multiplies the similarities.
         use_abs: compare without sign, so that an edit and its reverse count as one direction.
@@ -32,7 +39,7 @@ def contrastive_loss(
     Raises:
         ConfigError: K or B is below 2, or `reduce` is neither.
     """
-    rows = f.shape[0]
+    rows = s.shape[0]
     if k < 2:
         raise ConfigError(f"k must be at least 2 (the loss compares directions with each other), got {k}")
     if rows % k or rows // k < 2:
@@ -40,11 +47,10 @@ def contrastive_loss(
     if reduce not in ("mean", "sum"):
         raise ConfigError(f"loss.reduce must be 'mean' or 'sum', got {reduce!r}")
     b = rows // k
-    s = f @ f.T  # [K * B, K * B]
     s = (s.abs() if use_abs else s) * temp
-    own = torch.arange(rows, device=f.device) // b
+    own = torch.arange(rows, device=s.device) // b
     same = own[:, None] == own[None, :]
-    itself = torch.eye(rows, dtype=torch.bool, device=f.device)
+    itself = torch.eye(rows, dtype=torch.bool, device=s.device)
     pos = torch.logsumexp(s.masked_fill(~same | itself, -torch.inf), dim=1)  # [K * B]
     neg = torch.logsumexp(s.masked_fill(same, -torch.inf), dim=1)
     if reduce == "mean":

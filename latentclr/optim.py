@@ -44,10 +44,20 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer) -
     """
     schedulers = torch.optim.lr_scheduler
     known: dict[str, Callable[..., Any]] = {
-        n: c for n, c in vars(schedulers).items() if inspect.isclass(c) and issubclass(c, Scheduler)
+        n: c for n, c in vars(schedulers).items() if inspect.isclass(c) and issubclass(c, Scheduler) and n[0] != "_"
     }
-    for name in ("LRScheduler", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler"):
+    for name in (
+        "LRScheduler",
+        "ReduceLROnPlateau",
+        "LambdaLR",
+        "MultiplicativeLR",
+        "ChainedScheduler",
+        "SequentialLR",
+    ):
         known.pop(name, None)  # they need a metric, a function or other schedulers
+    for length in ("step_size", "T_max", "decay_steps"):  # torch divides by them, some only at a later step
+        if spec.get(length) == 0:
+            raise ConfigError(f"hparams.scheduler.{length} must not be 0")
     known |= {"ConstantLR": constant_lr, "ExponentialDecayLR": exponential_decay_lr}
     scheduler: Scheduler = _build("hparams.scheduler", known, spec, optimizer)
     return scheduler
@@ -81,5 +91,5 @@ def _build(key: str, known: Mapping[str, Callable[..., Any]], spec: Mapping[str,
             raise ConfigError(f"{key}: {name} takes no {argument!r}{hint} (it takes {', '.join(accepted)})")
     try:
         return known[name](target, **arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise ConfigError(f"{key}: {name}: {error}") from None

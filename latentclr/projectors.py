@@ -25,11 +25,15 @@ class Projector(nn.Module):
         return F.normalize(x, dim=1, eps=1e-12) if self.normalize else x
 
     def project_groups(self, features: Tensor, groups: int) -> Tensor:
-        """Project [groups * B, ...] with each group's own batch statistics, as the origin does per direction."""
+        """Project [groups * B, ...] to [groups * B, F'], not normalised.
+
+        Batch statistics are each group's own, as in the origin, which projects one direction at a time.
+        """
+        flat = features.flatten(1)
         if not self.training or not any(isinstance(part, nn.BatchNorm1d) for part in self.modules()):
-            out: Tensor = self(features)
+            out: Tensor = self.net(flat)
             return out
-        return torch.cat([self(part) for part in features.chunk(groups)])
+        return torch.cat([self.net(part) for part in flat.chunk(groups)])
 
 
 class LinearProjector(Projector):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from latentclr.catalog import Edits, NamedEdit
 from latentclr.directions import Directions
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.pixels import to_uint8
+from latentclr.step import feed_mask
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 GAP = 2  # pixels between tiles
@@ -85,12 +88,115 @@ def edited_images(
         codes = walk_codes(directions, p, chosen, alphas, iterative)  # [M, A, D]
         mask = torch.ones(generator.latent.layers, device=z.device) if fed is None else fed
         ps = p[:, None] + mask[:, None] * (codes.flatten(0, 1) - p)[:, None]  # [M * A, L, D]
-        images = []
-        for part in ps.split(batch_size):
-            classes = None if class_id is None else torch.full((len(part),), class_id, device=z.device)
-            images.append(to_uint8(generator.synthesize(part, classes)).cpu())
-    pixels: Pixels = torch.cat(images).unflatten(0, (len(chosen), len(alphas))).numpy()
-    return pixels
+        images = _pixels(generator, ps, class_id, batch_size)
+    return images.reshape(len(chosen), len(alphas), *images.shape[1:])
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What draws rows of pictures: a generator and trained directions, on one device.
+
+    Attributes:
+        generator: the generator.
+        directions: in inference mode.
+        fed: mask [L] of the latent inputs that receive edits which name none; None for all.
+        iterative: walk in steps, see `walk_codes`.
+    """
+
+    generator: Generator
+    directions: Directions
+    fed: Tensor | None
+    iterative: bool
+
+    def numbers(self, z: Tensor, class_id: int | None, chosen: Sequence[int], alphas: Sequence[float]) -> Pixels:
+        """Draw z [1, D] along M directions at A strengths: [M, A, H, W, 3]."""
+        return edited_images(
+            self.generator, self.directions, z, chosen, alphas,
+            fed=self.fed, class_id=class_id, iterative=self.iterative,
+        )  # fmt: skip
+
+    def edits(
+        self, z: Tensor, class_id: int | None, chosen: Edits, alphas: Sequence[float] | None
+    ) -> tuple[Pixels, list[str], list[str]]:
+        """Draw named edits of z [1, D].
+
+        Args:
+            z: the code.
+            class_id: for conditional generators.
+            chosen: a row for each edit; where strengths are given one row: unedited, each edit alone, all together.
+            alphas: strengths of the rows, in rising order; None for each edit's own range.
+
+        Returns:
+            Images [R, C, H, W, 3], R labels, C labels.
+        """
+        named = [edit for edit, _ in chosen.values()]
+        if (strengths := _strengths(chosen)) is not None:  # [M]
+            several = len(named) > 1
+            alone = torch.cat([torch.zeros(1, len(named)), torch.diag(strengths)])  # [1 + M, M]
+            columns = ["0", *(f"{name} {alpha_label(a)}" for name, (_, a) in chosen.items() if a is not None)]
+            table = torch.cat([alone, strengths[None]]) if several else alone  # [A, M]
+            return self._together(z, class_id, named, table), [""], columns + ["together"] * several
+        rows = list(chosen)
+        if alphas is None and len({edit.alpha for edit in named}) == 1:
+            alphas = sorted({0.0, *np.linspace(*named[0].alpha, 5).tolist()})
+        if alphas is not None:
+            images = self._each(z, class_id, named, [alphas] * len(named))
+            return images, rows, [alpha_label(a) for a in alphas]
+        rows = [f"{name} {edit.alpha[0]:g}..{edit.alpha[1]:g}" for name, (edit, _) in chosen.items()]
+        images = self._each(z, class_id, named, [np.linspace(*edit.alpha, 5).tolist() for edit in named])
+        return images, rows, ["low", "", "middle", "", "high"]
+
+    def walk(
+        self, z: Tensor, class_id: int | None, chosen: Edits, alphas: Sequence[float] | None, frames: int
+    ) -> tuple[Pixels, list[str], list[str]]:
+        """Draw a smooth walk: from end to end of each edit, or from nothing to all strengths together.
+
+        Args and returns as `edits`, with a column for each frame.
+        """
+        named = [edit for edit, _ in chosen.values()]
+        parts = np.linspace(0, 1, frames)
+        labels = [f"{100 * part:.0f} %" for part in parts]
+        if (strengths := _strengths(chosen)) is not None:  # [M]
+            row = " ".join(f"{name} {alpha_label(a)}" for name, (_, a) in chosen.items() if a is not None)
+            table = torch.from_numpy(parts).float()[:, None] * strengths  # [A, M]
+            return self._together(z, class_id, named, table), [row], labels
+        ends = [(alphas[0], alphas[-1]) if alphas else edit.alpha for edit in named]
+        images = self._each(z, class_id, named, [np.linspace(*end, frames).tolist() for end in ends])
+        return images, list(chosen), labels
+
+    def _each(
+        self, z: Tensor, class_id: int | None, edits: Sequence[NamedEdit], at: Sequence[Sequence[float]]
+    ) -> Pixels:
+        """Draw each edit at its own layers and strengths: [M, A, H, W, 3]."""
+        rows = [
+            edited_images(
+                self.generator, self.directions, z, [edit.direction], alphas,
+                fed=self._mask(edit).to(z.device), class_id=class_id, iterative=self.iterative,
+            )
+            for edit, alphas in zip(edits, at, strict=True)
+        ]  # fmt: skip
+        return np.concatenate(rows)
+
+    def _together(self, z: Tensor, class_id: int | None, edits: Sequence[NamedEdit], strengths: Tensor) -> Pixels:
+        """Draw edits applied at once, as the served editor does, at strengths [A, M]: [1, A, H, W, 3]."""
+        alpha = strengths[..., None] * torch.stack([self._mask(edit) for edit in edits])  # [A, M, L]
+        chosen = torch.tensor([[edit.direction for edit in edits]], device=z.device)  # [1, M]
+        with torch.no_grad():
+            p = self.generator.encode(z)  # [1, D]
+            d = self.directions.select(p, chosen)[0]  # [M, D]
+            ps = p[:, None] + alpha.transpose(1, 2).to(z.device) @ d  # [A, L, D]
+            return _pixels(self.generator, ps, class_id)[None]
+
+    def _mask(self, edit: NamedEdit) -> Tensor:
+        layers = self.generator.latent.layers
+        if edit.layers:
+            return feed_mask(edit.layers, layers)  # [L]
+        return torch.ones(layers) if self.fed is None else self.fed.cpu()
+
+
+def _strengths(chosen: Edits) -> Tensor | None:
+    given = [strength for _, strength in chosen.values() if strength is not None]
+    return torch.tensor(given) if given else None  # [M]
 
 
 def grid(
@@ -125,6 +231,16 @@ def grid(
     return picture
 
 
+def _pixels(generator: Generator, ps: Tensor, class_id: int | None, batch_size: int = 32) -> Pixels:
+    """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]."""
+    images = []
+    for part in ps.split(batch_size):
+        classes = None if class_id is None else torch.full((len(part),), class_id, device=ps.device)
+        images.append(to_uint8(generator.synthesize(part, classes)).cpu())
+    pixels: Pixels = torch.cat(images).numpy()
+    return pixels
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture, whole or not at all; the format comes from the suffix.
 
@@ -144,6 +260,11 @@ def save_walk(frames: Sequence[Image.Image], path: Path, milliseconds: int = 90)
     loop = [*frames, *frames[-2:0:-1]]
     with replacing(path) as temporary:
         loop[0].save(temporary, save_all=True, append_images=loop[1:], duration=milliseconds, loop=0)
+
+
+def corner_label(generator: Generator) -> str:
+    """Return what stands above the row labels: the columns' meaning, or that all of it is noise."""
+    return "random weights" if generator.random_weights else "alpha"
 
 
 def alpha_label(alpha: float) -> str:

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from latentclr.directions import Directions, draw_alpha
 from latentclr.errors import ConfigError
 from latentclr.generators.base import Generator
-from latentclr.loss import contrastive_loss
+from latentclr.loss import similarity_loss
 from latentclr.projectors import Projector
+from latentclr.similarity import change_similarity, feature_changes
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,20 @@ class ContrastiveStep(nn.Module):
         class_id = self.generator.sample_classes(batch_size, rng)
         return Batch(z.to(device), alpha.to(device), None if class_id is None else class_id.to(device))
 
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return (loss, accuracy) of a batch."""
+        o = self.options
+        projected, base = self._projected(batch)
+        s = change_similarity(projected, base, self.projector.normalize)  # [K * B, K * B]
+        return similarity_loss(s, self.directions.k, o.temp, o.use_abs, o.reduce)
+
+    @torch.no_grad()
     def changes(self, batch: Batch) -> Tensor:
         """Return f [K * B, F'], direction-major rows of unit length: the projected change of features by each edit."""
+        return feature_changes(*self._projected(batch), self.projector.normalize)
+
+    def _projected(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return projected features of all edits [K * B, F'], not normalised, and of the unedited codes [B, F']."""
         k = self.directions.k
         generator, layer, fed = self.generator, self.options.layer, self.get_buffer("fed")
         device, dtype = batch.z.device.type, self.options.autocast
@@ -102,7 +114,7 @@ class ContrastiveStep(nn.Module):
             class_id = None if batch.class_id is None else batch.class_id.repeat(k)
             features = self._features(edited.flatten(0, 1), class_id)  # [K * B, ...]
             projected = self.projector.project_groups(features, k)  # [K * B, F']
-        return F.normalize(projected.float() - base.float().repeat(k, 1), dim=1, eps=1e-12)
+        return projected.float(), base.float()
 
     def _features(self, ps: Tensor, class_id: Tensor | None) -> Tensor:
         layer, chunk = self.options.layer, self.options.chunk
@@ -115,11 +127,6 @@ class ContrastiveStep(nn.Module):
             for i, part in enumerate(ps.split(chunk))
         ]
         return torch.cat(parts)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return (loss, accuracy) of a batch."""
-        o = self.options
-        return contrastive_loss(self.changes(batch), self.directions.k, o.temp, o.use_abs, o.reduce)
 
 
 def feed_mask(feed_layers: Sequence[int], layers: int) -> Tensor:

@@ -6,7 +6,8 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resu
 from latentclr.compose import plain
 from latentclr.config import TrainConfig
 from latentclr.distributed import Processes
-from latentclr.errors import CheckpointError, LatentCLRError
+from latentclr.errors import CheckpointError, LatentCLRError, SaveError
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step
 from latentclr.optim import build_optimizer, build_scheduler
@@ -94,7 +95,11 @@ class Trainer:
             self.scheduler.load_state_dict(state["scheduler"])
             self.scaler.load_state_dict(state["scaler"])
             self.iteration, self.best_loss = int(state["iteration"]), float(state["best_loss"])
-            self.history = History(list(state["loss"]), list(state["accuracy"]), list(state["held_out"]))
+            self.history = History(
+                [float(v) for v in state["loss"]],
+                [float(v) for v in state["accuracy"]],
+                [(int(at), float(loss), float(accuracy)) for at, loss, accuracy in state["held_out"]],
+            )
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {reason}") from None
@@ -119,21 +124,20 @@ class Trainer:
             total=total, initial=self.iteration, unit="step", disable=not first, dynamic_ncols=True, mininterval=pause
         )
         with bar, _interruptible() as interrupted, self._events() as events:
-            while self.iteration < total:
+            while True:
+                stop = self.processes.any(interrupted())
+                if not stop and self._evaluation_due():
+                    stop = not self._evaluate(events, interrupted)
+                if stop or (self.iteration and (self.iteration % config.save_freq == 0 or self.iteration == total)):
+                    self.save()
+                if stop or self.iteration >= total:
+                    return not stop
                 loss, accuracy = self._one(module)
                 if events is not None:
                     events.add_scalar("Loss/train", loss, self.iteration)
                     events.add_scalar("Acc/train", accuracy, self.iteration)
                 bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}", refresh=False)
                 bar.update()
-                stop = self.processes.any(interrupted())
-                if not stop and (self.iteration % config.eval_freq == 0 or self.iteration == total):
-                    self._evaluate(events)
-                if stop or self.iteration % config.save_freq == 0 or self.iteration == total:
-                    self.save()
-                if stop:
-                    return False
-        return True
 
     def save(self) -> None:
         """Write `last.safetensors` and `resume.pt`.
@@ -173,11 +177,26 @@ class Trainer:
         self.history.accuracy.append(values[1])
         return values[0], values[1]
 
-    def _evaluate(self, events: Any) -> None:
+    def _evaluation_due(self) -> bool:
+        # Asked before each step, not after: a run that was stopped in an evaluation does it again when resumed.
+        done = self.history.held_out[-1][0] if self.history.held_out else 0
+        at_end = self.iteration == self.config.hparams.iterations
+        return done != self.iteration and (self.iteration % self.config.eval_freq == 0 or at_end)
+
+    def _evaluate(self, events: Any, interrupted: Callable[[], bool]) -> bool:
         config, before = self.config, self.history.held_out[-1][0] if self.history.held_out else 0
-        loss, accuracy = held_out(
-            self.step, config.hparams.batch_size, config.eval_iters, config.seed, processes=self.processes
+        self.processes.share_buffers(self.step)
+        measured = held_out(
+            self.step,
+            config.hparams.batch_size,
+            config.eval_iters,
+            config.seed,
+            processes=self.processes,
+            interrupted=interrupted if self.processes.world == 1 else None,  # several finish together
         )
+        if measured is None:
+            return False
+        loss, accuracy = measured
         self.history.held_out.append((self.iteration, loss, accuracy))
         window = self.history.loss[before:] or [float("nan")]
         if self.processes.first:
@@ -192,6 +211,7 @@ class Trainer:
             self.best_loss = loss
             if config.save and self.processes.first:
                 self._save_weights("best", loss)
+        return True
 
     def _save_weights(self, name: str, loss: float | None) -> None:
         save_checkpoint(
@@ -211,8 +231,16 @@ class Trainer:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        with SummaryWriter(str(self.run), purge_step=self.iteration + 1 if self.iteration else None) as events:
-            yield events
+        hook = threading.excepthook  # the writer's thread would print what is raised again here
+        threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else hook(args)
+        try:
+            with SummaryWriter(str(self.run), purge_step=self.iteration + 1 if self.iteration else None) as events:
+                yield events
+        except OSError as error:
+            reason = error.strerror or error
+            raise SaveError(f"could not write TensorBoard events to {self.run}: {reason}") from error
+        finally:
+            threading.excepthook = hook
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The promise of the project, on real faces and the real Triton: train, export, serve, edit, all from the command line."""
+"""The promise of the project on real faces and the real Triton: train, export, serve, edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Generators small enough for tests, as real subclasses of the protocol, and random DCGAN weights in the usual layout."""
+"""Generators small enough for tests, as real subclasses of the protocol, and random DCGAN weights in their layout."""
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +50,12 @@ class LayeredGenerator(Generator):
         return self.feature_layers.index(self.check_layer(layer)) + 1
 
 
-def dcgan_tensors(dim: int = 8, channels: tuple[int, ...] = (12, 6), seed: int = 0) -> dict[str, Tensor]:
+def dcgan_tensors(dim: int = 24, channels: tuple[int, ...] = (12, 6), seed: int = 0) -> dict[str, Tensor]:
     """Return random DCGAN weights as `torch.save` files of that architecture name them; 4 * 2**len(channels) pixels."""
     rng = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     sizes = [dim, *channels, 3]
-    for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (before, after) in enumerate(itertools.pairwise(sizes)):
         tensors[f"main.{3 * i}.weight"] = torch.randn(before, after, 4, 4, generator=rng) / (before * 4) ** 0.5
         if after != 3:
             tensors[f"main.{3 * i + 1}.weight"] = 1 + 0.2 * torch.randn(after, generator=rng)

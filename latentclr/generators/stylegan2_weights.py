@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +13,7 @@ from latentclr.errors import GeneratorError
 from latentclr.generators.safe_pickle import load_pickle
 from latentclr.generators.stylegan2_nvidia import from_nvidia
 from latentclr.generators.weights import load_tensors
+from latentclr.plain_load import load_plain
 
 
 class StyleGAN2Options(Protocol):
@@ -51,12 +51,12 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
     try:
         # A training snapshot carries its command line; an argparse.Namespace is attributes and nothing else.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+            content = load_plain(path)
+    except ValueError as error:
         with open(path, "rb") as file:
             page = file.read(256).lstrip()[:1] == b"<"
-        reason = "it is a web page: download it with a browser" if page else str(error).strip() or type(error).__name__
-        raise GeneratorError(f"{path} is not a file of plain tensors: {reason.splitlines()[0]}") from None
+        reason = "it is a web page: download it with a browser" if page else error
+        raise GeneratorError(f"{path} is not a file of plain tensors: {reason}") from None
     table = content.get("g_ema", content) if isinstance(content, dict) else None
     if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
         raise GeneratorError(f"{path} holds no table of tensors under g_ema")

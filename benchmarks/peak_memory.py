@@ -1,0 +1,46 @@
+"""Peak memory of a training step, measured in a process of its own.
+
+    python benchmarks/peak_memory.py "lean chunked" --layer main.8 --k 100
+
+`training_step.py` starts one of these for each number: memory that one way leaves behind in the allocator would hide
+what the next one needs.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import click
+import torch
+from memory import give_back_memory, peak_kib, reset_peak_kib
+from report import Benchmark
+from ways import WAYS, Setting, build_way
+
+STEPS = 3
+
+
+@click.command(cls=Benchmark)
+@click.argument("way", type=click.Choice(WAYS))
+@click.option("--layer", default=Setting.layer, show_default=True, help="Feature layer.")
+@click.option("--k", default=Setting.k, show_default=True, help="Directions.")
+@click.option("--batch-size", default=Setting.batch_size, show_default=True, help="Codes in a step.")
+@click.option("--depth", default=Setting.depth, show_default=True, help="Linear layers of each direction network.")
+@click.option("--chunk", default=Setting.chunk, show_default=True, help="Rows at once, for `lean chunked`.")
+@click.option("--threads", default=0, show_default=True, help="PyTorch's threads; 0 for its own choice.")
+def main(way: str, layer: str, k: int, batch_size: int, depth: int, chunk: int, threads: int) -> None:
+    """Print the peak of three steps above what the loaded model takes, in MiB, as JSON."""
+    if threads:
+        torch.set_num_threads(threads)
+    ready = build_way(way, Setting(layer, k, batch_size, depth, chunk))
+    gc.collect()
+    give_back_memory()
+    before = reset_peak_kib()
+    for _ in range(STEPS):
+        ready.train_once()
+    peak = peak_kib()
+    click.echo(json.dumps({"peak_mib": round((peak - before) / 1024, 1), "model_mib": round(before / 1024, 1)}))
+
+
+if __name__ == "__main__":
+    main()

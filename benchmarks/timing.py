@@ -1,0 +1,147 @@
+"""Several functions timed in one run, turn and turn about, so that drift hits all of them alike.
+
+A laptop that gets hot, a neighbour that wakes up, a clock that steps down: timed one after the other, whoever comes
+last pays for it. Here every function gets a short turn in every round.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Calls = Mapping[str, Callable[[], object]]
+
+
+def interleave(
+    calls: Calls,
+    runs: int | Mapping[str, int],
+    *,
+    burst: int = 10,
+    settle: int = 2,
+    warm_up: int = 5,
+    pause_s: float = 0.0,
+    slow_s: float = math.inf,
+) -> dict[str, list[float]]:
+    """Time functions round-robin.
+
+    In each round every function is called `settle` times untimed, so that its weights are in the cache as they are in
+    an application that does nothing else, and then up to `burst` times timed. The order is shuffled anew in each
+    round, so nobody always runs in the wake of the same neighbour. Slow functions may have fewer runs than fast ones:
+    all have a turn in every round, and the fast ones' turns are longer.
+
+    Args:
+        calls: name -> function.
+        runs: timed calls of each function, at least 1; or name -> that number.
+        burst: timed calls in one turn.
+        settle: untimed calls before them.
+        warm_up: untimed calls of each function before the first round.
+        pause_s: idle time before each turn: thread pools of the one before (OpenMP's, ONNX Runtime's) go on spinning
+            for some milliseconds after their work is done and would steal the cores.
+        slow_s: a function that takes longer than this is warmed up once and has no untimed calls in its turns.
+
+    Returns:
+        name -> `runs` durations in seconds, in the order in which they were taken.
+    """
+    counts = dict.fromkeys(calls, runs) if isinstance(runs, int) else dict(runs)
+    rounds = max(1, min(*counts.values(), -(-max(counts.values()) // burst)))
+    settles = {name: settle if _warm(call, warm_up, slow_s) <= slow_s else 0 for name, call in calls.items()}
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    shuffle = random.Random(0)
+    for turn in range(rounds):
+        for name in shuffle.sample(list(calls), len(calls)):
+            call, durations = calls[name], taken[name]
+            time.sleep(pause_s)
+            for _ in range(settles[name]):
+                call()
+            for _ in range(_share(counts[name], rounds, turn)):
+                durations.append(_time(call))
+    return taken
+
+
+def affordable_runs(once: Mapping[str, float], runs: int, seconds: float, at_least: int = 5) -> dict[str, int]:
+    """Return how often each function may be timed.
+
+    Args:
+        once: name -> seconds that one call takes.
+        runs: the most.
+        seconds: what all timed calls of one function may take.
+        at_least: the least, however slow; never more than `runs`.
+    """
+    return {name: min(runs, max(at_least, int(seconds / took))) for name, took in once.items()}
+
+
+def _warm(call: Callable[[], object], times: int, slow_s: float) -> float:
+    took = _time(call) if times else 0.0
+    for _ in range(times - 1 if took <= slow_s else 0):
+        took = _time(call)
+    return took
+
+
+def _time(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _share(count: int, rounds: int, turn: int) -> int:
+    return count * (turn + 1) // rounds - count * turn // rounds
+
+
+def summarise(durations: Sequence[float], rows: int | None = None) -> dict[str, Any]:
+    """Return percentiles in milliseconds.
+
+    Args:
+        durations: seconds.
+        rows: images that one call makes; adds `images_per_s`, at the mean duration.
+    """
+    ms = np.asarray(durations) * 1e3  # [runs]
+    p50, p90, p99 = np.percentile(ms, [50, 90, 99])
+    summary: dict[str, Any] = {
+        "p50_ms": round(float(p50), 3),
+        "p90_ms": round(float(p90), 3),
+        "p99_ms": round(float(p99), 3),
+        "min_ms": round(float(ms.min()), 3),
+        "runs": len(ms),
+    }
+    if rows is not None:
+        summary["images_per_s"] = round(rows * 1e3 / float(ms.mean()), 1)
+    return summary
+
+
+def speed_up(base: Sequence[float], other: Sequence[float]) -> float:
+    """Return how many times faster `other` is than `base`: the median over pairs taken in the same round.
+
+    Where one had more runs than the other, each pairs the median of its part of them.
+
+    Args:
+        base: durations of the base, from one `interleave`.
+        other: durations of the other, from the same.
+    """
+    pairs = min(len(base), len(other))
+    medians = [[float(np.median(part)) for part in np.array_split(taken, pairs)] for taken in (base, other)]
+    return round(float(np.median(np.asarray(medians[0]) / np.asarray(medians[1]))), 2)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Lay out rows as text, numbers to the right; a missing or None cell is a dash."""
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in [list(columns), *cells]) for i in range(len(columns))]
+    lines = []
+    for line, source in zip([list(columns), *cells], [{}, *rows], strict=True):
+        parts = [
+            text.ljust(width) if isinstance((source or rows[0]).get(column), str) else text.rjust(width)
+            for text, width, column in zip(line, widths, columns, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,106 @@
+"""The command `studio`."""
+
+from __future__ import annotations
+
+import importlib.util
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from serving.errors import InvalidEdit, ServerStartError
+
+_EXTRA = ("fastapi", "uvicorn", "yaml")
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 110})
+@click.option("--url", help="gRPC address of a running Triton, HOST:PORT.  [default: start one]")
+@click.option("--repository", type=click.Path(path_type=Path), default="model_repository", help="What it serves.")
+@click.option("--model", default="latent_edit", help="The served model.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on; any but a loopback address needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 picks a free one.")
+@click.option(
+    "--token",
+    envvar="LATENTCLR_STUDIO_TOKEN",
+    help="What a browser must know, at least 16 characters; better in $LATENTCLR_STUDIO_TOKEN, which `ps` hides.",
+)
+@click.option("--allow-host", "names", multiple=True, metavar="NAME", help="Answer to this host name too; repeat.")
+@click.option("--catalog", type=click.Path(path_type=Path), default="catalog.yaml", help="File of named edits.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=60.0, help="Seconds for one picture.")
+def studio(
+    url: str | None,
+    repository: Path,
+    model: str,
+    host: str,
+    port: int,
+    token: str | None,
+    names: tuple[str, ...],
+    catalog: Path,
+    timeout: float,
+) -> None:
+    """Open the studio: sliders for every direction, in a web page, until Ctrl-C.
+
+    \b
+    Examples:
+      latentclr studio
+      latentclr studio --url 127.0.0.1:8001 --catalog faces.yaml
+    """
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ServerStartError(f"the studio needs {', '.join(missing)}: pip install 'latentclr[studio]'")
+    from serving.ports import Ports
+    from serving.server import TritonServer
+    from serving.studio.app import create_app
+    from serving.studio.backend import Backend
+    from serving.studio.catalog import Catalog
+    from serving.studio.runner import WebServer, keep_alive
+    from serving.studio.security import SHORTEST_TOKEN, Policy
+    from serving.studio.service import Service
+
+    policy = Policy(host, token or "", names)
+    if policy.open and not policy.wants_token:
+        raise InvalidEdit(f"--host {host} is open to the network, so it needs --token; 127.0.0.1 does not")
+    if token and len(token) < SHORTEST_TOKEN:
+        raise InvalidEdit(f"--token must have at least {SHORTEST_TOKEN} characters, got {len(token)}")
+    if not catalog.resolve().parent.is_dir():
+        raise InvalidEdit(f"there is no folder {catalog.parent} for the catalog")
+    edits = Catalog(catalog)
+    edits.read()  # a damaged file is told now, not at the first click
+
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    triton = None if url else TritonServer(repository, ports=Ports(0, 0, 0), models=(model,))
+    try:
+        with ExitStack() as stack:
+            if triton is not None:
+                click.echo("starting Triton ...")
+                stack.callback(triton.stop)
+                triton.start()
+            backend = Backend(url or (triton.grpc_url if triton else ""), model, timeout)
+            stack.callback(backend.close)
+            web = WebServer(create_app(Service(backend, edits), policy), host, port)
+            stack.callback(web.close)
+            if triton is not None:
+                triton.wait_ready()
+            stack.enter_context(web)
+            shown = f"[{host}]" if ":" in host else host
+            click.echo(f"studio: http://{shown}:{web.port}/ (Ctrl-C stops)")
+            while True:
+                if triton is not None:
+                    keep_alive(triton, lambda text: click.echo(text, err=True))
+                time.sleep(0.2)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    studio()

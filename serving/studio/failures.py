@@ -1,0 +1,59 @@
+"""How every failure looks to the browser: a status code and one JSON object, never a stack trace."""
+
+from __future__ import annotations
+
+from serving.errors import (
+    InvalidEdit,
+    ManifestError,
+    ModelUnavailable,
+    RequestFailed,
+    RequestTimeout,
+    ServerUnavailable,
+    ServingError,
+)
+
+
+class CatalogError(ServingError):
+    """The catalog file cannot be read, understood or written; what stood there is untouched."""
+
+
+class UnknownName(ServingError):
+    """The catalog file has no edit of that name."""
+
+
+# The first type that fits decides; the last one is the base of them all.
+_STATUS: tuple[tuple[type[ServingError], int, str], ...] = (
+    (InvalidEdit, 400, "invalid_edit"),
+    (UnknownName, 404, "unknown_name"),
+    (CatalogError, 409, "catalog"),
+    (RequestFailed, 502, "request_failed"),
+    (ManifestError, 502, "manifest"),
+    (ServerUnavailable, 503, "server_unavailable"),
+    (ModelUnavailable, 503, "model_unavailable"),
+    (RequestTimeout, 504, "timeout"),
+    (ServingError, 503, "unavailable"),
+)
+
+
+def status_of(error: ServingError) -> tuple[int, str]:
+    """Return the HTTP status and the code word of an error."""
+    for kind, status, code in _STATUS:
+        if isinstance(error, kind):
+            return status, code
+    raise AssertionError("ServingError is the last entry")
+
+
+def failure(code: str, message: str, where: str = "") -> dict[str, dict[str, str]]:
+    """Build the JSON object of a failure.
+
+    Args:
+        code: A word that programs can compare.
+        message: One line for people.
+        where: The field that is wrong, such as `body.edits.0.alpha`; empty if none.
+    """
+    return {"error": {"code": code, "message": _plain(message), "where": _plain(where)}}
+
+
+def _plain(text: str) -> str:
+    """Make text safe to encode and to show: half a surrogate pair from a hostile request would break the answer."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:500]

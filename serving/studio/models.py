@@ -1,0 +1,192 @@
+"""What the API takes and gives, with bounds. FastAPI checks it and writes the OpenAPI document from it.
+
+Numbers are strict: a string is no number and true is not 1. Whether a direction or a layer exists is the served
+model's matter, which `service` checks; that is an error 400, while a request that breaks these types is a 422.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+from serving.latents import SEEDS
+from serving.studio.catalog import NAME_LENGTH, NOTE_LENGTH, check_name
+
+ALPHA_LIMIT = 1000.0
+
+
+def _whole(value: Any) -> Any:
+    """Read 7.0 as 7: JSON does not tell them apart."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _kind(value: Any) -> str:
+    """Tell an edit by name from one by index, so that a mistake is explained in the terms that were meant."""
+    by_name = "name" in value if isinstance(value, dict) else isinstance(value, NamedTarget)
+    return "name" if by_name else "direction"
+
+
+WHOLE = BeforeValidator(_whole)  # stands last, so that the bounds stay in the document
+Seed = Annotated[int, Field(ge=0, lt=SEEDS, description="The picture to edit; what numpy's RandomState takes."), WHOLE]
+Index = Annotated[int, Field(ge=0, lt=100_000), WHOLE]
+Alpha = Annotated[float, Field(ge=-ALPHA_LIMIT, le=ALPHA_LIMIT, allow_inf_nan=False)]
+Layers = Annotated[list[Index], Field(max_length=64, description="Latent inputs to act at; all if not given.")]
+ClassId = Annotated[
+    int, Field(ge=0, lt=1_000_000, description="For conditional generators; else their default."), WHOLE
+]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(check_name)]
+
+
+class Checked(BaseModel):
+    """Base of everything a client sends."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class DirectionTarget(Checked):
+    """A direction by its index."""
+
+    direction: Index
+    layers: Layers | None = None
+
+
+class NamedTarget(Checked):
+    """A named edit, which brings its own layers; `layers` can only narrow them."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    layers: Layers | None = None
+
+
+class DirectionEdit(DirectionTarget):
+    """A direction and its strength."""
+
+    alpha: Alpha
+
+
+class NamedEdit(NamedTarget):
+    """A named edit and its strength."""
+
+    alpha: Alpha
+
+
+Target = Annotated[
+    Annotated[DirectionTarget, Tag("direction")] | Annotated[NamedTarget, Tag("name")], Discriminator(_kind)
+]
+Edit = Annotated[Annotated[DirectionEdit, Tag("direction")] | Annotated[NamedEdit, Tag("name")], Discriminator(_kind)]
+Edits = Annotated[list[Edit], Field(max_length=32, description="Applied together.")]
+
+
+class Picture(Checked):
+    """How a picture is written."""
+
+    quality: Annotated[int, Field(ge=1, le=100, description="For jpeg and webp."), WHOLE] = 90
+    scale: Annotated[int, Field(ge=1, le=8, description="Enlarge each side this many times."), WHOLE] = 1
+
+
+class ImageRequest(Picture):
+    """One picture."""
+
+    seed: Seed
+    edits: Edits = []
+    class_id: ClassId | None = None
+    format: Literal["png", "jpeg", "webp"] = "png"
+
+
+class GalleryRequest(Picture):
+    """Several seeds, side by side."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=32)]
+    edits: Edits = []
+    class_id: ClassId | None = None
+    format: Literal["png", "jpeg", "webp"] = "png"
+
+
+class SweepRequest(Picture):
+    """One seed at several strengths of one edit, side by side or as an animation (gif)."""
+
+    seed: Seed
+    walk: Target
+    alphas: Annotated[list[Alpha], Field(min_length=1, max_length=33)]
+    edits: Annotated[list[Edit], Field(max_length=31, description="Other edits, which stay as they are.")] = []
+    class_id: ClassId | None = None
+    format: Literal["png", "jpeg", "webp", "gif"] = "png"
+    labels: Annotated[bool, Field(description="Write each strength above its picture (not in gif).")] = False
+
+
+class SaveRequest(Checked):
+    """An edit to be kept under a name."""
+
+    direction: Index
+    layers: Layers = []
+    alpha: Annotated[list[Alpha], Field(min_length=2, max_length=2, description="Range of its slider: [low, high].")]
+    note: Annotated[str, Field(max_length=NOTE_LENGTH)] = ""
+
+
+class SignIn(Checked):
+    """The token that `latentclr studio --token` was started with."""
+
+    token: Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class NamedInfo(BaseModel):
+    """A named edit; `source` tells whether it came with the model or from the catalog file."""
+
+    name: str
+    direction: int
+    layers: list[int]
+    alpha: list[float]
+    note: str
+    source: Literal["model", "catalog"]
+
+
+class ClassInfo(BaseModel):
+    """A class of a conditional generator."""
+
+    id: int
+    name: str
+
+
+class ModelInfo(BaseModel):
+    """Everything the page has to know of the served model."""
+
+    name: str
+    generator: str
+    resolution: int
+    random_weights: bool
+    weights_sha256: str
+    directions: int
+    layers: int
+    alpha_range: list[float]
+    class_count: int
+    default_class: ClassInfo | None
+    edits: list[NamedInfo]
+    problems: list[str]
+
+
+class Health(BaseModel):
+    """Whether the model can be asked."""
+
+    ready: bool
+    message: str
+
+
+class Code(BaseModel):
+    """Code that makes a picture again."""
+
+    python: str
+    curl: str
+
+
+class Failure(BaseModel):
+    """What went wrong: a word for programs, a line for people, and the field, if one is to blame."""
+
+    code: str
+    message: str
+    where: str
+
+
+class FailureBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: Failure

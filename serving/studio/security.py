@@ -1,0 +1,269 @@
+"""Who may talk to the studio, and what a browser may do with its answers.
+
+The studio listens on the loopback interface, which every web page that its user visits can reach too. So a request
+must name this machine in its Host header (a page whose name was rebound to 127.0.0.1 does not), must not come from
+another origin, and is small; beyond the loopback interface it must show a token as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs
+
+import anyio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.studio.failures import failure
+
+COOKIE = "latentclr_studio"
+LARGEST_BODY = 64 * 1024
+SHORTEST_TOKEN = 16
+_BODY_S, _WRONG_TOKEN_S = 10.0, 0.3
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+# The page itself holds no secret, and has to be there to ask for the token.
+_PUBLIC = ("/", "/api/session")
+_SAFE_METHODS = ("GET", "HEAD")
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+
+
+class Refused(Exception):
+    """A request that is not answered."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class Policy:
+    """Which names the studio answers to, and its token."""
+
+    def __init__(self, host: str = "127.0.0.1", token: str = "", names: Iterable[str] = ()) -> None:
+        """Decide once.
+
+        Args:
+            host: The address that the studio listens on.
+            token: What a request must show; empty if nothing.
+            names: Further host names to answer to.
+        """
+        self.open = not is_loopback(host)
+        self._names = {*_LOOPBACK_NAMES, host.lower().strip("[]"), *(name.lower() for name in names)}
+        self._token = _digest(token) if token else b""
+        self._cookie = _digest(f"cookie of {token}").hex()
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether a token is needed."""
+        return bool(self._token)
+
+    def right_token(self, token: str) -> bool:
+        """Compare a token in constant time."""
+        return bool(self._token) and secrets.compare_digest(_digest(token), self._token)
+
+    def cookie(self) -> str:
+        """Return the header that keeps a browser signed in; the token cannot be computed from it."""
+        return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
+
+    def knows_host(self, host: str) -> bool:
+        """Whether a Host header names this machine.
+
+        On the network any address in digits will do: a rebound name is never one.
+        """
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match["name"].lower().strip("[]")
+        if name in self._names:
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return self.open
+
+    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+        """Decide about a request by what stands before its body.
+
+        Raises:
+            Refused: With the status and the reason.
+        """
+        host = headers.get("host", "")
+        if not self.knows_host(host):
+            raise Refused(400, "host", "this Host header is not one that the studio answers to; see --allow-host")
+        if method not in _SAFE_METHODS:
+            self._check_origin(host, headers)
+        public = path in _PUBLIC or path.startswith("/static/")
+        if self._token and not public and not self._signed_in(headers):
+            raise Refused(401, "token", "a token is needed: as `Authorization: Bearer TOKEN`, or once as /?token=TOKEN")
+        if method in ("POST", "PUT") and headers.get("content-type", "").split(";")[0].strip() != "application/json":
+            raise Refused(415, "content_type", "the content type must be application/json")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
+            raise _too_large()
+
+    def _check_origin(self, host: str, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        foreign = origin is not None and origin.lower().partition("://")[2] != host.lower()
+        if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Refused(403, "origin", "the request comes from another origin")
+
+    def _signed_in(self, headers: Mapping[str, str]) -> bool:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self.right_token(token.strip()):
+            return True
+        try:
+            cookies = SimpleCookie(headers.get("cookie", ""))
+        except CookieError:
+            return False
+        return COOKIE in cookies and secrets.compare_digest(_digest(cookies[COOKIE].value), _digest(self._cookie))
+
+
+class Guard:
+    """ASGI middleware around the whole app: asks the policy, bounds the body, adds the headers."""
+
+    def __init__(self, app: ASGIApp, policy: Policy) -> None:
+        """Wrap an app.
+
+        Args:
+            app: What answers the requests that are let through.
+            policy: Decides which those are.
+        """
+        self._app, self._policy = app, policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        cookie = ""
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name, value) for name, value in message.get("headers", []) if name != b"server"]
+                headers += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                if cookie:
+                    headers.append((b"set-cookie", cookie.encode()))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            self._policy.check(scope["method"], scope["path"], _headers(scope))
+            if scope["path"] == "/" and scope["method"] == "GET":
+                cookie = await self._sign_in(scope)
+            body = await _read(receive)
+        except Refused as refused:
+            await _answer(guarded, refused)
+            return
+        await self._app(scope, _replay(body, receive), guarded)
+
+    async def _sign_in(self, scope: Scope) -> str:
+        """Take a token from the address; returns the cookie to set, or nothing."""
+        query = scope.get("query_string", b"").decode("latin-1")
+        if not self._policy.wants_token or "token=" not in query:
+            return ""
+        try:
+            tokens = parse_qs(query, max_num_fields=20).get("token", [""])
+        except ValueError:  # too many fields
+            return ""
+        if self._policy.right_token(tokens[0]):
+            return self._policy.cookie()
+        await slow_down()
+        return ""
+
+
+async def slow_down() -> None:
+    """Wait after a wrong token, which makes guessing slower still."""
+    await anyio.sleep(_WRONG_TOKEN_S)
+
+
+def _digest(text: str) -> bytes:
+    """Digests have one length, so comparing them tells nothing of the token's."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name; one that must be unique and is not becomes one that nothing matches."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name = raw_name.decode("latin-1").lower()
+        value = raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}; {value}" if name in headers else value
+    return headers
+
+
+async def _read(receive: Receive) -> bytes:
+    """Read the body, at most `LARGEST_BODY` and for at most `_BODY_S`, whatever its headers promised."""
+    body = bytearray()
+    try:
+        with anyio.fail_after(_BODY_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "disconnect", "the client left")
+                body += message.get("body", b"")
+                if len(body) > LARGEST_BODY:
+                    raise _too_large()
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Refused(408, "slow_body", f"the request's body did not arrive within {_BODY_S:g} s") from None
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give the app the body that was read, then whatever comes next."""
+    waiting = [body]
+
+    async def again() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return again
+
+
+def _too_large() -> Refused:
+    return Refused(413, "too_large", f"the request's body must be at most {LARGEST_BODY} bytes")
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    body = json.dumps(failure(refused.code, str(refused))).encode()
+    headers: list[Any] = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),  # the rest of the body is not read
+    ]
+    if refused.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,237 @@
+"""What the studio does, without HTTP: requests -> arrays -> pictures, and the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.client import EditClient
+from serving.edits import layer_strengths, resolve_class, resolve_direction
+from serving.errors import InvalidEdit
+from serving.latents import draw_latents
+from serving.manifest import Manifest
+from serving.manifest import NamedEdit as Named
+from serving.studio.backend import Backend
+from serving.studio.catalog import Catalog
+from serving.studio.failures import CatalogError
+from serving.studio.models import (
+    ClassInfo,
+    DirectionEdit,
+    DirectionTarget,
+    Edit,
+    GalleryRequest,
+    ImageRequest,
+    ModelInfo,
+    NamedEdit,
+    NamedInfo,
+    NamedTarget,
+    SaveRequest,
+    SweepRequest,
+)
+from serving.studio.pictures import check_size
+
+Strengths = dict[int, NDArray[np.float32]]
+"""Alphas [L] by direction index."""
+
+
+class Service:
+    """The studio's work; threads may share it."""
+
+    def __init__(self, backend: Backend, catalog: Catalog) -> None:
+        """Put the parts together.
+
+        Args:
+            backend: The served model.
+            catalog: The named edits.
+        """
+        self.backend = backend
+        self.catalog = catalog
+
+    def manifest(self) -> Manifest:
+        """What the model says of itself.
+
+        Raises:
+            ServingError: It cannot be asked.
+        """
+        return self.backend.ask(lambda client: client.manifest)
+
+    def describe(self) -> ModelInfo:
+        """Describe the model and its named edits for the page.
+
+        Raises:
+            ServingError: The model cannot be asked.
+        """
+        manifest = self.manifest()
+        mine: dict[str, Named] = {}
+        try:
+            mine, problems = self.catalog.for_model(manifest)
+        except CatalogError as error:  # the pictures work without it
+            problems = [str(error)]
+        edits = [_named(name, edit, "catalog" if name in mine else "model") for name, edit in _merge(manifest, mine)]
+        classes = manifest.generator.classes
+        default = None
+        if classes is not None and classes.default:
+            default = ClassInfo(id=classes.default[0], name=classes.names[classes.default[0]])
+        return ModelInfo(
+            name=manifest.name,
+            generator=manifest.generator.name,
+            resolution=manifest.generator.resolution,
+            random_weights=manifest.generator.random_weights,
+            weights_sha256=manifest.generator.weights_sha256,
+            directions=manifest.directions.count,
+            layers=manifest.latent.layers,
+            alpha_range=list(manifest.directions.alpha_range),
+            class_count=0 if classes is None else len(classes.names),
+            default_class=default,
+            edits=edits,
+            problems=problems,
+        )
+
+    def search_classes(self, query: str, limit: int) -> list[ClassInfo]:
+        """Find classes by number or by part of their name; those that begin with it come first.
+
+        Args:
+            query: What was typed; empty finds the first classes.
+            limit: The most to return.
+
+        Raises:
+            ServingError: The model cannot be asked.
+        """
+        classes = self.manifest().generator.classes
+        names = () if classes is None else classes.names
+        wanted = query.strip().casefold()
+        found = [
+            (not name.casefold().startswith(wanted), number)
+            for number, name in enumerate(names)
+            if wanted in name.casefold() or wanted == str(number)
+        ]
+        return [ClassInfo(id=number, name=names[number]) for _, number in sorted(found)[:limit]]
+
+    def image(self, request: ImageRequest) -> NDArray[np.uint8]:
+        """Draw one picture, [1, H, W, 3].
+
+        Raises:
+            InvalidEdit: Something is out of the model's range.
+            ServingError: The model cannot be asked.
+        """
+        manifest = self.manifest()
+        check_size(1, manifest.generator.resolution, request.scale)
+        row = self.strengths(manifest, request.edits)
+        return self._draw(manifest, [request.seed], [row], request.class_id)
+
+    def gallery(self, request: GalleryRequest) -> NDArray[np.uint8]:
+        """Draw several seeds with the same edits, [N, H, W, 3].
+
+        Raises:
+            InvalidEdit: Something is out of the model's range.
+            ServingError: The model cannot be asked.
+        """
+        manifest = self.manifest()
+        check_size(len(request.seeds), manifest.generator.resolution, request.scale)
+        row = self.strengths(manifest, request.edits)
+        return self._draw(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
+
+    def sweep(self, request: SweepRequest) -> NDArray[np.uint8]:
+        """Draw one seed at each strength of one edit, [N, H, W, 3].
+
+        Raises:
+            InvalidEdit: Something is out of the model's range.
+            ServingError: The model cannot be asked.
+        """
+        manifest = self.manifest()
+        # The frames of a gif lie behind one another, but all of them are in memory.
+        check_size(len(request.alphas), manifest.generator.resolution, request.scale)
+        rows = [
+            self.strengths(manifest, [*request.edits, _with_alpha(request.walk, alpha)]) for alpha in request.alphas
+        ]
+        return self._draw(manifest, [request.seed] * len(rows), rows, request.class_id)
+
+    def strengths(self, manifest: Manifest, edits: Sequence[Edit]) -> Strengths:
+        """Turn edits into alphas [L] by direction.
+
+        Edits of one direction are added: the contract says p + sum of alpha * d(p), with d taken at p itself.
+
+        Args:
+            manifest: The served editor.
+            edits: What was asked for.
+
+        Raises:
+            InvalidEdit: A direction, a layer or a name does not exist.
+            CatalogError: A name was given and the catalog file cannot be read.
+        """
+        needed = any(isinstance(edit, NamedEdit) for edit in edits)
+        named = dict(_merge(manifest, self.catalog.for_model(manifest)[0])) if needed else {}
+        total: Strengths = {}
+        for edit in edits:
+            if isinstance(edit, NamedEdit):
+                known = named.get(edit.name)
+                if known is None:
+                    raise InvalidEdit(f"unknown edit {edit.name!r}: neither the model nor the catalog has it")
+                direction, own = known.direction, known.layers
+            else:
+                direction, own = resolve_direction(manifest, edit.direction)
+            alphas = layer_strengths(manifest, edit.alpha, own, edit.layers)  # [L]
+            total[direction] = total[direction] + alphas if direction in total else alphas
+        return total
+
+    def save(self, name: str, request: SaveRequest) -> NamedInfo:
+        """Keep an edit under a name.
+
+        Raises:
+            InvalidEdit: It does not exist in this model, or its range is empty.
+            CatalogError: The file cannot be written.
+            ServingError: The model cannot be asked.
+        """
+        manifest = self.manifest()
+        direction, _ = resolve_direction(manifest, request.direction)
+        low, high = request.alpha
+        if not low < high:
+            raise InvalidEdit(f"alpha must be [low, high] with low < high, got {request.alpha}")
+        layer_strengths(manifest, 1.0, request.layers, request.layers or None)  # refuses a layer that is not there
+        layers = sorted(set(request.layers))
+        if len(layers) == manifest.latent.layers:
+            layers = []  # all of them
+        edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()))
+        self.catalog.save(name, edit)
+        return _named(name, edit, "catalog")
+
+    def _draw(
+        self, manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None
+    ) -> NDArray[np.uint8]:
+        """Draw one picture for each seed and its strengths; all rows have the same directions."""
+        number = resolve_class(manifest, class_id, None)
+        codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in seeds])  # [N, D]
+        blank = {0: np.zeros(manifest.latent.layers, np.float32)}  # no edit: the server wants M >= 1
+        filled = [row or blank for row in rows]
+        direction = np.array([list(row) for row in filled], np.int64)  # [N, M]
+        alpha = np.array([list(row.values()) for row in filled], np.float32)  # [N, M, L]
+        classes = None if number is None else np.full(len(codes), number)
+
+        def question(client: EditClient) -> NDArray[np.uint8]:
+            return client.edit_rows(codes, direction, alpha, classes).images
+
+        return self.backend.ask(question)
+
+
+def _merge(manifest: Manifest, mine: dict[str, Named]) -> list[tuple[str, Named]]:
+    """The model's named edits and the catalog's, which win over them; in the order of their names."""
+    return sorted({**manifest.edits, **mine}.items(), key=lambda item: item[0].casefold())
+
+
+def _named(name: str, edit: Named, source: str) -> NamedInfo:
+    return NamedInfo(
+        name=name,
+        direction=edit.direction,
+        layers=list(edit.layers),
+        alpha=list(edit.alpha_range),
+        note=edit.note,
+        source="catalog" if source == "catalog" else "model",
+    )
+
+
+def _with_alpha(target: DirectionTarget | NamedTarget, alpha: float) -> Edit:
+    if isinstance(target, NamedTarget):
+        return NamedEdit(name=target.name, layers=target.layers, alpha=alpha)
+    return DirectionEdit(direction=target.direction, layers=target.layers, alpha=alpha)

@@ -1,0 +1,69 @@
+// Whether the model answers: shows a loss, tries again with growing pauses, and tells when it is back.
+import { $ } from './dom.js';
+import { json } from './api.js';
+
+const CALM_MS = 5000, FIRST_MS = 300, LONGEST_MS = 4000;
+
+export class Connection {
+  #up = null; // not known yet
+  #pause = FIRST_MS;
+  #timer = 0;
+
+  constructor(back) {
+    this.back = back;
+    document.addEventListener('visibilitychange', () => { if (!document.hidden) this.check(); });
+  }
+
+  get up() { return this.#up === true; }
+
+  lost(message) {
+    if (this.#up !== false) {
+      this.#up = false;
+      this.#pause = FIRST_MS;
+      $('banner').textContent = `${sentence(message)} Trying again …`;
+      $('banner').hidden = false;
+    }
+    this.#show('down', 'reconnecting');
+    this.#again(this.#pause);
+    this.#pause = Math.min(LONGEST_MS, this.#pause * 1.7);
+  }
+
+  async check() {
+    clearTimeout(this.#timer);
+    let health;
+    try {
+      health = await json('GET', '/api/health');
+    } catch (error) {
+      if (error.status === 401) { this.back(error); return; }
+      health = { ready: false, message: error.message };
+    }
+    if (!health.ready) { this.lost(health.message); return; }
+    const returned = this.#up !== true;
+    this.#again(CALM_MS);
+    if (returned && await this.back()) {
+      this.#up = true;
+      this.#pause = FIRST_MS;
+      $('banner').hidden = true;
+    }
+  }
+
+  latency(p50) {
+    if (this.#up !== false) this.#show('up', p50 === null ? 'ready' : `${Math.round(p50)} ms`);
+    $('status').title = 'Median time of the last 50 pictures, from request to screen';
+  }
+
+  #show(state, text) {
+    $('status').dataset.state = state;
+    $('status-text').textContent = text;
+  }
+
+  #again(ms) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => (document.hidden && this.up ? this.#again(CALM_MS) : this.check()), ms);
+  }
+}
+
+function sentence(text) {
+  const line = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?]$/.test(line) ? line : `${line}.`;
+}

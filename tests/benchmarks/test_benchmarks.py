@@ -1,0 +1,106 @@
+"""Every benchmark runs with tiny settings and ends in one JSON line that says how it was made."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+needs_faces = pytest.mark.skipif(
+    importlib.util.find_spec("gan_face_generate") is None, reason="the face generator's weights are not installed"
+)
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("pytriton") is None, reason="nvidia-pytriton is not installed"
+)
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def record(script: str, *options: str) -> dict[str, Any]:
+    done = run(script, *options)
+    assert done.returncode == 0, done.stderr
+    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert last["benchmark"] == script.removesuffix(".py")
+    assert last["machine"]["cpu"] and last["machine"]["cores"] >= 1
+    assert {"python", "torch", "numpy"} <= set(last["versions"])
+    assert last["command"].startswith(f"python benchmarks/{script}")
+    assert last["random_weights"] is False
+    assert last["results"]
+    assert all({"name", "value", "met"} <= set(entry) for entry in last["targets"])
+    assert str(ROOT) not in done.stdout.splitlines()[-1]
+    return last
+
+
+@needs_faces
+def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> None:
+    output = tmp_path / "step.json"
+    options = ["--layers", "main.2", "--k", "3", "--batch-size", "2", "--runs", "2", "--threads", "1"]
+    got = record("training_step.py", *options, "--large-k", "0", "--output", str(output), "--note", "a test")
+    assert json.loads(output.read_text()) == got
+    assert got["note"] == "a test"
+    assert got["command"].endswith("--output step.json --note 'a test'")
+    rows = {row["way"]: row for row in got["results"]}
+    assert list(rows) == ["origin", "lean", "lean chunked", "lean bf16"]
+    assert rows["lean"]["loss_difference"] <= 1e-4
+    assert rows["lean"]["gradient_difference"] <= 1e-3
+    assert all(row["runs"] == 2 and row["peak_mib"] > 0 for row in rows.values())
+    assert got["targets"][0]["at_least"] == 2.5
+
+
+@needs_faces
+@needs_triton
+@pytest.mark.slow
+def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
+    got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1")
+    engines = ["eager", "torchscript", "onnxruntime", "served, EditClient", "served, raw gRPC"]
+    assert [(row["batch"], row["engine"]) for row in got["results"]] == [(n, name) for n in (1, 2) for name in engines]
+    assert all(row["worst_step"] <= 1 for row in got["results"])
+    assert all(row["p50_ms"] <= row["p99_ms"] for row in got["results"])
+    assert got["results"][3]["server"]["compute_infer_ms"] > 0
+    assert got["settings"]["triton"]
+    assert [entry["at_most"] for entry in got["targets"]] == [1.0, 1.0]
+
+
+@needs_faces
+def test_discovery_reads_the_clock_from_outside() -> None:
+    got = record("discovery.py", "--iterations", "3", "--threads", "1", "hparams.batch_size=2", "k=2", "eval_iters=1")
+    times = got["results"][0]
+    assert 0 < times["start_s"] < times["whole_s"]
+    assert times["fit_s"] < times["whole_s"]
+    assert times["step_p50_ms"] > 0
+    assert "hparams.iterations=3" in got["settings"]["train"]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        ("edit_latency.py", ["--run", "nowhere"], "nowhere"),
+        ("edit_latency.py", ["--batch", "0"], "expected numbers of at least 1"),
+        ("training_step.py", ["--layers", "main.99"], "main.99"),
+        ("discovery.py", ["k=1"], "k must be at least 2"),
+    ],
+)
+@needs_faces
+def test_bad_input_is_one_line_and_exit_code_2(script: str, options: list[str], message: str) -> None:
+    done = run(script, *options)
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_no_gpu_is_one_line() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = run("edit_latency.py", "--device", "cuda")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["Error: --device cuda: PyTorch finds no GPU here"]

@@ -1,0 +1,128 @@
+"""What the tests share: tiny generator weights, one short trained run, and ways to call the command line."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_generators
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import save_file
+
+from latentclr.cli import cli
+from latentclr.commands import run_train
+from latentclr.generators.dcgan import DCGAN, load_dcgan
+
+# Tiny tensors run faster on one thread, and a second process with one thread then agrees bit for bit.
+torch.set_num_threads(1)
+
+DATA = Path(__file__).parent / "data"
+Golden = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Numbers of the origin's reference code: direction models, projectors, loss."""
+    return DATA / "latentclr_checkpoints"
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder: Path) -> Golden:
+    with np.load(golden_folder / "expected.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="session")
+def faces() -> DCGAN:
+    """The real face generator of the gan-face-generate package."""
+    return load_dcgan(None)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a random 16 x 16 DCGAN with D = 24."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(tiny_generators.dcgan_tensors(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def short(tiny_weights: Path) -> list[str]:
+    """Overrides of a training that takes a fraction of a second."""
+    return [
+        f"generator.weights={tiny_weights}", "model=nonlinear", "model.depth=2", "model.alpha=[-3.0,+3.0]", "k=4",
+        "hparams.batch_size=4", "hparams.iterations=12", "eval_freq=6", "eval_iters=2", "save_freq=5", "device=cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(short: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished short run; tests that write into it copy it first (`run`)."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    assert run_train([*short, f"output_dir={folder}"])
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained run."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.fixture
+def invoke() -> Callable[..., Result]:
+    """Call `latentclr ...` in this process."""
+
+    def call(*words: str | Path) -> Result:
+        return CliRunner().invoke(cli, [str(word) for word in words], prog_name="latentclr")
+
+    return call
+
+
+def environment() -> dict[str, str]:
+    """Return this environment without what torchrun or a progress bar would read."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start `python ARGUMENT...` in a process of its own, which does not outlive the test."""
+    running: list[subprocess.Popen[str]] = []
+
+    def popen(*arguments: str | Path, code: str | None = None) -> subprocess.Popen[str]:
+        command = [sys.executable, *(["-c", code] if code else []), *map(str, arguments)]
+        pipe = subprocess.PIPE
+        running.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment()))
+        return running[-1]
+
+    yield popen
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def one_error_line(result: Result | tuple[int, str]) -> str:
+    """Assert exit code 2 and exactly one line on standard error; return it."""
+    code, stderr = result if isinstance(result, tuple) else (result.exit_code, result.stderr)
+    lines = stderr.splitlines()
+    assert code == 2, stderr
+    assert len(lines) == 1, stderr
+    assert lines[0].startswith("Error: "), stderr
+    return lines[0]
+
+
+@pytest.fixture
+def refused() -> Callable[[Result | tuple[int, str]], str]:
+    """Return `one_error_line`."""
+    return one_error_line
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A fresh random generator."""
+    return torch.Generator().manual_seed(0)

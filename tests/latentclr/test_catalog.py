@@ -1,0 +1,318 @@
+"""Named edits: the file, the commands `name` and `names`, `gen edits=...`."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentclr.catalog import (
+    NamedEdit,
+    check_name,
+    chosen_edits,
+    fitting_edits,
+    published_edits,
+    read_catalog,
+    write_catalog,
+)
+from latentclr.catalog_cli import parse_alpha, parse_layers
+from latentclr.checkpoint import load_checkpoint
+from latentclr.errors import CheckpointError, ConfigError
+from latentclr.render import Drawing
+
+SMILE = NamedEdit(28, (4, 5), (-7.0, 7.0), 'closed mouth: "yes", #1')
+OLD = NamedEdit(2, (), (-0.5, 6.0))
+
+
+def test_what_is_written_is_read(tmp_path):
+    edits = {"smile": SMILE, "Lächeln groß": OLD, "yes": OLD, "null": SMILE}
+    write_catalog(tmp_path, edits)
+    assert read_catalog(tmp_path) == edits
+    assert (tmp_path / "catalog.yaml").read_text().splitlines()[0] == (
+        "smile: {direction: 28, layers: [4, 5], alpha: [-7, 7], note: 'closed mouth: \"yes\", #1'}"
+    )
+    assert read_catalog(tmp_path / "nowhere") == {}
+
+
+def test_comments_stay_when_a_name_is_added(tmp_path):
+    (tmp_path / "catalog.yaml").write_text("# mine\nold: {direction: 2}  # why")
+    assert read_catalog(tmp_path) == {"old": NamedEdit(2, (), (-6.0, 6.0))}
+    write_catalog(tmp_path, {"old": NamedEdit(2), "smile": SMILE})
+    text = (tmp_path / "catalog.yaml").read_text()
+    assert text.startswith("# mine\nold: {direction: 2}  # why\nsmile: {direction: 28,")
+    write_catalog(tmp_path, {"old": NamedEdit(2)})
+    assert read_catalog(tmp_path) == {"old": NamedEdit(2)}
+
+
+def test_a_flow_table_takes_no_line_but_keeps_its_edits(tmp_path):
+    (tmp_path / "catalog.yaml").write_text("{old: {direction: 2}}\n")
+    write_catalog(tmp_path, {"old": NamedEdit(2), "smile": SMILE})
+    assert read_catalog(tmp_path) == {"old": NamedEdit(2), "smile": SMILE}
+
+
+def test_the_studio_reads_the_same_file(tmp_path):
+    studio = pytest.importorskip("serving.studio.catalog")
+    write_catalog(tmp_path, {"smile": SMILE, "old": OLD})
+    read = studio.Catalog(tmp_path / "catalog.yaml").read()
+    assert {n: (e.direction, e.layers, e.alpha_range, e.note) for n, e in read.items()} == {
+        "smile": (28, (4, 5), (-7.0, 7.0), SMILE.note),
+        "old": (2, (), (-0.5, 6.0), ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- smile\n", "must be a table"),
+        ("smile: 3\n", "smile must be like"),
+        ("smile: {layers: [1]}\n", "smile must be like"),
+        ("smile: {direction: 1.5}\n", "smile must be like"),
+        ("smile: {direction: true}\n", "smile must be like"),
+        ("smile: {direction: -1}\n", "smile must be like"),
+        ("smile: {direction: 1, layers: 4}\n", "smile must be like"),
+        ("smile: {direction: 1, layers: [a]}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: [7, -7]}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: [-.inf, 7]}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: 7}\n", "smile must be like"),
+        ("3: {direction: 1}\n", "begin with a letter, got '3'"),
+        ("a/b: {direction: 1}\n", "begin with a letter"),
+        ("smile: {direction: 1\n", "is not YAML, line 2"),
+        ("smile: !!python/object/apply:os.system ['touch executed']\n", "is not YAML"),
+        ("\xff", "is not UTF-8"),
+        ("#" * 1_100_000, "at most 1000000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_catalog_is_refused_and_stays(tmp_path, text, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "catalog.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_catalog(tmp_path)
+    assert "catalog.yaml" in str(caught.value)
+    with pytest.raises(CheckpointError):
+        write_catalog(tmp_path, {"smile": SMILE})
+    assert path.read_bytes() == text.encode("latin-1")
+    assert [p.name for p in tmp_path.iterdir()] == ["catalog.yaml"]
+
+
+def test_a_folder_in_its_place(tmp_path):
+    (tmp_path / "catalog.yaml").mkdir()
+    with pytest.raises(CheckpointError, match="cannot read"):
+        read_catalog(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", " a", "a ", "3rd", "-a", "a" * 41, "a\n", "a=b", "a.b", "a\x00"])
+def test_names_that_are_none(name):
+    with pytest.raises(ConfigError, match="a name must be"):
+        check_name(name)
+
+
+def test_names_are_composed():
+    assert check_name("e\u0301te\u0301") == "\u00e9t\u00e9"
+
+
+def test_what_does_not_fit_is_reported():
+    edits = {"smile": SMILE, "grass": NamedEdit(1, (7, 15, 16)), "far": NamedEdit(0, (16, 17)), "old": OLD}
+    good, problems = fitting_edits(edits, 28, 16)
+    assert good == {"grass": NamedEdit(1, (7, 15)), "old": OLD}
+    assert problems == [
+        "smile: direction must be in [0, 28), got 28: left out",
+        "grass: this generator has the layers 0 to 15, not [16]: dropped",
+        "far: this generator has the layers 0 to 15, not [16, 17]: left out",
+    ]
+    assert fitting_edits(edits, 100, None) == (edits, [])
+    good, problems = fitting_edits({"old": OLD, "grass": NamedEdit(1, (7,))}, 28, 16, feed_layers=[3, 2])
+    assert [edit.layers for edit in good.values()] == [
+        (2, 3),
+        (7,),
+    ]  # what the run was trained on, where nothing is said
+
+
+def test_published_names():
+    ffhq, reason = published_edits("ffhq", 100)
+    assert (len(ffhq), reason) == (10, "")
+    assert ffhq["smile"] == NamedEdit(28, (4, 5), (-7.0, 7.0), ffhq["smile"].note)
+    assert "origin" in ffhq["smile"].note
+    counts = {name: len(published_edits(name, 100)[0]) for name in ("car", "cat", "church", "bedrooms", "horse")}
+    assert counts == {"car": 7, "cat": 3, "church": 4, "bedrooms": 3, "horse": 0}
+    assert published_edits("horse", 4) == ({}, "")
+    edits, reason = published_edits("car", 32)
+    assert edits == {}
+    assert "belong to their checkpoint with K = 100; this one has 32" in reason
+    car, problems = fitting_edits(published_edits("car", 100)[0], 100, 16)
+    assert problems == ["add_grass: this generator has the layers 0 to 15, not [16]: dropped"]
+    assert car["add_grass"].layers == tuple(range(7, 16))
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("all", {"smile": None, "old": None}),
+        ("old", {"old": None}),
+        (["old", "smile"], {"old": None, "smile": None}),
+        ({"smile": 3, "old": -2.5}, {"smile": 3.0, "old": -2.5}),
+        ({7: 1}, {"7": 1.0}),
+        ([3], {"3": None}),
+    ],
+)
+def test_edits_asked_for(asked, expected):
+    chosen = chosen_edits(asked, {"smile": SMILE, "old": OLD}, 32)
+    assert {name: strength for name, (_, strength) in chosen.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("smyle", "did you mean 'smile'"),
+        (["smile", "nose"], r"names no edit 'nose' \(names: smile, old\)"),
+        ({"smile": "x"}, "strength of smile must be a finite number, got x"),
+        ({"smile": None}, "got None"),
+        ({"smile": True}, "got True"),
+        ({"smile": float("nan")}, "got nan"),
+        ([], "edits must be all, names"),
+        ({}, "edits must be"),
+        (3.5, "edits must be"),
+        ([True], "edits must be"),
+        ([32], "no edit 32"),
+    ],
+)
+def test_edits_that_cannot_be(asked, message):
+    with pytest.raises(ConfigError, match=message):
+        chosen_edits(asked, {"smile": SMILE, "old": OLD}, 32)
+
+
+def test_parse_layers_and_alpha():
+    assert parse_layers("4-5") == (4, 5)
+    assert parse_layers("0,2,5-7, 2") == (0, 2, 5, 6, 7)
+    assert parse_alpha("-7..7") == (-7.0, 7.0)
+    assert parse_alpha("0.5..1e1") == (0.5, 10.0)
+    for text in ("", "a", "5-4", "1-", "-1", "1-2-3", "99999"):
+        with pytest.raises(ConfigError, match="--layers must be like"):
+            parse_layers(text)
+    for text in ("", "7", "7..", "7..-7", "-7,7", "nan..3", "-inf..3", "1..2..3"):
+        with pytest.raises(ConfigError, match=r"--alpha must be LOW\.\.HIGH"):
+            parse_alpha(text)
+
+
+def test_name_and_names(run, invoke, refused):
+    assert "names no edits; give one a name" in invoke("names", run).output
+    result = invoke("name", run, "smile", "--direction", "3", "--alpha", "-7..7", "--note", "mouth\nonly")
+    assert result.output == "named smile: direction 3, all layers, alpha -7..7\n"
+    assert "replaced smile" in invoke("name", run, "smile", "--direction", "2", "--layers", "0").output
+    assert invoke("name", run / "last.safetensors", "turned head", "--direction", "0").exit_code == 0
+    assert [line.split("  ")[0] for line in invoke("names", run).output.splitlines()] == [
+        "name",
+        "smile",
+        "turned head",
+    ]
+    assert read_catalog(run) == {
+        "smile": NamedEdit(2, (0,), (-6.0, 6.0)),  # twice the strengths of training
+        "turned head": NamedEdit(0, (), (-6.0, 6.0)),
+    }
+    assert invoke("name", run, "smile", "--remove").output == "removed smile\n"
+    assert list(read_catalog(run)) == ["turned head"]
+    before = (run / "catalog.yaml").read_bytes()
+    for words, message in (
+        (["old", "--direction", "4"], "old: direction must be in [0, 4), got 4"),
+        (["old", "--direction", "1", "--layers", "0-1"], "old: this generator has the layers 0 to 0, not [1]"),
+        (["old", "--direction", "1", "--alpha", "3"], "--alpha must be LOW..HIGH"),
+        (["3", "--direction", "1"], "a name must be"),
+        (["old"], "expected --direction N, or --remove"),
+        (["old", "--remove"], "names no edit 'old'"),
+        (["turned head", "--remove", "--direction", "1"], "--remove takes no other option"),
+    ):
+        assert message in refused(invoke("name", run, *words))
+    assert "no run folder" in refused(invoke("names", run / "nowhere"))
+    assert (run / "catalog.yaml").read_bytes() == before
+
+
+def test_a_broken_entry_of_others_is_not_lost(run, invoke):
+    (run / "catalog.yaml").write_text("gone: {direction: 99}\n")
+    result = invoke("names", run)
+    assert "gone: direction must be in [0, 4), got 99: left out" in result.stderr
+    assert invoke("name", run, "smile", "--direction", "1").exit_code == 0
+    assert list(read_catalog(run)) == ["gone", "smile"]
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_gen_draws_named_edits(run, invoke, refused):
+    (run / "catalog.yaml").write_text(
+        "smile: {direction: 3, alpha: [-4, 4]}\nold: {direction: 1, alpha: [-4, 4]}\n"
+        "wide: {direction: 0, alpha: [0, 9]}\ngone: {direction: 77}\n"
+    )
+    words = ("gen", run, "n_samples=1", "image_size=null")
+    result = invoke(*words, "edits=[smile,old]")
+    assert result.exit_code == 0, result.output
+    assert "gone: direction must be in [0, 4), got 77: left out" in result.stderr
+    # The same rows as by number, straight and not step by step: what is served.
+    with Image.open(run / "gen" / "sample_0.png") as image:
+        named = np.asarray(image.convert("RGB"))
+    result = invoke(*words, "n_dirs=[3,1]", "alphas=[-4,-2,2,4]", "iterative=false", f"output_dir={run / 'by'}")
+    assert result.exit_code == 0, result.output
+    with Image.open(run / "by" / "sample_0.png") as image:
+        numbered = np.asarray(image.convert("RGB"))
+    assert np.array_equal(named[-36:, -90:], numbered[-36:, -90:])
+    for edits, columns in (("all", 5), ("[smile,wide]", 5), ("'{smile: 3, old: -2}'", 4), ("{wide: 3, 2: 1}", 4),
+                           ("smile", 5), ("{smile: 3}", 2)):  # fmt: skip
+        result = invoke(*words, f"edits={edits.strip(chr(39))}", "walk=gif", f"output_dir={run / 'x'}")
+        assert result.exit_code == 0, result.output
+        assert size(run / "x" / "sample_0.png")[0] >= columns * 18
+        with Image.open(run / "x" / "walk_0.gif") as image:
+            assert image.n_frames > 10
+    assert "did you mean 'smile'" in refused(invoke(*words, "edits=smyle"))
+    assert "the strength of smile must be a finite number, got high" in refused(invoke(*words, "edits={smile: high}"))
+    assert "got 77: left out" in refused(invoke(*words, "edits=gone"))
+
+
+def test_edits_together_are_the_editors_formula(run):
+    from latentclr.generators.dcgan import load_dcgan
+    from latentclr.pixels import to_uint8
+
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    generator = load_dcgan(checkpoint.config["generator"]["weights"])
+    z = generator.sample_seeds(5, 1)
+    draw = Drawing(generator, checkpoint.directions, None, False)
+    chosen = {"smile": (NamedEdit(3), 2.0), "old": (NamedEdit(1), -1.5)}
+    images, rows, columns = draw.edits(z, None, chosen, None)
+    assert (images.shape, rows, columns) == ((1, 4, 16, 16, 3), [""], ["0", "smile +2", "old -1.5", "together"])
+    with torch.no_grad():
+        d = checkpoint.directions(z)[:, 0]  # [K, D]
+        codes = torch.cat([z, z + 2 * d[3], z - 1.5 * d[1], z + 2 * d[3] - 1.5 * d[1]])
+        expected = to_uint8(generator.synthesize(codes[:, None])).numpy()
+    assert np.abs(images[0].astype(int) - expected.astype(int)).max() <= 1
+    walk, _, labels = draw.walk(z, None, chosen, None, 7)
+    assert (walk.shape, len(labels)) == ((1, 7, 16, 16, 3), 7)
+    assert np.array_equal(walk[0, [0, -1]], images[0, [0, -1]])
+
+
+def test_an_edit_reaches_its_own_layers_only():
+    from tiny_generators import D, LayeredGenerator
+
+    from latentclr.directions import build_directions
+    from latentclr.pixels import to_uint8
+
+    generator, rng = LayeredGenerator(), torch.Generator().manual_seed(3)
+    directions = build_directions("linear", 4, D, rng).eval()
+    z = torch.randn(1, D, generator=rng)
+    draw = Drawing(generator, directions, torch.tensor([1.0, 0.0, 0.0]), False)
+    edits = {"a": (NamedEdit(2, (1, 2)), None), "b": (NamedEdit(1), None)}  # b: what the run was trained on
+    images, rows, columns = draw.edits(z, None, edits, [0.0, 3.0])
+    assert (rows, columns) == (["a", "b"], ["0", "+3"])
+    with torch.no_grad():
+        d = directions(z)[:, 0]
+        ps = z[:, None].repeat(2, 3, 1)
+        ps[0, 1:] += 3 * d[2]
+        ps[1, 0] += 3 * d[1]
+        expected = to_uint8(generator.synthesize(ps)).numpy()
+    assert np.abs(images[:, 1].astype(int) - expected.astype(int)).max() <= 1
+    together, _, _ = draw.edits(z, None, {n: (e, 3.0) for n, (e, _) in edits.items()}, None)
+    with torch.no_grad():
+        both = to_uint8(generator.synthesize(ps.sum(0, keepdim=True) - z)).numpy()
+    assert np.abs(together[0, 3].astype(int) - both[0].astype(int)).max() <= 1
+
+
+def test_gen_help_names_the_option(invoke):
+    assert "edits=" in invoke("gen", "--help").output

@@ -1,0 +1,230 @@
+"""`eval` and `gen` from words to files, in the forms of this project and of the origin."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentclr.checkpoint import load_checkpoint
+from latentclr.commands import run_gen
+from latentclr.pixels import to_uint8
+from latentclr.render import alpha_label, grid, walk_codes
+
+TILE = 16
+
+
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def tiles(path, rows, columns):
+    """Cut a grid of own-size tiles [R, C, 16, 16, 3] out of a picture."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    left = pixels.shape[1] - columns * (TILE + 2)
+    top = pixels.shape[0] - rows * (TILE + 2)
+    return np.stack([
+        np.stack([pixels[top + r * (TILE + 2) :, left + c * (TILE + 2) :][:TILE, :TILE] for c in range(columns)])
+        for r in range(rows)
+    ])  # fmt: skip
+
+
+def by_hand(run, z, chosen, alphas, iterative):
+    """The tiles of a grid from the definition, image by image."""
+    from latentclr.generators.dcgan import load_dcgan
+
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    generator = load_dcgan(checkpoint.config["generator"]["weights"])
+    rows = []
+    with torch.no_grad():
+        for k in chosen:
+            row = []
+            for alpha in alphas:
+                code, walked = z, 0.0
+                stops = [a for a in alphas if (0 < a <= alpha or alpha <= a < 0)] if iterative else [alpha]
+                for stop in sorted(stops, key=abs):
+                    code = code + (stop - walked) * checkpoint.directions(code[None])[k, 0]
+                    walked = stop
+                row.append(to_uint8(generator.synthesize(code[None, None]))[0].numpy())
+            rows.append(np.stack(row))
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("iterative", [True, False])
+def test_gen_draws_what_the_definition_says(run, invoke, iterative):
+    result = invoke("gen", run, "n_samples=2", "n_dirs=[3,1]", "alphas=[-4,-1.5,2,5]", f"iterative={iterative}",
+                    "image_size=null", "seed=7")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    for i in range(2):
+        z = torch.from_numpy(np.random.RandomState(7 + i).randn(24).astype(np.float32))
+        drawn = tiles(run / "gen" / f"sample_{i}.png", 2, 5)
+        expected = by_hand(run, z, [3, 1], [-4, -1.5, 0.0, 2, 5], iterative)
+        assert np.abs(drawn.astype(int) - expected.astype(int)).max() <= 1
+    assert "wrote 2 files" in result.stdout
+
+
+def test_iterative_walk_is_another_path(run, invoke):
+    words = ("gen", run, "n_samples=1", "n_dirs=-1", "alphas=[2,4]", "image_size=null")
+    assert invoke(*words, "iterative=true", f"output_dir={run / 'a'}").exit_code == 0
+    assert invoke(*words, "iterative=false", f"output_dir={run / 'b'}").exit_code == 0
+    a, b = (tiles(run / name / "sample_0.png", 4, 3) for name in "ab")
+    assert np.array_equal(a[:, :2], b[:, :2])  # up to the first stop they agree
+    assert not np.array_equal(a[:, 2], b[:, 2])
+
+
+@pytest.mark.parametrize(("n_dirs", "count"), [("1", 1), ("3", 3), ("100", 4), ("-1", 4), ("[2]", 1), ("[3,0,3]", 3)])
+def test_directions_to_draw(run, invoke, n_dirs, count):
+    result = invoke("gen", run, "n_samples=1", f"n_dirs={n_dirs}", "alphas=[1]", "image_size=null")
+    assert result.exit_code == 0, result.output
+    _, height = size(run / "gen" / "sample_0.png")
+    assert (height - count * (TILE + 2)) in range(10, 40)  # the labels' row
+
+
+@pytest.mark.parametrize("alphas", ["[-3,-2,-1]", "[1]", "[0]", "[5,-5,0,2.5]"])
+def test_alphas_of_any_signs(run, invoke, alphas):
+    result = invoke("gen", run, "n_samples=1", "n_dirs=2", f"alphas={alphas}", "walk=gif", "image_size=32")
+    assert result.exit_code == 0, result.output
+    columns = {0.0, *json.loads(alphas)}
+    assert size(run / "gen" / "sample_0.png")[0] > 32 * len(columns)
+
+
+@pytest.mark.parametrize(("image_size", "pixels"), [("null", 16), ("40", 40), ("256", 256)])
+def test_image_size(run, invoke, image_size, pixels):
+    assert invoke("gen", run, "n_samples=1", "n_dirs=1", "alphas=[1]", f"image_size={image_size}").exit_code == 0
+    width, height = size(run / "gen" / "sample_0.png")
+    assert pixels <= height <= pixels + 45
+    assert 2 * pixels <= width <= 2 * pixels + 90
+
+
+@pytest.mark.parametrize("form", ["gif", "webp"])
+def test_walk(run, invoke, form):
+    assert invoke("gen", run, "n_samples=2", "n_dirs=2", f"walk={form}", "image_size=24").exit_code == 0
+    for i in range(2):
+        with Image.open(run / "gen" / f"walk_{i}.{form}") as image:
+            assert image.format == form.upper()
+            assert image.is_animated
+            assert image.n_frames > 10
+            assert image.info.get("loop", 0) == 0
+            image.seek(0)
+            first = np.asarray(image.convert("RGB")).astype(int)
+            image.seek(image.n_frames // 2)
+            assert np.abs(np.asarray(image.convert("RGB")).astype(int) - first).max() > 10
+
+
+def test_samples_from_a_file(run, invoke, tmp_path):
+    z = np.random.RandomState(3).randn(3, 24)
+    for name, array in (("f64.npy", z), ("f32.npy", z.astype(np.float32)), ("fortran.npy", np.asfortranarray(z))):
+        np.save(tmp_path / name, array)
+        result = invoke("gen", run, f"n_samples={tmp_path / name}", "n_dirs=[0]", "alphas=[3]", "image_size=null")
+        assert result.exit_code == 0, result.output
+        drawn = tiles(run / "gen" / "sample_2.png", 1, 2)
+        expected = by_hand(run, torch.from_numpy(z[2].astype(np.float32)), [0], [0.0, 3], False)
+        assert np.abs(drawn.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_feed_layers(run, invoke, refused):
+    assert invoke("gen", run, "n_samples=1", "n_dirs=1", "feed_layers=[0]").exit_code == 0
+    assert "feed_layers must name layers in [0, 1), got [1]" in refused(invoke("gen", run, "feed_layers=[1]"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--config-path", "RUN", "--config-name", "config", "checkpoint=RUN/best.safetensors"),
+        ("--config-path=RUN", "--config-name=config", "checkpoint=RUN/last.safetensors"),
+        ("--config-path", "RUN/.hydra", "--config-name", "config", "checkpoint=RUN/best.safetensors"),
+        ("checkpoint=RUN",), ("+checkpoint=RUN/best.safetensors",), ("RUN",), ("RUN/last.safetensors",),
+        ("RUN", "checkpoint=last"), ("RUN", "checkpoint=best"), ("--config-path", "RUN", "checkpoint=last"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", ["gen", "eval"])
+def test_forms_of_naming_a_run(run, invoke, command, words):
+    extra = ("+n_samples=1", "+n_dirs=1", "+image_size=16") if command == "gen" else ("+eval_iters=1",)
+    result = invoke(command, *(word.replace("RUN", str(run)) for word in words), *extra)
+    assert result.exit_code == 0, result.output
+    assert (run / ("gen/sample_0.png" if command == "gen" else "eval.json")).is_file()
+
+
+def test_eval_table_and_files(run, invoke):
+    result = invoke("eval", run, "eval_iters=3")
+    assert result.exit_code == 0, result.output
+    report = json.loads((run / "eval.json").read_text())
+    assert set(report) == {"checkpoint", "loss", "accuracy", "samples", "directions", "similarity"}
+    assert (report["checkpoint"], report["samples"]) == ("best.safetensors", 12)
+    similarity = np.array(report["similarity"])
+    assert similarity.shape == (4, 4)
+    for row in report["directions"]:
+        i = row["direction"]
+        others = np.delete(similarity[i], i)
+        assert row["consistency"] == pytest.approx(similarity[i, i], abs=1e-3)
+        assert row["redundancy"] == pytest.approx(others.max(), abs=1e-3)
+        assert similarity[i, row["most_like"]] == pytest.approx(others.max(), abs=1e-3)
+    lines = result.stdout.splitlines()
+    assert re.fullmatch(r"held-out loss -?\d\.\d{4}, accuracy \d\.\d{3} \(12 codes\)", lines[0])
+    table = [line.split() for line in lines[2:6]]
+    assert sorted(int(row[0]) for row in table) == [0, 1, 2, 3]
+    consistencies = [float(row[1]) for row in table]
+    assert consistencies == sorted(consistencies, reverse=True)
+    with Image.open(run / "eval.png") as image:
+        assert np.asarray(image.convert("RGB")).std() > 5
+    before = report
+    assert invoke("eval", run, "eval_iters=3").exit_code == 0
+    assert json.loads((run / "eval.json").read_text()) == before  # the same held-out codes at each call
+
+
+def test_eval_elsewhere(run, invoke, tmp_path):
+    assert invoke("eval", run, "eval_iters=1", f"output_dir={tmp_path / 'out'}").exit_code == 0
+    assert (tmp_path / "out" / "eval.json").is_file()
+    assert not (run / "eval.json").exists()
+
+
+def test_a_moved_run_still_works_and_writes_beside_itself(run, invoke, tmp_path):
+    moved = run.rename(tmp_path / "moved elsewhere")
+    assert invoke("eval", moved, "eval_iters=1").exit_code == 0
+    assert (moved / "eval.json").is_file()
+
+
+def test_other_weights_are_noticed(run, tmp_path, caplog):
+    from safetensors.torch import save_file
+    from tiny_generators import dcgan_tensors
+
+    save_file(dcgan_tensors(seed=1), tmp_path / "other.safetensors")
+    run_gen(run, [f"generator.weights={tmp_path / 'other.safetensors'}", "n_samples=1", "n_dirs=1"])
+    assert "weights are not those" in caplog.text
+    save_file(dcgan_tensors(dim=9), tmp_path / "small.safetensors")
+    from latentclr.errors import CheckpointError
+
+    with pytest.raises(CheckpointError, match="edits codes of size 24, but dcgan has 9"):
+        run_gen(run, [f"generator.weights={tmp_path / 'small.safetensors'}", "n_samples=1", "n_dirs=1"])
+
+
+def test_walk_codes_straight_and_stepwise(rng):
+    from latentclr.directions import build_directions
+
+    directions = build_directions("nonlinear", 3, 16, rng, depth=2).eval()
+    p = torch.randn(1, 16, generator=rng)
+    alphas = [-2.0, -1.0, 0.0, 0.5, 3.0]
+    straight = walk_codes(directions, p, [2, 0], alphas, iterative=False)
+    d = directions(p)[[2, 0], 0]  # [M, D]
+    assert (straight - (p + torch.tensor(alphas)[None, :, None] * d[:, None])).abs().max() < 1e-6
+    stepwise = walk_codes(directions, p, [2, 0], alphas, iterative=True)
+    assert torch.equal(stepwise[:, 2], p.expand(2, -1))
+    assert (stepwise[:, 1] - straight[:, 1]).abs().max() < 1e-6
+    second = stepwise[:, 1] - directions.select(stepwise[:, 1], torch.tensor([[2], [0]]))[:, 0]
+    assert (stepwise[:, 0] - second).abs().max() < 1e-6
+
+
+def test_grid_and_pixels():
+    images = np.zeros((2, 3, 8, 12, 3), np.uint8)
+    images[1, 2] = 200
+    picture = grid(images, ["a", "b"], ["x", "y", "z"])
+    drawn = np.asarray(picture)
+    assert (drawn[-10:-2, -14:-2] == 200).all()
+    assert (drawn[-2:] == 255).all()
+    assert (alpha_label(0.0), alpha_label(-1.5), alpha_label(3.0)) == ("0", "-1.5", "+3")
+    x = torch.tensor([-1.0, -2.0, 1.0, 7.0, 0.0, 1 / 255, -1 + 1 / 255 - 1e-4]).view(1, 1, 1, -1).expand(1, 3, 1, -1)
+    assert to_uint8(x)[0, 0, :, 0].tolist() == [0, 0, 255, 255, 128, 128, 0]

@@ -1,0 +1,211 @@
+"""Kills, Ctrl-C and several processes, with real processes and real signals."""
+
+import signal
+import time
+
+import pytest
+import torch
+from test_training import equal, trainer, without_place
+
+from latentclr.checkpoint import load_resume
+from latentclr.commands import run_eval, run_train
+from latentclr.compose import compose_train
+from latentclr.experiment import new_step
+from latentclr.optim import build_optimizer, build_scheduler
+from latentclr.rng import stream
+
+KILLED = """
+import os, signal, time
+from latentclr import training
+from latentclr.cli import main
+
+def die():
+    os.kill(os.getpid(), signal.{signal})
+    time.sleep(0.3)  # another thread may take the signal; the handler then runs a moment later
+
+where, at = "{where}", {at}
+one, save, evaluate = training.Trainer._one, training.save_resume, training.Trainer._evaluate
+
+def _one(self, module):
+    if where == "step" and self.iteration == at:
+        die()
+    return one(self, module)
+
+def save_resume(path, state):
+    if where == "save" and state["iteration"] == at:
+        die()
+    save(path, state)
+
+def _evaluate(self, *arguments):
+    done = evaluate(self, *arguments)
+    if where == "evaluated" and self.iteration == at:
+        die()
+    return done
+
+measure = training.held_out
+
+def held_out(*arguments, **options):
+    if where == "evaluating":
+        die()
+    return measure(*arguments, **options)
+
+training.held_out = held_out
+training.Trainer._one, training.save_resume, training.Trainer._evaluate = _one, save_resume, _evaluate
+main()
+"""
+
+
+@pytest.fixture
+def words(short):
+    return [*short, "hparams.iterations=24", "eval_freq=6", "save_freq=5", "projector=linear"]
+
+
+@pytest.fixture
+def straight(words, tmp_path):
+    """The state of the same run, never disturbed."""
+    return without_place(trainer(words, tmp_path / "straight").state())
+
+
+def disturbed(start, words, run, **how):
+    process = start("train", *words, f"output_dir={run}", "tensorboard=false", code=KILLED.format(**how))
+    stdout, stderr = process.communicate(timeout=120)
+    return process.returncode, stdout, stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "saved"),
+    [("step", 17, 15), ("save", 15, 10), ("evaluated", 12, 10), ("step", 5, 5)],
+    ids=["between saves", "while saving", "after the best was written", "right after the first save"],
+)
+def test_resume_after_a_kill_is_exact(start, words, straight, tmp_path, where, at, saved):
+    run = tmp_path / "run"
+    code, _, stderr = disturbed(start, words, run, signal="SIGKILL", where=where, at=at)
+    assert code == -signal.SIGKILL, stderr
+    assert load_resume(run / "resume.pt")["iteration"] == saved
+    assert run_train([f"checkpoint={run}"])
+    resumed = without_place(load_resume(run / "resume.pt"))
+    resumed["config"]["tensorboard"] = straight["config"]["tensorboard"]
+    for key in straight:  # weights, optimizer, scheduler, counters, best loss, history
+        assert equal(resumed[key], straight[key]), key
+    assert len(resumed["loss"]) == 24
+    for name in ("best", "last"):
+        ours, theirs = run / f"{name}.safetensors", tmp_path / "straight" / f"{name}.safetensors"
+        from safetensors.torch import load_file
+
+        assert equal(load_file(ours), load_file(theirs))
+    assert not list(run.rglob(".tmp-*")) or where == "save"
+
+
+@pytest.mark.parametrize(("where", "at", "stopped"), [("step", 8, 9), ("step", 5, 6), ("evaluating", 6, 6)])
+def test_ctrl_c_saves_and_resumes_exactly(start, words, straight, tmp_path, where, at, stopped):
+    run = tmp_path / "run"
+    code, stdout, stderr = disturbed(start, words, run, signal="SIGINT", where=where, at=at)
+    assert code == 130, stderr
+    assert f"interrupted at step {stopped}; go on with: latentclr train checkpoint={run}" in stdout
+    assert "Traceback" not in stderr
+    assert load_resume(run / "resume.pt")["iteration"] == stopped
+    assert run_eval(run, ["eval_iters=2"]).samples == 8  # usable, even before the first held-out evaluation
+    assert run_train([f"checkpoint={run}"])
+    resumed = without_place(load_resume(run / "resume.pt"))
+    for key in set(straight) - {"config"}:  # at step 6 the evaluation was due and is made up for
+        assert equal(resumed[key], straight[key]), key
+
+
+def test_ctrl_c_from_outside(start, short, tmp_path):
+    run = tmp_path / "run"
+    process = start("-m", "latentclr", "train", *short, f"output_dir={run}", "hparams.iterations=1000000",
+                    "eval_freq=1000000", "tensorboard=false")  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (run / "resume.pt").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted at step" in stdout
+    assert "Traceback" not in stderr
+    assert {p.name for p in run.iterdir()} >= {"last.safetensors", "resume.pt", "loss.png", "grid.png"}
+    assert not list(run.rglob(".tmp-*"))
+
+
+RANKS = """
+import sys
+import torch
+from latentclr import training
+from latentclr.cli import cli
+
+fit, folder = training.Trainer.fit, sys.argv[1]
+
+def fit_and_tell(self):
+    done = fit(self)
+    torch.save(self.state(), f"{folder}/rank{self.processes.rank}.pt")
+    return done
+
+training.Trainer.fit = fit_and_tell
+cli(sys.argv[2:], prog_name="latentclr")
+"""
+
+
+def averaged(config, world):
+    """Train in one process as `world` processes would: every rank's batch, gradients averaged, rank 0's statistics."""
+    step = new_step(config, torch.device("cpu")).train()
+    parameters = [p for p in step.parameters() if p.requires_grad]
+    optimizer = build_optimizer(config.hparams.optimizer, parameters)
+    scheduler = build_scheduler(config.hparams.scheduler, optimizer)
+    losses = []
+    for i in range(config.hparams.iterations):
+        total, values, first = [torch.zeros_like(p) for p in parameters], [], None
+        before = {name: b.clone() for name, b in step.named_buffers()}
+        for rank in range(world):
+            for name, buffer in step.named_buffers():
+                buffer.copy_(before[name])
+            optimizer.zero_grad()
+            loss, _ = step(step.sample(config.hparams.batch_size, stream(config.seed, "train", i, rank)))
+            loss.backward()
+            values.append(loss.item())
+            total = [t + p.grad / world for t, p in zip(total, parameters, strict=True)]
+            first = first or {name: b.clone() for name, b in step.named_buffers()}
+        for name, buffer in step.named_buffers():
+            buffer.copy_(first[name])
+        for p, gradient in zip(parameters, total, strict=True):
+            p.grad = gradient
+        optimizer.step()
+        scheduler.step()
+        losses.append(sum(values) / world)
+    return step, losses
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_averaged_gradients(start, words, tmp_path):
+    run, script = tmp_path / "run", tmp_path / "ranks.py"
+    script.write_text(RANKS)
+    # SGD, because Adam turns the rounding of a gradient that is zero into a whole step.
+    words = [
+        *words,
+        "hparams/optimizer=sgd",
+        "hparams.iterations=8",
+        "eval_freq=4",
+        "eval_iters=4",
+        f"output_dir={run}",
+    ]
+    process = start("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, tmp_path, "train",
+                    *words)  # fmt: skip
+    _, stderr = process.communicate(timeout=180)
+    assert process.returncode == 0, stderr
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for key in ("optimizer", "scheduler", "iteration", "best_loss", "loss", "accuracy", "held_out"):
+        assert equal(ranks[0][key], ranks[1][key]), key
+    for name, tensor in {**ranks[0]["directions"], **ranks[0]["projector"]}.items():
+        other = {**ranks[1]["directions"], **ranks[1]["projector"]}[name]
+        assert torch.equal(tensor, other), name
+    config = compose_train(words)
+    step, losses = averaged(config, 2)
+    assert ranks[0]["loss"] == pytest.approx(losses, abs=1e-5)
+    for name, tensor in step.directions.state_dict().items():
+        assert (tensor - ranks[0]["directions"][name]).abs().max() <= 1e-5, name
+    start_weights = new_step(config, torch.device("cpu")).directions.weights[0]
+    assert (start_weights - ranks[0]["directions"]["weights.0"]).abs().max() > 1e-3  # it did train
+    # One run folder, written by one process; its checkpoint scores what training said.
+    assert sorted(p.name for p in run.glob("*.safetensors")) == ["best.safetensors", "last.safetensors"]
+    assert run_eval(run, ["checkpoint=last"]).loss == pytest.approx(ranks[0]["held_out"][-1][1], abs=1e-5)

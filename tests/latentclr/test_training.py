@@ -1,0 +1,222 @@
+"""Training runs: determinism, resume, what they leave behind, mixed precision, clipping."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from latentclr.checkpoint import load_checkpoint, load_resume
+from latentclr.commands import run_train
+from latentclr.compose import compose_train
+from latentclr.config import TrainConfig
+from latentclr.distributed import Processes
+from latentclr.errors import ConfigError, LatentCLRError
+from latentclr.evaluation import held_out
+from latentclr.experiment import new_step, open_run, trained_step
+from latentclr.training import Trainer
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def trainer(words, folder) -> Trainer:
+    """Train in this process without log, pictures or command line."""
+    made = Trainer(compose_train([*words, "tensorboard=false"]), folder, ALONE)
+    assert made.fit()
+    return made
+
+
+def equal(a, b) -> bool:
+    """Deep equality of plain containers and tensors, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    return bool(a == b)
+
+
+def without_place(state):
+    """A run's state without where it was written."""
+    return {**state, "config": {**state["config"], "output_dir": None}}
+
+
+@pytest.mark.parametrize("extra", [[], ["projector=nonlinear", "projector.middle_features=16"], ["model=global"]])
+def test_one_seed_one_result(short, tmp_path, extra):
+    torch.manual_seed(1)
+    one = trainer([*short, *extra], tmp_path / "one").state()
+    torch.manual_seed(2)  # the global seed has no say
+    two = trainer([*short, *extra], tmp_path / "two").state()
+    assert equal(one, two)
+    other = trainer([*short, *extra, "seed=1"], tmp_path / "other").state()
+    assert not equal(one["directions"], other["directions"])
+    assert one["loss"] != other["loss"]
+
+
+def test_training_learns(short, tmp_path):
+    made = trainer([*short, "hparams.iterations=150", "hparams.optimizer.lr=0.01", "eval_freq=150"], tmp_path / "run")
+    fresh = new_step(made.config, torch.device("cpu"))
+    before = held_out(fresh, 4, 10, 0)
+    after = held_out(made.step, 4, 10, 0)
+    assert after[0] < before[0] - 0.02
+    assert after[1] > before[1]
+
+
+def test_run_folder(trained, short):
+    names = {path.name for path in trained.iterdir()}
+    events = {name for name in names if name.startswith("events.")}
+    assert len(events) == 1
+    expected = {"best.safetensors", "last.safetensors", "resume.pt", "loss.png", "grid.png", "train.log", ".hydra"}
+    assert names - events == expected
+    for picture in ("loss.png", "grid.png"):
+        with Image.open(trained / picture) as image:
+            assert image.format == "PNG"
+            assert np.asarray(image.convert("RGB")).std() > 5  # not one colour
+    log = (trained / "train.log").read_text()
+    assert "4 directions over 24 values" in log
+    assert "step 6: train loss" in log
+    assert "held-out accuracy" in log
+    assert "generator:" in (trained / ".hydra" / "config.yaml").read_text()
+
+
+def test_tensorboard_events(trained):
+    accumulator = EventAccumulator(str(trained), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    assert set(accumulator.Tags()["scalars"]) == {"Loss/train", "Acc/train", "Loss/val", "Acc/val"}
+    state = load_resume(trained / "resume.pt")
+    train = accumulator.Scalars("Loss/train")
+    assert [event.step for event in train] == list(range(1, 13))
+    assert [event.value for event in train] == pytest.approx(state["loss"], abs=1e-6)
+    assert [(event.step, event.value) for event in accumulator.Scalars("Loss/val")] == [
+        (step, pytest.approx(loss, abs=1e-6)) for step, loss, _ in state["held_out"]
+    ]
+
+
+def test_best_and_last(short, tmp_path):
+    """Where the rate explodes half way, the best checkpoint is an early one and the last is the last."""
+    folder, explode = tmp_path / "run", ["hparams.scheduler.milestones=[15]", "hparams.scheduler.gamma=1e6"]
+    made = trainer([*short, *explode, "hparams.iterations=30", "eval_freq=3", "hparams.optimizer.lr=0.01"], folder)
+    losses = {step: loss for step, loss, _ in made.history.held_out}
+    best, last = load_checkpoint(folder / "best.safetensors"), load_checkpoint(folder / "last.safetensors")
+    assert sorted(losses) == list(range(3, 31, 3))
+    assert best.loss == made.best_loss == min(losses.values()) == losses[best.iteration]
+    assert best.iteration <= 15
+    assert last.iteration == 30
+    assert last.loss == losses[30]
+    assert equal(dict(last.directions.state_dict()), dict(made.step.directions.state_dict()))
+    for name, checkpoint in (("best", best), ("last", last)):  # what the file holds scores what it says
+        config, opened = open_run(folder, [f"checkpoint={name}"], TrainConfig)
+        step = trained_step(config, opened, torch.device("cpu"))
+        assert held_out(step, 4, 2, 0)[0] == pytest.approx(checkpoint.loss, abs=1e-6)
+
+
+def test_resume_after_a_finished_run_goes_on(run):
+    before = load_resume(run / "resume.pt")
+    assert run_train([f"checkpoint={run}", "hparams.iterations=20"])
+    after = load_resume(run / "resume.pt")
+    assert after["iteration"] == 20
+    assert after["loss"][:12] == before["loss"]
+    assert [step for step, _, _ in after["held_out"]] == [6, 12, 18, 20]
+    accumulator = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    assert [event.step for event in accumulator.Scalars("Loss/train")] == list(range(1, 21))
+
+
+def test_resume_into_another_folder_leaves_the_first_alone(run, tmp_path):
+    before = {path.name: path.read_bytes() for path in run.glob("*.*") if path.is_file()}
+    assert run_train([f"checkpoint={run}", "hparams.iterations=14", f"output_dir={tmp_path / 'copy'}"])
+    assert load_resume(tmp_path / "copy" / "resume.pt")["iteration"] == 14
+    assert {path.name: path.read_bytes() for path in run.glob("*.*") if path.is_file()} == before
+
+
+def test_a_run_is_not_overwritten(run, short):
+    with pytest.raises(ConfigError, match="already holds a run: resume it with checkpoint="):
+        run_train([*short, f"output_dir={run}"])
+
+
+@pytest.mark.parametrize("change", ["k=5", "model.depth=3", "model=linear", "projector=linear"])
+def test_resume_refuses_another_model(run, change):
+    with pytest.raises(LatentCLRError):
+        run_train([f"checkpoint={run}", change, "hparams.iterations=20"])
+    assert load_resume(run / "resume.pt")["iteration"] == 12
+
+
+@pytest.mark.parametrize("name", ["linear", "nonlinear"])
+def test_projectors_train_or_stay(short, tmp_path, name):
+    words = [*short, f"projector={name}", "projector.out_features=8", "projector.middle_features=16"]
+    start = new_step(compose_train(words), torch.device("cpu")).projector.state_dict()
+    moved = trainer(words, tmp_path / "moved").step.projector.state_dict()
+    stayed = trainer([*words, "train_projector=false"], tmp_path / "stayed").step.projector.state_dict()
+    assert equal(dict(start), dict(stayed))  # batch statistics included
+    changed = [key for key in start if not torch.equal(start[key], moved[key])]
+    assert any("linear_1.weight" in key for key in changed)
+    assert any("running_var" in key for key in changed)
+    assert load_checkpoint(tmp_path / "moved" / "best.safetensors").projector.kind == name
+
+
+def test_mixed_precision(short, tmp_path):
+    exact = trainer(short, tmp_path / "exact")
+    rounded = trainer([*short, "mixed_precision=bf16"], tmp_path / "bf16")
+    assert rounded.step.options.autocast is torch.bfloat16
+    assert exact.history.loss != rounded.history.loss
+    assert rounded.history.loss == pytest.approx(exact.history.loss, abs=0.02)
+    assert all(p.dtype == torch.float32 for p in rounded.step.parameters())
+    yes = Trainer(compose_train([*short, "mixed_precision=true"]), tmp_path / "true", ALONE)
+    assert yes.step.options.autocast is torch.bfloat16
+    with pytest.raises(ConfigError, match="fp16 needs a GPU; use bf16"):
+        trainer([*short, "mixed_precision=fp16"], tmp_path / "fp16")
+    assert not (tmp_path / "fp16").exists()
+
+
+def test_gradient_clipping_bounds_the_step(short, tmp_path):
+    arguments = ["lr=1.0", "momentum=0.0", "weight_decay=0.0", "nesterov=false"]
+    words = [*short, "hparams/optimizer=sgd", *(f"hparams.optimizer.{a}" for a in arguments), "hparams.iterations=1"]
+    start = torch.cat(
+        [p.flatten() for p in new_step(compose_train(words), torch.device("cpu")).directions.parameters()]
+    )
+
+    def moved(*extra):
+        made = trainer([*words, *extra], tmp_path / str(len(extra)))
+        return (torch.cat([p.flatten() for p in made.step.directions.parameters()]) - start).norm().item()
+
+    free = moved()
+    assert free > 2e-3
+    assert moved("hparams.grad_clip_max_norm=0.001") == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_chunked_training_is_the_same_training(short, tmp_path):
+    whole, chunked = trainer(short, tmp_path / "a"), trainer([*short, "hparams.chunk=5"], tmp_path / "b")
+    assert chunked.history.loss == pytest.approx(whole.history.loss, abs=1e-5)
+
+
+def test_schedule_is_stepped_every_iteration(short, tmp_path):
+    made = trainer([*short, "hparams.scheduler.milestones=[4,8]", "hparams.scheduler.gamma=0.5"], tmp_path / "run")
+    assert made.optimizer.param_groups[0]["lr"] == pytest.approx(0.001 / 4)
+
+
+def test_nothing_is_saved_when_asked(short, tmp_path):
+    folder = tmp_path / "run"
+    assert run_train([*short, "save=false", "tensorboard=false", f"output_dir={folder}"])
+    assert not folder.exists()
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(short, tmp_path, monkeypatch):
+    made = Trainer(compose_train([*short, "tensorboard=false"]), tmp_path / "run", ALONE)
+    with torch.no_grad():
+        made.step.directions.weights[0].fill_(float("nan"))
+    with pytest.raises(LatentCLRError, match=r"the loss became nan at step 1: lower hparams.optimizer.lr"):
+        made.fit()
+    assert made.iteration == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_states_that_do_not_fit_are_refused(short, tmp_path):
+    made = Trainer(compose_train([*short, "tensorboard=false"]), tmp_path / "run", ALONE)
+    good = made.state()
+    for key in good:
+        if key in ("format", "config", "scaler"):  # read before, or unused without fp16
+            continue
+        for bad in ({**good, key: "text"}, {k: v for k, v in good.items() if k != key}, {**good, key: [[1]]}):
+            with pytest.raises(LatentCLRError, match="does not fit this run"):
+                made.load_state(bad)

@@ -1,0 +1,370 @@
+"""The studio's API against the real server."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+SMILE = {"name": "smile"}  # direction 2 at layer 1 only, see tiny_editor
+
+
+def close(got: Any, wanted: Any) -> bool:
+    return got.shape == wanted.shape and int(np.abs(got.astype(int) - wanted.astype(int)).max()) <= 1
+
+
+def post(studio: Any, path: str, **body: Any) -> httpx.Response:
+    response = studio.http.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response
+
+
+def error_of(response: httpx.Response) -> dict[str, str]:
+    assert response.headers["content-type"] == "application/json"
+    assert "Traceback" not in response.text
+    error: dict[str, str] = response.json()["error"]
+    assert set(error) == {"code", "message", "where"}
+    assert error["message"]
+    return error
+
+
+# ---- pictures
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_picture_in_each_format(studio: Any, pixels: Any, formula: Any, kind: str) -> None:
+    response = post(studio, "/api/image", seed=7, format=kind, quality=100)
+    assert response.headers["content-type"] == f"image/{kind}"
+    image = pixels(response.content)
+    if kind == "png":
+        assert close(image, formula(7, {}))
+    else:
+        assert image.shape == (8, 8, 3)
+    assert "model;dur=" in response.headers["server-timing"]
+
+
+@pytest.mark.parametrize(
+    ("edits", "alphas"),
+    [
+        ([{"direction": 1, "alpha": 2.5}], {1: [2.5, 2.5]}),
+        ([{"direction": 1, "alpha": 2.5, "layers": [0]}], {1: [2.5, 0]}),
+        ([{**SMILE, "alpha": 3}], {2: [0, 3]}),
+        ([{**SMILE, "alpha": 3}, {"direction": 0, "alpha": -2}], {2: [0, 3], 0: [-2, -2]}),
+        ([{"direction": 2, "alpha": 1}, {**SMILE, "alpha": 3}], {2: [1, 4]}),
+    ],
+)
+def test_edits_are_applied_together(studio: Any, pixels: Any, formula: Any, edits: Any, alphas: Any) -> None:
+    image = pixels(post(studio, "/api/image", seed=11, edits=edits).content)
+    assert close(image, formula(11, alphas))
+    assert not np.array_equal(image, pixels(post(studio, "/api/image", seed=11).content))
+
+
+def test_alpha_zero_is_the_unedited_picture_bit_for_bit(studio: Any) -> None:
+    plain = post(studio, "/api/image", seed=3).content
+    assert post(studio, "/api/image", seed=3, edits=[{"direction": 1, "alpha": 0}]).content == plain
+
+
+def test_scale_enlarges(studio: Any, pixels: Any) -> None:
+    assert pixels(post(studio, "/api/image", seed=3, scale=4).content).shape == (32, 32, 3)
+
+
+def test_a_gallery_is_the_pictures_side_by_side(studio: Any, pixels: Any, formula: Any) -> None:
+    seeds = [5, 0, 5, 4294967295, *range(20)]  # more than one batch of 8
+    image = pixels(post(studio, "/api/gallery", seeds=seeds, edits=[{"direction": 1, "alpha": 2}]).content)
+    assert close(image, np.concatenate([formula(seed, {1: [2, 2]}) for seed in seeds], axis=1))
+
+
+def test_a_sweep_walks_one_edit_and_leaves_the_others(studio: Any, pixels: Any, formula: Any) -> None:
+    others = [{"direction": 0, "alpha": 1.5}]
+    alphas = [-4, 0, 4]
+    image = pixels(post(studio, "/api/sweep", seed=2, walk=SMILE, alphas=alphas, edits=others).content)
+    assert close(image, np.concatenate([formula(2, {0: [1.5, 1.5], 2: [0, alpha]}) for alpha in alphas], axis=1))
+    walk = {"direction": 1, "layers": [0]}
+    image = pixels(post(studio, "/api/sweep", seed=2, walk=walk, alphas=alphas).content)
+    assert close(image, np.concatenate([formula(2, {1: [alpha, 0]}) for alpha in alphas], axis=1))
+
+
+def test_a_sweep_with_labels_is_larger(studio: Any, pixels: Any) -> None:
+    image = pixels(post(studio, "/api/sweep", seed=2, walk=SMILE, alphas=[-4, 4], labels=True).content)
+    assert image.shape[0] > 8
+
+
+def test_a_gif_goes_there_and_back(studio: Any) -> None:
+    body = {"seed": 2, "walk": {"direction": 1}, "alphas": [-6, -3, 0, 3, 6], "format": "gif", "scale": 2}
+    response = post(studio, "/api/sweep", **body)
+    assert response.headers["content-type"] == "image/gif"
+    with Image.open(io.BytesIO(response.content)) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (8, (16, 16), 0)
+    assert post(studio, "/api/sweep", **{**body, "alphas": [1]}).content[:3] == b"GIF"
+
+
+# ---- the model
+
+
+def test_the_model_is_described(studio: Any) -> None:
+    model = studio.http.get("/api/model").json()
+    assert (model["directions"], model["layers"], model["resolution"]) == (3, 2, 8)
+    assert model["alpha_range"] == [-6, 6]
+    assert model["class_count"] == 0
+    assert model["default_class"] is None
+    assert model["edits"] == [
+        {"name": "smile", "direction": 2, "layers": [1], "alpha": [-4, 4], "note": "the second layer only",
+         "source": "model"}
+    ]  # fmt: skip
+    assert studio.http.get("/api/health").json() == {"ready": True, "message": ""}
+    assert studio.http.get("/api/classes").json() == []
+
+
+def test_classes_are_searched_and_drawn(classes_studio: Any, pixels: Any, formula: Any) -> None:
+    http = classes_studio.http
+    assert http.get("/api/model").json()["default_class"] == {"id": 1, "name": "Goldfish"}
+    assert http.get("/api/classes", params={"q": "gold"}).json() == [{"id": 1, "name": "Goldfish"}]
+    assert http.get("/api/classes", params={"q": "0"}).json() == [{"id": 0, "name": "tench"}]
+    assert [one["id"] for one in http.get("/api/classes", params={"limit": 1}).json()] == [0]
+    assert close(pixels(post(classes_studio, "/api/image", seed=1).content), formula(1, {}, 1))
+    assert close(pixels(post(classes_studio, "/api/image", seed=1, class_id=0).content), formula(1, {}, 0))
+    assert "class_id must be in [0, 2), got 2" in http.post("/api/image", json={"seed": 1, "class_id": 2}).text
+
+
+# ---- failures
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/api/image", {"seed": 1, "edits": [{"direction": 3, "alpha": 1}]}, 400, "direction must be in [0, 3), got 3"),
+        ("/api/image", {"seed": 1, "edits": [{"name": "frown", "alpha": 1}]}, 400, "unknown edit 'frown'"),
+        ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1, "layers": [2]}]}, 400, "layers must be in"),
+        ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1, "layers": []}]}, 400, "none of the layers"),
+        ("/api/image", {"seed": 1, "edits": [{**SMILE, "alpha": 1, "layers": [0]}]}, 400, "none of the layers"),
+        ("/api/image", {"seed": 1, "class_id": 0}, 400, "no classes"),
+        ("/api/image", {"seed": -1}, 422, "greater than or equal to 0"),
+        ("/api/image", {"seed": 2**32}, 422, "less than 4294967296"),
+        ("/api/image", {"seed": "7"}, 422, "valid integer"),
+        ("/api/image", {"seed": True}, 422, "valid integer"),
+        ("/api/image", {"seed": 1.5}, 422, "valid integer"),
+        ("/api/image", {}, 422, "required"),
+        ("/api/image", {"seed": 1, "z": [0]}, 422, "Extra inputs"),
+        ("/api/image", {"seed": 1, "format": "svg"}, 422, "'png'"),
+        ("/api/image", {"seed": 1, "scale": 9}, 422, "less than or equal to 8"),
+        ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1001}]}, 422, "less than or equal"),
+        ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1}] * 33}, 422, "at most 32"),
+        ("/api/gallery", {"seeds": []}, 422, "at least 1"),
+        ("/api/gallery", {"seeds": list(range(33))}, 422, "at most 32"),
+        ("/api/sweep", {"seed": 1, "walk": SMILE, "alphas": []}, 422, "at least 1"),
+        ("/api/sweep", {"seed": 1, "walk": {"direction": 9}, "alphas": [1]}, 400, "got 9"),
+        ("/api/code", {"seed": 1, "edits": [{"direction": 9, "alpha": 1}]}, 400, "got 9"),
+    ],
+)
+def test_what_is_out_of_range_is_said(studio: Any, path: str, body: Any, status: int, words: str) -> None:
+    response = studio.http.post(path, json=body)
+    assert response.status_code == status, response.text
+    assert words in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"{", b"[]", b"null", b'"seed"', b"\xff\xfe", b'{"seed": NaN}', b'{"seed": 1e999}', b"[" * 30_000,
+        b'{"seed": 1' + b"0" * 6000 + b"}", b'{"seed": 1, "\\ud800": 1}',
+        b'{"seed": 1, "edits": [{"name": "\\ud800", "alpha": 1}]}',
+        b'{"seed": 1, "edits": [{"direction": 0, "alpha": NaN}]}',
+        b'{"seed": 1, "edits": [{"direction": 0, "alpha": 1e400}]}',
+    ],
+)  # fmt: skip
+def test_junk_is_refused_cleanly(studio: Any, body: bytes) -> None:
+    response = studio.http.post("/api/image", content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422), response.text
+    error_of(response)
+
+
+def test_a_picture_too_large_is_refused_before_it_is_drawn() -> None:
+    from serving.errors import InvalidEdit
+    from serving.studio.pictures import check_size
+
+    check_size(15, 1024, 1)
+    with pytest.raises(InvalidEdit, match="16384 x 1024"):
+        check_size(16, 1024, 1)
+    with pytest.raises(InvalidEdit, match="64 million"):
+        check_size(1, 1024, 8)
+
+
+def test_what_is_not_there_is_404_and_the_wrong_verb_405(studio: Any) -> None:
+    assert error_of(studio.http.get("/api/nothing"))["code"] == "not_found"
+    response = studio.http.get("/api/image")
+    assert response.status_code == 405
+    assert error_of(response)["code"] == "method_not_allowed"
+
+
+def test_no_server_is_503_and_the_page_still_opens(open_studio: Any, tmp_path: Path) -> None:
+    with open_studio("127.0.0.1:9", tmp_path / "catalog.yaml") as studio:
+        for response in (studio.http.get("/api/model"), studio.http.post("/api/image", json={"seed": 1})):
+            assert response.status_code == 503
+            assert error_of(response)["code"] == "server_unavailable"
+        assert studio.http.get("/api/health").json()["ready"] is False
+        assert studio.http.get("/").status_code == 200
+
+
+def test_a_model_that_is_not_there_is_503(triton: Any, open_studio: Any, tmp_path: Path) -> None:
+    with open_studio(triton.grpc_url, tmp_path / "catalog.yaml", "absent") as studio:
+        response = studio.http.get("/api/model")
+        assert (response.status_code, error_of(response)["code"]) == (503, "model_unavailable")
+        assert studio.http.get("/api/health").json()["ready"] is False
+
+
+def test_a_bug_is_told_without_its_text(
+    studio: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(studio.service, "image", broken)
+    response = studio.http.post("/api/image", json={"seed": 1})
+    assert response.status_code == 500
+    assert error_of(response)["code"] == "internal"
+    assert "secret" not in response.text
+    assert "secret" in caplog.text
+
+
+def test_many_at_once_get_their_own_pictures(studio: Any, pixels: Any, formula: Any) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(seed: int) -> bool:
+        image = pixels(post(studio, "/api/image", seed=seed, edits=[{"direction": seed % 3, "alpha": 2}]).content)
+        return close(image, formula(seed, {seed % 3: [2, 2]}))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(one, range(40)))
+
+
+# ---- code for what is on the screen
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        [],
+        [{"direction": 1, "alpha": -2.3}],
+        [{**SMILE, "alpha": 3}, {"direction": 0, "alpha": 0.1, "layers": [0]}],
+        [{"name": 'it\'s "so"', "alpha": 2}],
+    ],
+)
+def test_the_code_makes_the_same_picture(studio: Any, pixels: Any, tmp_path: Path, edits: Any) -> None:
+    studio.catalog.write_text(json.dumps({'it\'s "so"': {"direction": 1, "layers": [1]}}))
+    wanted = pixels(post(studio, "/api/image", seed=7, edits=edits).content)
+    code = post(studio, "/api/code", seed=7, edits=edits).json()
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code["python"]], cwd=tmp_path, env=environment, check=True, timeout=60)
+    picture = tmp_path / "seed_7.png"
+    assert np.array_equal(pixels(picture.read_bytes()), wanted)
+    if shutil.which("curl"):
+        picture.unlink()
+        environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+        subprocess.run(["bash", "-c", code["curl"]], cwd=tmp_path, env=environment, check=True, timeout=60)
+        assert np.array_equal(pixels(picture.read_bytes()), wanted)
+
+
+def test_the_code_names_model_class_and_token(triton: Any, open_studio: Any, tmp_path: Path) -> None:
+    from serving.studio.security import Policy
+
+    policy = Policy(token="0123456789abcdef")
+    with open_studio(triton.grpc_url, tmp_path / "catalog.yaml", "conditional", policy) as studio:
+        headers = {"authorization": "Bearer 0123456789abcdef"}
+        code = studio.http.post("/api/code", json={"seed": 1, "class_id": 1}, headers=headers).json()
+    assert f'EditClient("{triton.grpc_url}", "conditional")' in code["python"]
+    assert "class_id=1" in code["python"]
+    assert "Bearer $LATENTCLR_STUDIO_TOKEN" in code["curl"]
+    assert "0123456789" not in code["curl"]
+
+
+# ---- the catalog
+
+
+def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: Any) -> None:
+    http = studio.http
+    body = {"direction": 1, "layers": [0], "alpha": [-7, 7], "note": "a  test"}
+    saved = http.put("/api/catalog/Lächeln 2", json=body)
+    assert saved.json() == {**body, "name": "Lächeln 2", "note": "a test", "source": "catalog"}
+    assert studio.catalog.read_text() == "Lächeln 2: {direction: 1, layers: [0], alpha: [-7, 7], note: a test}\n"
+    assert [edit["name"] for edit in http.get("/api/catalog").json()] == ["Lächeln 2", "smile"]
+    image = pixels(post(studio, "/api/image", seed=4, edits=[{"name": "Lächeln 2", "alpha": 2}]).content)
+    assert close(image, formula(4, {1: [2, 0]}))
+    assert http.delete("/api/catalog/Lächeln 2").status_code == 204
+    assert error_of(http.delete("/api/catalog/Lächeln 2"))["code"] == "unknown_name"
+    assert http.delete("/api/catalog/smile").status_code == 404  # the model's own
+
+
+def test_all_layers_are_saved_as_none(studio: Any) -> None:
+    saved = studio.http.put("/api/catalog/all", json={"direction": 1, "layers": [1, 0, 1], "alpha": [-1, 1]}).json()
+    assert saved["layers"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status"),
+    [
+        ("28", {}, 422), ("-x", {}, 422), ("a:b", {}, 422), ("a\nb", {}, 422), ("x" * 41, {}, 422), (" a", {}, 422),
+        ("..", {}, 404), ("a/b", {}, 404), ("..%2F..%2Fetc", {}, 404), ("😀", {}, 422),
+        ("fine", {"direction": 3}, 400), ("fine", {"layers": [2]}, 400), ("fine", {"alpha": [1, 1]}, 400),
+        ("fine", {"alpha": [1]}, 422), ("fine", {"note": "x" * 201}, 422), ("fine", {"path": "/etc"}, 422),
+    ],
+)  # fmt: skip
+def test_a_bad_entry_is_refused(studio: Any, name: str, body: Any, status: int) -> None:
+    from urllib.parse import quote
+
+    path = f"/api/catalog/{name if '%' in name else quote(name, safe='/')}"
+    response = studio.http.put(path, json={"direction": 1, "alpha": [-6, 6], **body})
+    if name == "..":  # the client tidies this path itself
+        assert response.status_code in (404, 405)
+    else:
+        assert response.status_code == status, response.text
+    error_of(response)
+    assert not studio.catalog.exists()
+
+
+def test_a_damaged_catalog_is_told_and_kept(studio: Any) -> None:
+    studio.catalog.write_text("smile: {direction: ")
+    assert "not YAML, line 1" in studio.http.get("/api/model").json()["problems"][0]
+    assert studio.http.post("/api/image", json={"seed": 1}).status_code == 200
+    response = studio.http.put("/api/catalog/fine", json={"direction": 1, "alpha": [-6, 6]})
+    assert (response.status_code, error_of(response)["code"]) == (409, "catalog")
+    assert studio.catalog.read_text() == "smile: {direction: "
+
+
+# ---- loss and recovery
+
+
+def test_it_recovers_when_the_server_comes_back(studio_repository: Path, open_studio: Any, tmp_path: Path) -> None:
+    from serving import TritonServer
+    from serving.ports import Ports
+
+    first = TritonServer(studio_repository, ports=Ports(0, 0, 0), models=("latent_edit",))
+    with first:
+        ports = first.ports
+        with open_studio(first.grpc_url, tmp_path / "catalog.yaml") as studio:
+            wanted = post(studio, "/api/image", seed=1).content
+            first.stop()
+            for _ in range(6):  # long enough for gRPC to grow its pauses between attempts
+                assert studio.http.post("/api/image", json={"seed": 1}).status_code == 503
+                time.sleep(0.5)
+            assert studio.http.get("/api/health").json()["ready"] is False
+            with TritonServer(studio_repository, ports=ports, models=("latent_edit",)):
+                started = time.monotonic()
+                while studio.http.post("/api/image", json={"seed": 1}).status_code != 200:
+                    assert time.monotonic() - started < 5
+                    time.sleep(0.1)
+                assert post(studio, "/api/image", seed=1).content == wanted
+                while not studio.http.get("/api/health").json()["ready"]:
+                    assert time.monotonic() - started < 5
+                    time.sleep(0.1)

@@ -1,0 +1,448 @@
+"""The page in Debian's Chromium against the real server."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="the browser tests need playwright: pip install playwright (no browser download)"
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which(CHROMIUM) is None,
+        reason=f"the browser tests need {CHROMIUM}: apt-get install chromium, or name another in $CHROMIUM",
+    ),
+]
+OPTIONS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
+]  # fmt: skip
+WAIT_MS = 20_000
+TOKEN = "correct horse battery staple"
+# Luminance as WCAG 2 defines it; the theme's colours are resolved by the browser itself.
+CONTRAST = """(pairs) => {
+  const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 })
+    .getContext('2d', { willReadFrequently: true });
+  const probe = document.body.appendChild(document.createElement('i'));
+  const luminance = (name) => {
+    probe.style.color = `var(--${name})`;
+    context.fillStyle = getComputedStyle(probe).color;
+    context.fillRect(0, 0, 1, 1);
+    const [r, g, b] = [...context.getImageData(0, 0, 1, 1).data].map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  return pairs.map(([a, b]) => {
+    const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+    return [a, b, (high + 0.05) / (low + 0.05)];
+  });
+}"""
+NAMELESS = """() => [...document.querySelectorAll('button, input, a, [role=img]')].filter((node) => {
+  const label = node.getAttribute('aria-label') || node.labels?.[0]?.textContent || node.textContent;
+  return !label?.trim();
+}).map((node) => node.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser; each test gets a fresh profile in it."""
+    with sync_api.sync_playwright() as playwright:
+        home = tmp_path_factory.mktemp("browser")
+        environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
+        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=False, args=OPTIONS, env=environment)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a studio's page; afterwards nothing may have been complained about."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(url: str, quiet: bool = True, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        if quiet:
+            page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait for a condition. Playwright's own `wait_for_function` needs `eval`, which the page's policy forbids."""
+    deadline = time.monotonic() + WAIT_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        page.wait_for_timeout(30)
+
+
+@contextmanager
+def drawn(page: Any) -> Iterator[None]:
+    """Wait until the picture was drawn anew."""
+    count = page.evaluate("Number(document.getElementById('after').dataset.drawn ?? 0)")
+    yield
+    until(page, f"Number(document.getElementById('after').dataset.drawn ?? 0) > {count}")
+
+
+def opened(page: Any) -> Any:
+    """Wait until the page is complete: picture, walk and gallery."""
+    until(page, "document.getElementById('after').dataset.drawn > 0")
+    until(page, "document.querySelectorAll('#walk canvas').length === 7")
+    until(page, "document.querySelectorAll('#gallery canvas').length === 12")
+    return page
+
+
+def picture(page: Any, canvas: str = "after") -> str:
+    return hashlib.sha256(page.evaluate(f"document.getElementById('{canvas}').toDataURL()").encode()).hexdigest()
+
+
+def slider(page: Any, name: str) -> Any:
+    return page.get_by_role("slider", name=name, exact=True)
+
+
+def drag(page: Any, handle: Any, share: float, steps: int = 12) -> None:
+    """Drag a slider from its middle to a share of its width."""
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * share, y, steps=steps)
+    page.mouse.up()
+
+
+def address(page: Any, pattern: str) -> str:
+    """Wait until the address tells the state."""
+    until(page, f"/{pattern}/.test(decodeURIComponent(location.hash))")
+    return str(page.url)
+
+
+def test_dragging_a_slider_changes_the_picture(studio: Any, visit: Any) -> None:
+    page = opened(visit(studio.url))
+    flying, most, asked = 0, 0, []
+
+    def begun(request: Any) -> None:
+        nonlocal flying, most
+        if request.url.endswith("/api/image"):
+            flying += 1
+            most = max(most, flying)
+            asked.append(request.post_data_json)
+
+    def ended(request: Any) -> None:
+        nonlocal flying
+        flying -= request.url.endswith("/api/image")
+
+    page.on("request", begun)
+    page.on("requestfinished", ended)
+    page.on("requestfailed", ended)
+    before = picture(page)
+    handle = slider(page, "Direction 1")
+    with drawn(page):
+        drag(page, handle, 0.9, steps=40)
+    page.wait_for_timeout(300)
+    assert picture(page) != before
+    alpha = float(handle.input_value())
+    assert 3 < alpha < 6
+    assert asked[-1]["edits"] == [{"direction": 1, "alpha": alpha}]  # the newest won
+    assert most == 1  # one at a time
+    assert re.fullmatch(r"\d+ ms", page.locator("#status-text").inner_text())
+    assert "Direction 1" in page.locator("#summary").inner_text()
+    until(page, "document.getElementById('announce').textContent.includes('Direction 1')")
+
+
+def test_the_address_gives_the_same_picture(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=12&edits=1:3.5,0:-2@1-1,~smile:2"))
+    shown = picture(page)
+    assert slider(page, "smile").input_value() == "2"
+    with drawn(page):
+        drag(page, slider(page, "Direction 2 smile"), 0.2)
+    url = address(page, "2:-")
+    changed = picture(page)
+    assert changed != shown
+    page.reload()
+    assert picture(opened(page)) == changed
+    assert picture(opened(visit(url))) == changed
+    # Its own history: an address typed into the same page is followed.
+    with drawn(page):
+        page.evaluate("location.hash = '#seed=12&edits=1:3.5,0:-2@1-1,~smile:2'")
+    assert picture(page) == shown
+
+
+@pytest.mark.parametrize(
+    "hash_",
+    ["#", "#seed=-1", "#seed=99999999999999", "#edits=99:1,x:2,1:nan,1:1e999,:,@,~nobody:1,%E0%A4%A:1",
+     "#view=x&class=3", "#edits=" + ",".join(["1:2"] * 999), "#seed=7&edits=1:0", "#edits=1:2@5-9", "#edits=1:2@1-0"],
+)  # fmt: skip
+def test_an_address_of_nonsense_opens_the_page(studio: Any, visit: Any, hash_: str) -> None:
+    page = visit(f"{studio.url}/{hash_}")
+    until(page, "document.getElementById('after').dataset.drawn > 0")
+    assert page.locator("#seed").input_value() == "7"
+
+
+def test_an_edit_is_named_used_and_deleted(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=5&edits=1:4@0-0"))
+    shown = picture(page)
+    page.get_by_role("button", name="Name Direction 1 and save it").click()
+    page.get_by_label("Name", exact=True).fill("Grin")
+    page.get_by_label("Note").fill("wide <b>open</b>")
+    page.get_by_role("button", name="Save to the catalog").click()
+    handle = slider(page, "Grin")
+    handle.wait_for()
+    assert studio.catalog.read_text() == ("Grin: {direction: 1, layers: [0], alpha: [-6, 6], note: wide <b>open</b>}\n")
+    url = address(page, "~Grin:4")
+    page.get_by_text("wide <b>open</b>").wait_for()  # text, not markup
+    page.wait_for_timeout(200)
+    assert picture(page) == shown
+    page.reload()
+    assert picture(opened(page)) == shown
+    assert page.url == url
+    page.get_by_role("button", name="Delete Grin from the catalog").click()
+    handle.wait_for(state="detached")
+    assert studio.catalog.read_text() == ""
+
+
+def test_a_bad_name_is_told_in_the_dialog(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#edits=1:4", quiet=False))  # the browser reports the 422
+    page.get_by_role("button", name="Name Direction 1 and save it").click()
+    page.get_by_label("Name", exact=True).fill("28")
+    page.get_by_role("button", name="Save to the catalog").click()
+    page.get_by_text("a name must be").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_label("Name", exact=True).wait_for(state="hidden")
+    assert not studio.catalog.exists()
+
+
+def test_hostile_names_stay_text(studio: Any, visit: Any) -> None:
+    studio.catalog.write_text('"<img src=x onerror=alert(1)>": {direction: 1, note: "</script><script>x"}\n')
+    page = opened(visit(studio.url))
+    assert slider(page, "<img src=x onerror=alert(1)>").count() == 1
+    assert page.locator("#sliders img, #sliders script").count() == 0
+    with drawn(page):
+        drag(page, slider(page, "<img src=x onerror=alert(1)>"), 0.8)
+    address(page, "onerror")
+    page.reload()
+    opened(page)
+
+
+def test_layers_narrow_an_edit(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=5&edits=0:4"))
+    shown = picture(page)
+    with drawn(page):
+        page.get_by_label("Last layer of Direction 0").fill("0")
+        page.keyboard.press("Tab")
+    assert picture(page) != shown
+    address(page, "0:4@0-0")
+    with drawn(page):  # both ends stay in order
+        page.get_by_label("First layer of Direction 0").fill("1")
+        page.keyboard.press("Tab")
+    address(page, "0:4@1-1")
+
+
+def test_classes_are_found_by_keyboard(classes_studio: Any, visit: Any) -> None:
+    page = opened(visit(classes_studio.url))
+    box = page.get_by_role("combobox", name="Class")
+    until(page, "document.getElementById('class').value === 'Goldfish'")
+    shown = picture(page)
+    box.fill("ten")
+    page.get_by_role("option").first.wait_for()
+    box.press("ArrowDown")
+    assert box.get_attribute("aria-activedescendant") == "class-0"
+    with drawn(page):
+        box.press("Enter")
+    assert picture(page) != shown
+    assert "class=0" in address(page, "class=0")
+    page.reload()
+    until(page, "document.getElementById('class').value === 'tench'")
+    box.fill("zzz")
+    page.get_by_text("No class of that name").wait_for()
+    box.press("Escape")
+    assert box.input_value() == "tench"
+
+
+def test_seeds_walk_and_views(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=7&edits=1:4"))
+    with drawn(page):
+        page.get_by_role("button", name="Seed 9", exact=True).click()
+    assert page.locator("#seed").input_value() == "9"
+    assert page.get_by_role("button", name="Seed 9", exact=True).get_attribute("aria-current") == "true"
+    with drawn(page):
+        page.get_by_role("button", name="Direction 1 at −2", exact=True).click()
+    assert slider(page, "Direction 1").input_value() == "-2"
+    page.get_by_text("Both", exact=True).click()
+    page.wait_for_timeout(500)
+    plain = picture(page, "before")
+    assert plain != picture(page)
+    with drawn(page):
+        page.get_by_role("button", name="Reset all").click()
+    assert picture(page) == plain
+    page.get_by_text("Split", exact=True).click()
+    divider = page.get_by_role("slider", name="Divider between before and after")
+    divider.press("End")
+    assert divider.get_attribute("aria-valuetext") == "100 percent before"
+    address(page, "view=split")
+    with drawn(page):
+        page.get_by_role("button", name="Next seed").click()
+    page.get_by_role("button", name="Later seeds").click()
+    page.get_by_role("button", name="Seed 23", exact=True).wait_for()
+
+
+def test_downloads_and_code(studio: Any, visit: Any, pixels: Any, tmp_path: Path) -> None:
+    page = opened(visit(f"{studio.url}/#seed=3&edits=1:4,~smile:2", permissions=["clipboard-read", "clipboard-write"]))
+    edits = [{"direction": 1, "alpha": 4}, {"name": "smile", "alpha": 2}]
+    wanted = studio.http.post("/api/image", json={"seed": 3, "edits": edits}).content
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download PNG").click()
+    assert waiting.value.suggested_filename == "seed_3.png"
+    waiting.value.save_as(tmp_path / "picture.png")
+    assert np.array_equal(pixels((tmp_path / "picture.png").read_bytes()), pixels(wanted))
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download the walk as an animated GIF").click()
+    waiting.value.save_as(tmp_path / "walk.gif")
+    assert (tmp_path / "walk.gif").read_bytes()[:3] == b"GIF"
+    page.get_by_role("button", name="Copy link").click()
+    page.get_by_text("Link copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == f"{studio.url}/#seed=3&edits=1:4,~smile:2"
+    page.get_by_role("button", name="Code").click()
+    page.get_by_role("button", name="Copy as Python").click()
+    page.get_by_text("Python copied").wait_for()
+    code = studio.http.post("/api/code", json={"seed": 3, "edits": edits}).json()
+    assert page.evaluate("navigator.clipboard.readText()") == code["python"]
+    assert page.locator("#code-curl").inner_text().strip() == code["curl"].strip()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Copy as Python").wait_for(state="hidden")
+
+
+def test_everything_can_be_reached_and_has_a_name(classes_studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{classes_studio.url}/#edits=1:2"))
+    assert page.evaluate(NAMELESS) == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "edits-title"
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id"))
+    assert {"Reset Direction 1", "Filter edits", "Seed 3", "seed", "png", "theme"} - seen <= {"png"}
+    handle = slider(page, "Direction 2 smile")
+    handle.focus()
+    with drawn(page):
+        page.keyboard.press("ArrowRight")
+    assert float(handle.input_value()) > 0
+    assert handle.get_attribute("aria-valuetext").startswith("+")
+    page.get_by_role("searchbox", name="Filter edits").fill("smile")
+    assert slider(page, "Direction 1").count() == 0
+    assert slider(page, "Direction 2 smile").count() == slider(page, "smile").count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_read(studio: Any, visit: Any, scheme: str) -> None:
+    page = visit(studio.url, color_scheme=scheme)
+    text = [
+        ("ink", "paper"), ("ink", "card"), ("soft", "paper"), ("soft", "card"), ("soft", "wash"), ("accent", "card"),
+        ("accent", "wash"), ("accent", "paper"), ("bad", "bad-wash"), ("bad", "card"), ("on-accent", "accent"),
+    ]  # fmt: skip
+    for one, other, ratio in page.evaluate(CONTRAST, text):
+        assert ratio >= 4.5, (one, other, ratio)
+    for one, other, ratio in page.evaluate(CONTRAST, [("control", "card"), ("control", "paper"), ("accent", "groove")]):
+        assert ratio >= 3, (one, other, ratio)
+
+
+def test_a_chosen_theme_stays(studio: Any, visit: Any) -> None:
+    page = visit(studio.url, color_scheme="light")
+    button = page.get_by_role("button", name="Theme")
+    light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    button.click()
+    button.click()
+    assert button.inner_text() == "Theme: dark"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+    page.reload()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_a_narrow_screen_does_not_scroll_sideways(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#edits=1:2,0:-3@0-0&view=pair"))
+    for width in (320, 390, 768, 1024):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_token_is_asked_for_or_taken_from_the_address(
+    triton: Any, open_studio: Any, visit: Any, tmp_path: Path
+) -> None:
+    from serving.studio.security import Policy
+
+    with open_studio(triton.grpc_url, tmp_path / "catalog.yaml", policy=Policy(token=TOKEN)) as studio:
+        page = visit(studio.url, quiet=False)  # the browser reports each 401
+        page.locator("#token").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_text("this is not the token").wait_for()
+        page.locator("#token").fill(TOKEN)
+        page.get_by_role("button", name="Sign in").click()
+        opened(page)
+        assert page.evaluate("document.cookie") == ""  # scripts do not see it
+        page = opened(visit(f"{studio.url}/?token={TOKEN}#seed=9"))
+        assert "token" not in page.url
+        assert page.locator("#seed").input_value() == "9"
+        page.reload()
+        opened(page)
+
+
+def test_a_server_that_goes_away_is_shown_and_recovered_from(
+    studio_repository: Path, open_studio: Any, visit: Any, tmp_path: Path
+) -> None:
+    from serving import TritonServer
+    from serving.ports import Ports
+
+    first = TritonServer(studio_repository, ports=Ports(0, 0, 0), models=("latent_edit",))
+    with first, open_studio_of(first, open_studio, tmp_path) as studio:
+        page = opened(visit(f"{studio.url}/#seed=5", quiet=False))  # the browser reports each 503
+        shown = picture(page)
+        ports = first.ports
+        first.stop()
+        drag(page, slider(page, "Direction 1"), 0.8)
+        page.get_by_role("alert").filter(has_text="Trying again").wait_for()
+        assert page.locator("#status-text").inner_text() == "reconnecting"
+        drag(page, slider(page, "Direction 1"), 0.9)  # the page stays responsive
+        assert float(slider(page, "Direction 1").input_value()) > 3
+        with TritonServer(studio_repository, ports=ports, models=("latent_edit",)):
+            started = time.monotonic()
+            page.locator("#banner").wait_for(state="hidden")
+            assert time.monotonic() - started < 12
+            until(page, "/ms$/.test(document.getElementById('status-text').textContent)")
+            page.wait_for_timeout(500)
+            assert picture(page) != shown  # what was dragged meanwhile is drawn
+            assert float(slider(page, "Direction 1").input_value()) > 3
+
+
+def open_studio_of(server: Any, open_studio: Any, folder: Path) -> Any:
+    return open_studio(server.grpc_url, folder / "catalog.yaml", timeout=5.0)
+
+
+def test_the_api_page_lists_every_operation(studio: Any, visit: Any) -> None:
+    page = visit(f"{studio.url}/docs")
+    page.get_by_role("heading", name="POST /api/image").wait_for()
+    operations = sum(len(methods) for methods in studio.http.get("/openapi.json").json()["paths"].values())
+    assert page.get_by_role("heading", name=re.compile("^(GET|POST|PUT|DELETE) ")).count() == operations

@@ -1,0 +1,162 @@
+"""The catalog file: never half written, never overwritten when it is not understood."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serving.manifest import NamedEdit
+from serving.studio.catalog import Catalog, check_name
+from serving.studio.failures import CatalogError, UnknownName
+
+EDIT = NamedEdit(28, (4, 5), (-7.0, 7.5), "mouth: closed #1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.yaml"
+
+
+def test_an_entry_comes_back(path: Path) -> None:
+    catalog = Catalog(path)
+    assert catalog.read() == {}
+    catalog.save("smile", EDIT)
+    assert catalog.read() == {"smile": EDIT}
+    assert path.read_text() == "smile: {direction: 28, layers: [4, 5], alpha: [-7, 7.5], note: 'mouth: closed #1'}\n"
+    catalog.save("smile", NamedEdit(1, (), (-1, 1)))
+    catalog.save("null", EDIT)
+    assert catalog.read() == {"smile": NamedEdit(1, (), (-1, 1)), "null": EDIT}
+    catalog.delete("smile")
+    assert list(catalog.read()) == ["null"]
+    with pytest.raises(UnknownName, match="no edit 'smile'"):
+        catalog.delete("smile")
+    assert os.listdir(path.parent) == ["catalog.yaml"]
+
+
+def test_a_new_entry_keeps_comments_and_form(path: Path) -> None:
+    text = "# found on Monday\nsmile:\n  direction: 28  # really\n  layers: [4, 5]\n  mine: kept"
+    path.write_text(text)
+    Catalog(path).save("hat", NamedEdit(3, (), (-6, 6)))
+    assert path.read_text() == text + "\nhat: {direction: 3, layers: [], alpha: [-6, 6], note: ''}\n"
+
+
+def test_a_file_in_flow_form_is_written_anew(path: Path) -> None:
+    path.write_text("{smile: {direction: 28, mine: kept}}")
+    catalog = Catalog(path)
+    catalog.save("hat", NamedEdit(3, (), (-6, 6)))
+    assert sorted(catalog.read()) == ["hat", "smile"]
+    assert yaml.safe_load(path.read_text())["smile"] == {"direction": 28, "mine": "kept"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("smile: [", "not YAML, line 1"),
+        ("smile: !!python/object/apply:os.system [ls]", "not YAML, line 1"),
+        ("- a", "must be a mapping"),
+        ("28: {direction: 1}", "must be a mapping"),
+        ("smile: 28", "smile must be like"),
+        ("smile: {direction: '28'}", "smile must be like"),
+        ("smile: {direction: true}", "smile must be like"),
+        ("smile: {direction: 1, layers: 4}", "smile must be like"),
+        ("smile: {direction: 1, layers: [a]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [2, 1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [.nan, 1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [-.inf, .inf]}", "smile must be like"),
+        ("[" * 5000, "not YAML"),
+    ],
+)
+def test_what_is_not_a_catalog_is_said(path: Path, text: str, words: str) -> None:
+    path.write_text(text)
+    with pytest.raises(CatalogError, match=re.escape(words)):
+        Catalog(path).read()
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["smile: [", "- a"])
+def test_a_damaged_file_is_not_overwritten(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(CatalogError):
+        Catalog(path).save("hat", EDIT)
+    assert path.read_text() == text
+
+
+def test_other_kinds_of_damage(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(CatalogError, match="not UTF-8"):
+        Catalog(path).read()
+    path.write_text("#" * 1_000_001)
+    with pytest.raises(CatalogError, match="at most 1000000 bytes"):
+        Catalog(path).read()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CatalogError, match="cannot read the catalog"):
+        Catalog(path).read()
+
+
+def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = Catalog(path)
+    catalog.save("smile", EDIT)
+    before = path.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CatalogError, match=r"cannot write the catalog.*No space left"):
+        catalog.save("hat", EDIT)
+    assert path.read_text() == before
+    assert os.listdir(path.parent) == ["catalog.yaml"]
+
+
+def test_threads_do_not_lose_entries(path: Path) -> None:
+    catalog = Catalog(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: catalog.save(f"edit {number}", EDIT), range(40)))
+    assert len(catalog.read()) == 40
+
+
+def test_a_link_stays_a_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    path.symlink_to(tmp_path / "real" / "faces.yaml")
+    Catalog(path).save("smile", EDIT)
+    assert path.is_symlink()
+    assert (tmp_path / "real" / "faces.yaml").exists()
+
+
+def test_the_new_file_is_readable_like_any_other(path: Path) -> None:
+    Catalog(path).save("smile", EDIT)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("name", ["smile", "Lächeln", "微笑み", "मुस्कान", "head left-right", "hat_2", "x" * 40])
+def test_good_names(name: str) -> None:
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "28", "2x", "-a", "_a", "a ", "a\n", "a:b", "a,b", "a=b", "a/b", "..", "\x00"]
+)
+def test_bad_names(name: str) -> None:
+    with pytest.raises(ValueError, match="a name must be 1 to 40"):
+        check_name(name)
+
+
+def test_names_are_composed() -> None:
+    assert check_name("La\u0308cheln") == "L\u00e4cheln"
+
+
+def test_entries_of_another_model_are_left_out(path: Path, manifest_of: Callable[[int, int], object]) -> None:
+    path.write_text("a: {direction: 28}\nb: {direction: 1, layers: [7]}\nc: {direction: 1}\n")
+    good, problems = Catalog(path).for_model(manifest_of(3, 2))  # type: ignore[arg-type]
+    assert list(good) == ["c"]
+    assert problems == ["a: direction must be in [0, 3), got 28", "b: layers must be in [0, 2), got [7]"]

@@ -1,0 +1,215 @@
+"""The project as a whole: who imports whom, what is instant, and a wheel that works without the checkout."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from latentclr.cli import cli
+from latentclr.config import GROUPS, GenConfig, TrainConfig, option_lines
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("latentclr", "export", "serving")
+HEAVY = {"torch", "hydra", "omegaconf", "matplotlib", "PIL", "onnx", "onnxruntime", "tritonclient", "numpy", "scipy"}
+
+# May name modules of other packages in strings, to be imported when asked for: the command line's table, nothing else.
+LAZY = "latentclr/cli.py"
+
+
+def sources(package: str) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        yield str(path.relative_to(ROOT)), ast.parse(path.read_text())
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Return the top-level names of all imports, wherever in the file they stand."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def named_in_strings(tree: ast.Module) -> set[str]:
+    """Return the modules of these packages that string constants name, as `pkg.module` or `pkg.module:attribute`."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            match = re.fullmatch(r"((?:latentclr|export|serving)(?:\.\w+)+)(?::\w+)?", node.value)
+            if match and (ROOT / match[1].replace(".", "/")).with_suffix(".py").exists():
+                found.add(match[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [
+        ("latentclr", {"export", "serving", "onnx", "onnxruntime", "tritonclient", "pytriton"}),
+        ("export", {"serving", "hydra", "omegaconf"}),
+        ("serving", {"torch", "latentclr", "export", "hydra", "safetensors"}),
+    ],
+)
+def test_imports_go_one_way(package, forbidden):
+    checked = 0
+    for path, tree in sources(package):
+        wrong = imported(tree) & forbidden
+        if path == "serving/backends/pytorch/model.py":
+            wrong -= {"torch"}  # runs TorchScript inside Triton
+        assert not wrong, f"{path} imports {sorted(wrong)}"
+        for name in named_in_strings(tree):
+            own = name.partition(".")[0] == package
+            assert own or path == LAZY, f"{path} names {name} in a string"
+        checked += 1
+    assert checked > 5
+
+
+def test_the_check_of_imports_can_fail():
+    tree = ast.parse(
+        "def f():\n    from export.editor import FusedEditor\n    import torch.nn\nx = 'serving.cli:edit'\n"
+    )
+    assert imported(tree) == {"export", "torch"}
+    assert named_in_strings(tree) == {"serving.cli"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run code in a fresh interpreter; return the top-level modules that it loaded."""
+    script = f"import sys\n{code}\nprint('MODULES', *{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    modules = set(done.stdout.rpartition("MODULES")[2].split())
+    assert "sys" in modules
+    return modules
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import latentclr",
+        "import latentclr.config",
+        "from latentclr.cli import cli; cli(['--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['--version'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['train', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['gen', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['studio', '--help'], standalone_mode=False)",
+    ],
+)
+def test_help_is_instant(code):
+    heavy = loaded_by(code) & HEAVY
+    assert not heavy, f"{code} loads {sorted(heavy)}"
+
+
+def test_a_client_needs_no_torch():
+    assert not loaded_by("import serving; serving.EditClient") & {"torch", "latentclr", "export", "hydra"}
+
+
+def help_of(command: str) -> str:
+    result = CliRunner().invoke(cli, [command, "--help"], terminal_width=200, prog_name="latentclr")
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "schema"), [("train", TrainConfig), ("eval", TrainConfig), ("gen", GenConfig), ("export", TrainConfig)]
+)
+def test_help_lists_every_option_with_default_and_meaning(command, schema):
+    text = help_of(command)
+    flat = "".join(text.split())  # long defaults and meanings wrap
+    for key, default, meaning in option_lines(schema):
+        assert "".join(f"{key}={default}".split()) in flat, key
+        assert "".join(meaning.split()) in flat, key
+    for group, options in GROUPS.items():
+        assert f"{group}=" in text
+        assert all(option in text for option in options)
+
+
+@pytest.mark.parametrize("command", ["export", "serve", "edit"])
+def test_help_of_every_click_option(command):
+    text = help_of(command)
+    context = cli.make_context("latentclr", [command], resilient_parsing=True)
+    found = cli.get_command(context, command)
+    assert found is not None
+    for parameter in found.params:
+        if parameter.param_type_name == "option":
+            assert parameter.opts[0] in text
+            assert parameter.help, parameter.opts
+
+
+def test_help_of_the_group_lists_all_commands():
+    result = CliRunner().invoke(cli, ["--help"])
+    assert result.exit_code == 0
+    commands = re.findall(r"^  (\w+)  ", result.output.partition("Commands:")[2], re.M)
+    order = ["train", "eval", "gen", "export", "serve", "edit"]  # of the work
+    assert [command for command in commands if command in order] == order
+
+
+def test_pyproject_lists_every_package():
+    """A package that is not listed is missing from the wheel, and only there."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    listed = set(settings["tool"]["setuptools"]["packages"])
+    found = {
+        str(path.parent.relative_to(ROOT)).replace("/", ".")
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("__init__.py")
+    }
+    assert listed == found
+    assert settings["project"]["scripts"]["latentclr"] == "latentclr.cli:main"
+
+
+@pytest.mark.slow
+def test_wheel_works_without_the_checkout(tmp_path):
+    """Build from a copy, install into a bare environment that sees this one's packages, run from another folder."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(copy)]
+    subprocess.run(build, check=True, capture_output=True, text=True, cwd=tmp_path)
+    (wheel,) = (tmp_path / "dist").glob("latentclr-*.whl")
+    shutil.rmtree(copy)
+
+    environment = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True, cwd=tmp_path)
+    python = environment / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, text=True, cwd=tmp_path)
+    # The dependencies come from this environment: nothing is downloaded. Its editable install of the checkout is a .pth
+    # file, which is not read in a folder that is itself added by one.
+    site = next((environment / "lib").glob("python*")) / "site-packages"
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(arguments, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    script = str(environment / "bin" / "latentclr")
+    where = run(str(python), "-c", "import latentclr, export, serving; print(latentclr.__file__, export.__file__)")
+    assert str(ROOT) not in where
+    assert str(environment) in where
+    assert "train" in run(script, "--help")
+    assert run(script, "--version").strip().startswith("latentclr, version")
+    for command in ("train", "export", "serve", "edit"):
+        assert "Usage: latentclr" in run(script, command, "--help")
+    files = run(str(python), "-c", "import serving, pathlib; "
+                "print(*pathlib.Path(serving.__file__).parent.rglob('model.py'))")  # fmt: skip
+    assert "onnxruntime" in files  # Triton's backends are data of the wheel, not modules of it
+    assert "pytorch" in files
+    everywhere = (
+        "import importlib, pkgutil, latentclr, export; [importlib.import_module(m.name) for p in (latentclr, "
+        "export) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not m.name.endswith('__main__')]"
+    )
+    run(str(python), "-c", everywhere)

@@ -115,7 +115,8 @@ def test_the_manifest_tells_what_is_served(server: TritonServer, eager: FusedEdi
 def test_edit_command_writes_a_strip(server: TritonServer, tmp_path: Path) -> None:
     out = tmp_path / "strip.png"
     run("edit", "--url", server.grpc_url, "--seed", "7", "--direction", "3", "--alpha", "-6,-3,0,3,6", "-o", str(out))
-    strip = np.asarray(Image.open(out).convert("RGB"))
+    with Image.open(out) as picture:
+        strip = np.asarray(picture.convert("RGB"))
     assert strip.shape[1] >= 5 * 64 and strip.std() > 20
 
 

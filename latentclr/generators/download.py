@@ -16,6 +16,7 @@ from pathlib import Path
 
 from latentclr.errors import GeneratorError, nearest
 from latentclr.files import replacing, sha256_of
+from latentclr.generators.cache import cache_folder
 from latentclr.generators.stylegan2_classes import CLASSES, address_of
 from latentclr.generators.transfer import Unreachable, transfer
 
@@ -86,11 +87,6 @@ def weights_named(name: str) -> Weights:
     if name not in WEIGHTS:
         raise GeneratorError(f"no weights named {name!r}{nearest(name, WEIGHTS)} (known: {', '.join(WEIGHTS)})")
     return WEIGHTS[name]
-
-
-def cache_folder() -> Path:
-    """Return LATENTCLR_CACHE, or ~/.cache/latentclr."""
-    return Path(os.environ.get("LATENTCLR_CACHE") or Path.home() / ".cache" / "latentclr").expanduser()
 
 
 def lock_file() -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentclr.errors import GeneratorError, nearest
+from latentclr.generators.cache import cache_folder
 
 # class -> (pixels, Google Drive id), from the origin's table of weights
 CLASSES = {
@@ -43,8 +44,6 @@ def find_weights(class_name: str) -> Path:
     Raises:
         GeneratorError: there is no such class, or the file is not there; the message says how to get it.
     """
-    from latentclr.generators.download import cache_folder  # it lists these classes, so it imports this module
-
     address = address_of(class_name)
     path = cache_folder() / f"stylegan2-{class_name}" / f"{class_name}.pt"
     if not path.is_file():

@@ -110,6 +110,7 @@ def raw_grpc_engine(client: Any, model: str, names: tuple[str, ...]) -> Engine:
     def run(*arrays: Array) -> Array:
         inputs = []
         for name, array in zip(names, arrays, strict=True):
+            array = array[:, None] if array.ndim == 1 else array  # one value a row: Triton takes [N, 1]
             tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(array)
             inputs.append(tensor)
@@ -121,11 +122,10 @@ def raw_grpc_engine(client: Any, model: str, names: tuple[str, ...]) -> Engine:
 
 def set_served_threads(model: Path, threads: int) -> None:
     """Give a published ONNX model the number of threads that the bare session has; 0 leaves the choice to both."""
-    if threads:
-        path = model / "config.pbtxt"
-        config = text_format.Parse(path.read_text(), pb.ModelConfig())
-        config.parameters["intra_op_thread_count"].string_value = str(threads)
-        path.write_text(text_format.MessageToString(config))
+    path = model / "config.pbtxt"
+    config = text_format.Parse(path.read_text(), pb.ModelConfig())
+    config.parameters["intra_op_thread_count"].string_value = str(threads)
+    path.write_text(text_format.MessageToString(config))
 
 
 def server_times(client: Any, model: str) -> dict[str, int]:
@@ -141,7 +141,9 @@ def mean_server_times(before: dict[str, int], after: dict[str, int]) -> dict[str
     return {f"{key}_ms": round((after[key] - before[key]) / count / 1e6, 3) for key in before if key != "count"}
 
 
-def worst_step(images: list[Array], expected: list[Array]) -> int:
-    """Return the largest difference of any pixel, in 1/255."""
+def steps_apart(images: list[Array], expected: list[Array]) -> dict[str, float]:
+    """Return the largest and the mean difference of the pixels, in 1/255."""
     pairs = zip(images, expected, strict=True)
-    return max(int(np.abs(a.astype(np.int16) - b.astype(np.int16)).max()) for a, b in pairs)
+    apart = [np.abs(a.astype(np.int16) - b.astype(np.int16)) for a, b in pairs]
+    mean = float(np.mean([difference.mean() for difference in apart]))
+    return {"worst_step": max(int(difference.max()) for difference in apart), "mean_step": float(f"{mean:.2g}")}

@@ -43,6 +43,8 @@ class GroupedStyleGAN2(Generator):
         self.use_w, self.truncation = lean.use_w, lean.truncation
         self.register_buffer("latent_avg", lean.latent_avg)
         self.table = nn.ParameterDict({_key(name): tensor for name, tensor in tensors.items()})
+        for name, parameter in self.table.items():  # buffers there
+            parameter.requires_grad_("kernel" not in name and not name.startswith("noises"))
         self.n_mlp = sum(name.startswith("style.") for name in tensors) // 2
         self.eval()
 

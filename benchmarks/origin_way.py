@@ -1,15 +1,16 @@
 """One training step the way the origin does it, as the thing to be faster than.
 
 Written from the paper (LatentCLR, arXiv 2104.00820, section 3) and from DESIGN's list of what the origin's trainer
-does, not from its code: the generator is a stock module whose weights collect gradients, its batch norms stay separate
-layers, K separate networks make the directions, and each direction's edits go through the generator and the projector
+does, not from its code: the generator is a stock module whose weights collect gradients, nothing in it is folded, K
+separate networks make the directions, and each direction's edits go through the generator and the projector
 on their own. It takes its weights from a lean step, so both must find the same loss.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -45,41 +46,54 @@ def stock_dcgan(tensors: Mapping[str, Tensor], layer: str) -> nn.Sequential:
     return nn.Sequential(*list(whole)[: int(layer.removeprefix("main.")) + 1]).eval()
 
 
+@dataclass(frozen=True)
+class OriginGenerator:
+    """The two functions that a step needs of a stock generator, whose weights collect gradients.
+
+    Attributes:
+        encode: z [B, D] -> the code to edit [B, D].
+        features: code [B, D], class_id [B] or None -> features [B, ...].
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    features: Callable[[Tensor, Tensor | None], Tensor]
+
+
 class OriginStep(nn.Module):
     """A step over K separate networks, K generator passes and K projections.
 
     Attributes:
         nets: K networks Linear, (BatchNorm1d, ReLU, Linear) x (depth - 1), the last Linear without bias if depth > 1.
-        generator: see `stock_dcgan`.
+        generator: see `OriginGenerator`.
     """
 
-    def __init__(self, lean: ContrastiveStep, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, lean: ContrastiveStep, generator: OriginGenerator) -> None:
         """Copy a lean step's direction weights.
 
         Args:
-            lean: a step over a DCGAN with linear or nonlinear directions and the identity projector.
-            tensors: the DCGAN's weights as stored.
+            lean: a step with linear or nonlinear directions and the identity projector.
+            generator: the same generator the stock way.
         """
         super().__init__()
         assert isinstance(lean.directions, MLPDirections)
-        self.options, self.k = lean.options, lean.directions.k
-        self.generator = stock_dcgan(tensors, lean.options.layer)
+        self.options, self.k, self.generator = lean.options, lean.directions.k, generator
         self.nets = nn.ModuleList(_network(lean.directions, k) for k in range(self.k))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of a batch."""
         with torch.no_grad():
-            base = self._project(batch.z)  # [B, F]
+            p = self.generator.encode(batch.z)  # [B, D]
+            base = self._project(p, batch.class_id)  # [B, F]
         changes = []
         for k, net in enumerate(self.nets):
-            d = net(batch.z)
-            edited = batch.z + batch.alpha[k] * d / d.norm(dim=1, keepdim=True)  # [B, D]
-            change = self._project(edited) - base
+            d = net(p)
+            edited = p + batch.alpha[k] * d / d.norm(dim=1, keepdim=True)  # [B, D]
+            change = self._project(edited, batch.class_id) - base
             changes.append(change / change.norm(dim=1, keepdim=True))
         return self._loss(torch.cat(changes))  # [K * B, F]
 
-    def _project(self, z: Tensor) -> Tensor:
-        features = self.generator(z[:, :, None, None]).flatten(1)  # [B, F]
+    def _project(self, p: Tensor, class_id: Tensor | None) -> Tensor:
+        features = self.generator.features(p, class_id).flatten(1)  # [B, F]
         return F.normalize(features, dim=1)
 
     def _loss(self, f: Tensor) -> Tensor:

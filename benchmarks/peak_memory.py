@@ -15,28 +15,40 @@ import click
 import torch
 from memory import give_back_memory, peak_kib, reset_peak_kib
 from report import Benchmark
-from ways import WAYS, Setting, build_way
-
-STEPS = 3
+from ways import ALL_WAYS, RESOLUTIONS, Setting, build_way
 
 
 @click.command(cls=Benchmark)
-@click.argument("way", type=click.Choice(WAYS))
+@click.argument("way", type=click.Choice(ALL_WAYS))
 @click.option("--layer", default=Setting.layer, show_default=True, help="Feature layer.")
 @click.option("--k", default=Setting.k, show_default=True, help="Directions.")
 @click.option("--batch-size", default=Setting.batch_size, show_default=True, help="Codes in a step.")
 @click.option("--depth", default=Setting.depth, show_default=True, help="Linear layers of each direction network.")
-@click.option("--chunk", default=Setting.chunk, show_default=True, help="Rows at once, for `lean chunked`.")
+@click.option("--chunk", default=Setting.chunk, show_default=True, help="Rows at once, where chunked.")
+@click.option("--generator", type=click.Choice(list(RESOLUTIONS)), default="dcgan", show_default=True, help="Which.")
+@click.option("--resolution", default=Setting.resolution, show_default=True, help="Of its pictures.")
+@click.option("--steps", default=3, show_default=True, help="Steps whose peak is taken.")
 @click.option("--threads", default=0, show_default=True, help="PyTorch's threads; 0 for its own choice.")
-def main(way: str, layer: str, k: int, batch_size: int, depth: int, chunk: int, threads: int) -> None:
-    """Print the peak of three steps above what the loaded model takes, in MiB, as JSON."""
+def main(
+    way: str,
+    layer: str,
+    k: int,
+    batch_size: int,
+    depth: int,
+    chunk: int,
+    generator: str,
+    resolution: int,
+    steps: int,
+    threads: int,
+) -> None:
+    """Print the peak of some steps above what the loaded model takes, in MiB, as JSON."""
     if threads:
         torch.set_num_threads(threads)
-    ready = build_way(way, Setting(layer, k, batch_size, depth, chunk))
+    ready = build_way(way, Setting(layer, k, batch_size, depth, chunk, generator, resolution))
     gc.collect()
     give_back_memory()
     before = reset_peak_kib()
-    for _ in range(STEPS):
+    for _ in range(steps):
         ready.train_once()
     peak = peak_kib()
     click.echo(json.dumps({"peak_mib": round((peak - before) / 1024, 1), "model_mib": round(before / 1024, 1)}))

@@ -1,6 +1,12 @@
-"""Time and peak memory of one training step on the faces, against the origin's way of doing it.
+"""Time and peak memory of one training step, against the origin's way of doing it.
 
     python benchmarks/training_step.py --output benchmarks/results/training_step.json
+    python benchmarks/training_step.py --generator biggan
+    python benchmarks/training_step.py --generator stylegan2
+
+The faces are the embedded generator; BigGAN and StyleGAN2 have the origin's examples' settings and random weights of
+full size. BigGAN's example (K 32, B 16) would take minutes a step the origin's way: it is timed with K 8, B 4, and its
+memory in chunks is measured whole.
 
 Before anything is timed, the ways are shown to be the same mathematics: from the same weights and the same batch they
 must find the same loss. Then they take turns in one run. Memory is measured in processes of their own.
@@ -11,6 +17,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,39 +26,77 @@ import click
 import torch
 from machine import describe_machine
 from report import Benchmark, BenchmarkError, child_environment, finish, target
-from timing import interleave, speed_up, summarise, table
+from timing import affordable_runs, interleave, speed_up, summarise, table
 from torch.profiler import ProfilerActivity, profile
-from ways import WAYS, Setting, Way, build_way, first_gradient
+from ways import RESOLUTIONS, WAYS, Setting, Way, build_way, first_gradient
 
 SAME_LOSS = 1e-4
-SPEED_UP = 2.5
-COLUMNS = ("layer", "k", "way", "p50_ms", "p90_ms", "min_ms", "speed_up", "peak_mib", "loss_difference")
+SLOW_S = 1.0
+COLUMNS = ("layer", "k", "batch_size", "way", "p50_ms", "p90_ms", "min_ms", "runs", "speed_up", "peak_mib",
+           "loss_difference")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a generator is measured with where no option says otherwise.
+
+    Attributes:
+        layers: feature layers, comma-separated.
+        k: directions.
+        batch_size: codes.
+        chunk: rows at once, where chunked.
+        large: (K, B) of the large setting, of which only the memory is measured.
+        large_ways: by whom.
+        promises: way -> times faster than the origin's way at the first layer.
+    """
+
+    layers: str
+    k: int
+    batch_size: int
+    chunk: int
+    large: tuple[int, int]
+    large_ways: tuple[str, ...]
+    promises: dict[str, float]
+
+
+EXAMPLES = {
+    "dcgan": Example("main.2,main.5,main.8", 16, 8, 32, (100, 8), WAYS, {"lean": 2.5}),
+    "biggan": Example("generator.layers.4", 8, 4, 8, (32, 16), ("lean bf16 chunked",), {"lean": 2.5, "lean bf16": 4.0}),
+    "stylegan2": Example("conv1", 100, 8, 200, (100, 8), (), {"lean": 2.5}),
+}
 
 
 @click.command(cls=Benchmark)
-@click.option("--layers", default="main.2,main.5,main.8", show_default=True, help="Feature layers, comma-separated.")
-@click.option("--k", type=click.IntRange(2), default=16, show_default=True, help="Directions.")
-@click.option("--batch-size", type=click.IntRange(2), default=8, show_default=True, help="Codes in a step.")
+@click.option("--generator", type=click.Choice(list(EXAMPLES)), default="dcgan", show_default=True, help="Which.")
+@click.option("--resolution", type=click.IntRange(1), help=f"Of its pictures; {RESOLUTIONS} if not given.")
+@click.option("--layers", help="Feature layers, comma-separated; the example's if not given.")
+@click.option("--k", type=click.IntRange(2), help="Directions; the example's if not given.")
+@click.option("--batch-size", type=click.IntRange(2), help="Codes in a step; the example's if not given.")
 @click.option("--depth", type=click.IntRange(1), default=3, show_default=True, help="Layers of a direction network.")
-@click.option("--chunk", type=click.IntRange(1), default=32, show_default=True, help="Rows at once, where chunked.")
+@click.option("--chunk", type=click.IntRange(1), help="Rows at once, where chunked; the example's if not given.")
 @click.option("--runs", type=click.IntRange(1), default=30, show_default=True, help="Timed steps of each way.")
+@click.option("--seconds", type=click.FloatRange(0), default=40.0, show_default=True,
+              help="Fewer steps, but five, where a way needs longer than this.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0 for PyTorch's own choice.")
 @click.option("--memory/--no-memory", default=True, show_default=True, help="Measure peak memory.")
-@click.option("--large-k", type=click.IntRange(0), default=100, show_default=True,
-              help="Also the memory of this many directions at the last layer; 0 for not.")  # fmt: skip
+@click.option("--large/--no-large", default=True, show_default=True,
+              help="Also the memory of the large setting at the last layer.")  # fmt: skip
 @click.option("--profile", "profiled", is_flag=True, help="Also print where a lean step's time goes.")
 @click.option("--note", help="A remark to keep with the numbers.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 def main(
-    layers: str,
-    k: int,
-    batch_size: int,
+    generator: str,
+    resolution: int | None,
+    layers: str | None,
+    k: int | None,
+    batch_size: int | None,
     depth: int,
-    chunk: int,
+    chunk: int | None,
     runs: int,
+    seconds: float,
     threads: int,
     memory: bool,
-    large_k: int,
+    large: bool,
     profiled: bool,
     note: str | None,
     output: Path | None,
@@ -59,37 +105,51 @@ def main(
     start = describe_machine()
     if threads:
         torch.set_num_threads(threads)
-    settings = [Setting(layer.strip(), k, batch_size, depth, chunk) for layer in layers.split(",")]
+    example = EXAMPLES[generator]
+    first = Setting(
+        "", k or example.k, batch_size or example.batch_size, depth, chunk or example.chunk, generator,
+        resolution or RESOLUTIONS[generator],
+    )  # fmt: skip
+    settings = [replace(first, layer=layer.strip()) for layer in (layers or example.layers).split(",")]
     results: list[dict[str, Any]] = []
     for setting in settings:
-        rows = _compare(setting, runs, profiled)
+        rows = _compare(setting, runs, seconds, profiled)
         for row in rows if memory else []:
             row.update(_memory(row["way"], setting, threads))
         results += rows
-    if memory and large_k:
-        large = Setting(settings[-1].layer, large_k, batch_size, depth, chunk)
-        results += [_row(way, large) | _memory(way, large, threads) for way in WAYS]
+    if memory and large:
+        k, batch_size = example.large
+        whole = replace(settings[-1], k=k, batch_size=batch_size, chunk=32)
+        results += [_row(way, whole) | _memory(way, whole, threads) for way in example.large_ways]
     click.echo(table(results, COLUMNS))
-    lean = {row["layer"]: row["speed_up"] for row in results if row["way"] == "lean" and "speed_up" in row}
-    first = settings[0].layer
+    layer = settings[0].layer
+    speed_ups = {row["way"]: row["speed_up"] for row in results if row["layer"] == layer and "speed_up" in row}
     finish(
         "training_step",
         start=start,
         settings={
-            "k": k, "batch_size": batch_size, "depth": depth, "chunk": chunk, "runs": runs, "alpha": [-3.0, 3.0],
-            "threads": torch.get_num_threads(),
+            "generator": generator, "resolution": first.resolution, "k": first.k, "batch_size": first.batch_size,
+            "depth": depth, "chunk": first.chunk, "runs": runs, "seconds": seconds,
+            "alpha": first.config("lean").model.alpha, "threads": torch.get_num_threads(),
         },
         results=results,
-        targets=[target(f"step at {first}, times faster than the origin's way", lean[first], at_least=SPEED_UP)],
-        random_weights=False,
+        targets=[
+            target(f"{way}: step at {layer}, times faster than the origin's way", speed_ups[way], at_least=times)
+            for way, times in example.promises.items()
+        ],
+        random_weights=generator != "dcgan",
         note=note,
         output=output,
     )  # fmt: skip
 
 
-def _compare(setting: Setting, runs: int, profiled: bool) -> list[dict[str, Any]]:
+def _compare(setting: Setting, runs: int, seconds: float, profiled: bool) -> list[dict[str, Any]]:
     ways = {name: build_way(name, setting) for name in WAYS}
-    losses = {name: way.train_once() for name, way in ways.items()}
+    losses, once = {}, {}
+    for name, way in ways.items():
+        start = time.perf_counter()
+        losses[name] = way.train_once()
+        once[name] = time.perf_counter() - start
     gradients = {name: first_gradient(way).clone() for name, way in ways.items()}
     for name in WAYS:
         difference = abs(losses[name] - losses["origin"])
@@ -98,9 +158,9 @@ def _compare(setting: Setting, runs: int, profiled: bool) -> list[dict[str, Any]
                 f"{setting.layer}: {name} finds the loss {losses[name]:.6f}, the origin's way {losses['origin']:.6f}:"
                 f" they differ by {difference:.2g} (allowed {SAME_LOSS:g}), so timing them would compare nothing"
             )
-    taken = interleave(
-        {name: way.train_once for name, way in ways.items()}, runs, burst=2, settle=1, warm_up=2, pause_s=0.01
-    )
+    calls = {name: way.train_once for name, way in ways.items()}
+    counts = affordable_runs(once, runs, seconds)
+    taken = interleave(calls, counts, burst=2, settle=1, warm_up=2, pause_s=0.01, slow_s=SLOW_S)
     if profiled:
         _show_profile(ways["lean"], setting)
     scale = gradients["origin"].abs().max()
@@ -124,7 +184,8 @@ def _row(way: str, setting: Setting) -> dict[str, Any]:
 def _memory(way: str, setting: Setting, threads: int) -> dict[str, float]:
     options = {
         "--layer": setting.layer, "--k": setting.k, "--batch-size": setting.batch_size, "--depth": setting.depth,
-        "--chunk": setting.chunk, "--threads": threads,
+        "--chunk": setting.chunk, "--generator": setting.generator, "--resolution": setting.resolution,
+        "--threads": threads, "--steps": 3 if setting.generator == "dcgan" else 1,
     }  # fmt: skip
     words = [str(word) for pair in options.items() for word in pair]
     command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), way, *words]

@@ -1,4 +1,4 @@
-"""The ways of doing one training step on the faces that are compared, all from one seed and so the same weights."""
+"""The ways of doing one training step that are compared, all from one seed and so the same weights."""
 
 from __future__ import annotations
 
@@ -6,40 +6,68 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from origin_way import OriginStep
+from grouped_stylegan2 import load_grouped_stylegan2
+from origin_way import OriginGenerator, OriginStep, stock_dcgan
+from package_biggan import load_package_biggan
 from torch import Tensor, nn
 
-from latentclr.config import DCGANConfig, HParamsConfig, ModelConfig, TrainConfig
+from latentclr.config import (
+    BigGANConfig,
+    DCGANConfig,
+    GeneratorConfig,
+    HParamsConfig,
+    ModelConfig,
+    StyleGAN2Config,
+    TrainConfig,
+)
 from latentclr.experiment import new_step
+from latentclr.generators.base import Generator
+from latentclr.generators.biggan import BigGAN
 from latentclr.generators.dcgan import _faces_path
+from latentclr.generators.stylegan2 import StyleGAN2
 from latentclr.generators.weights import load_tensors
 from latentclr.optim import build_optimizer
 from latentclr.rng import stream
 from latentclr.step import Batch, ContrastiveStep
 
 WAYS = ("origin", "lean", "lean chunked", "lean bf16")
+ALL_WAYS = (*WAYS, "lean bf16 chunked")
+RESOLUTIONS = {"dcgan": 64, "biggan": 256, "stylegan2": 1024}  # of the origin's examples
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One training setting: features after `layer`, K directions, B codes, networks of `depth` linear layers."""
+    """One training setting: features after `layer`, K directions, B codes, networks of `depth` linear layers.
+
+    BigGAN and StyleGAN2 have random weights of full size; chunks are of `chunk` rows, where a way is chunked.
+    """
 
     layer: str = "main.2"
     k: int = 16
     batch_size: int = 8
     depth: int = 3
     chunk: int = 32
+    generator: str = "dcgan"
+    resolution: int = 64
 
     def config(self, way: str) -> TrainConfig:
         """Return the configuration that a user of this setting would have."""
-        chunk = self.chunk if way == "lean chunked" else None
+        generator: GeneratorConfig = DCGANConfig(feature_layer=self.layer)
+        if self.generator == "biggan":
+            generator = BigGANConfig(
+                feature_layer=self.layer, weights="random", resolution=self.resolution, class_name="bulbul"
+            )
+        elif self.generator == "stylegan2":
+            generator = StyleGAN2Config(feature_layer=self.layer, weights=f"random:{self.resolution}")
         return TrainConfig(
-            generator=DCGANConfig(feature_layer=self.layer),
-            model=ModelConfig(name="nonlinear", alpha=[-3.0, 3.0], depth=self.depth),
-            hparams=HParamsConfig(batch_size=self.batch_size, chunk=chunk),
+            generator=generator,
+            model=ModelConfig(
+                name="nonlinear", alpha=1.0 if self.generator == "stylegan2" else [-3.0, 3.0], depth=self.depth
+            ),
+            hparams=HParamsConfig(batch_size=self.batch_size, chunk=self.chunk if "chunked" in way else None),
             k=self.k,
             device="cpu",
-            mixed_precision="bf16" if way == "lean bf16" else False,
+            mixed_precision="bf16" if "bf16" in way else False,
         )
 
 
@@ -89,11 +117,23 @@ def build_way(way: str, setting: Setting) -> Way:
 
     loss_of: Callable[[Batch], Tensor] = lean_loss
     if way == "origin":
-        origin = OriginStep(lean, load_tensors(_faces_path(), nested="netG_state_dict"))
+        origin = OriginStep(lean, _origin_generator(config.generator, lean.generator))
         # No optimizer owns the generator's weights and nothing clears their gradients: they pile up, as there.
         loss_of, directions = origin, origin.nets
     optimizer = build_optimizer(config.hparams.optimizer, directions.parameters())
     return Way(lean, loss_of, directions, optimizer, setting.batch_size)
+
+
+def _origin_generator(config: GeneratorConfig, lean: Generator) -> OriginGenerator:
+    layer = config.feature_layer
+    if isinstance(config, BigGANConfig) and isinstance(lean, BigGAN):
+        package = load_package_biggan(config, lean)
+        return OriginGenerator(lambda z: z, lambda p, class_id: package.features(p[:, None], layer, class_id))
+    if isinstance(config, StyleGAN2Config) and isinstance(lean, StyleGAN2):
+        grouped, count = load_grouped_stylegan2(config, lean), lean.latent.layers
+        return OriginGenerator(grouped.encode, lambda p, _: grouped.features(p[:, None].expand(-1, count, -1), layer))
+    stock = stock_dcgan(load_tensors(_faces_path(), nested="netG_state_dict"), layer)
+    return OriginGenerator(lambda z: z, lambda p, _: stock(p[:, :, None, None]))
 
 
 def first_gradient(way: Way) -> Tensor:

@@ -1,44 +1,111 @@
-"""`latentclr export`."""
+"""`latentclr export` and `latentclr rollback`."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
-from latentclr.cli import Configured, split_run
+from latentclr.cli import Configured, check_config_name, split_run
+
+_TARGETS = ("auto", "cpu", "gpu")
+_PRECISIONS = ("fp32", "fp16", "bf16")
+
+
+def _check_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", value):
+        raise click.UsageError(f"--name must be letters, digits, _ . or -, got {value!r}")
+    return value
+
+
+def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for (key, equals, text), value in zip(pairs, values, strict=True):
+        if not (key and equals and text):
+            raise click.UsageError(f"--cuda must be KEY=VALUE, got {value!r}")
+    return {key: text for key, _, text in pairs}
 
 
 @click.command(cls=Configured)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               show_default=True, help="Triton model repository to publish to.")  # fmt: skip
-@click.option(
-    "--name", default="latent_edit", show_default=True, help="Model name; the TorchScript twin adds _torchscript."
-)
+@click.option("--name", default="latent_edit", show_default=True, callback=_check_name,
+              help="Model name; the TorchScript twin adds _torchscript.")  # fmt: skip
+@click.option("--target", type=click.Choice(_TARGETS), default="auto", show_default=True,
+              help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
 @click.option("--max-batch-size", type=click.IntRange(1, 256), default=16, show_default=True,
               help="Rows that Triton may put together.")  # fmt: skip
+@click.option("--instances", type=click.IntRange(1, 64), default=1, show_default=True,
+              help="Copies of the model on each GPU, or on the CPU.")  # fmt: skip
+@click.option("--queue-delay", "queue_delay_us", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
+              metavar="MICROSECONDS", help="How long a request may wait for others to join its batch.")  # fmt: skip
+@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(0, 3600), default=30.0, show_default=True,
+              metavar="SECONDS", help="Refuse a request that has waited this long; 0 for never.")  # fmt: skip
+@click.option("--cache/--no-cache", default=False, show_default=True,
+              help="Answer repeated requests from Triton's response cache.")  # fmt: skip
+@click.option("--threads", type=click.IntRange(0, 256), default=0, show_default=True,
+              help="CPU threads of one operator; 0 takes all cores.")  # fmt: skip
+@click.option("--tensorrt", type=click.Choice(_PRECISIONS),
+              help="Let TensorRT run the graph in this precision (parity is proven without it).")  # fmt: skip
+@click.option("--cuda", multiple=True, metavar="KEY=VALUE", callback=_parse_cuda,
+              help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0; repeat.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
+@click.option("--latent-input", type=click.Choice(["z", "w", "w+"]), default="z", show_default=True,
+              help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
+@click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
+              help="Accepted for the origin's form.")  # fmt: skip
 def export(
-    words: tuple[str, ...], repository: Path, name: str, max_batch_size: int, opset: int, config_path: Path | None
+    words: tuple[str, ...],
+    repository: Path,
+    name: str,
+    opset: int,
+    latent_input: str,
+    config_path: Path | None,
+    **options: Any,
 ) -> None:
     """Fuse a run's directions with their generator, prove parity, publish for Triton.
 
-    RUN is a run folder; KEY=VALUE are overrides of its configuration, such as checkpoint=last.
+    RUN is a run folder; KEY=VALUE are overrides of its configuration, such as checkpoint=last. A NAME that is there
+    already gets the next version, which a server that polls takes up; `latentclr rollback` goes back.
 
     \b
-    Example:
+    Examples:
       latentclr export outputs/faces --repository model_repository --name latent_edit
+      latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
+      latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
     from export.pipeline import export_run
+    from export.triton_config import TritonOptions
 
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise click.UsageError(f"--name must be letters, digits, _ . or -, got {name!r}")
     run, overrides = split_run(words, config_path)
     for folder in export_run(
-        run, overrides, repository, name, max_batch_size=max_batch_size, opset=opset, say=click.echo
-    ):
+        run, overrides, repository, name,
+        options=TritonOptions(**options), opset=opset, latent_input=latent_input, say=click.echo,
+    ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 110})
+@click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
+              help="Triton model repository.")  # fmt: skip
+@click.option("--name", default="latent_edit", callback=_check_name, help="Model; its TorchScript twin goes along.")
+@click.option("--to", type=click.IntRange(1), help="Version to serve.  [default: the one before the present one]")
+def rollback(repository: Path, name: str, to: int | None) -> None:
+    """Serve an older version of a model again; no version is deleted, so --to also goes forward.
+
+    A server that polls (`latentclr serve --poll 2`) follows by itself, without a failed request.
+
+    \b
+    Examples:
+      latentclr rollback --repository model_repository --name latent_edit
+      latentclr rollback --repository model_repository --name latent_edit --to 3
+    """
+    from export.repository import rollback as roll_back
+
+    for model, (before, now) in roll_back(repository, name, to).items():
+        click.echo(f"{model} serves version {now}" + (f", before {before}" if now != before else " already"))

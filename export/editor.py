@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from export.errors import ExportError
 from latentclr.directions import Directions
 from latentclr.generators.base import Generator
 from latentclr.pixels import to_uint8
+
+LATENT_INPUTS = ("z", "w", "w+")
 
 
 class FusedEditor(nn.Module):
@@ -15,18 +18,37 @@ class FusedEditor(nn.Module):
 
     p = encode(z); d = directions(p, direction); ps_l = p + sum_m alpha_ml d_m; image = to_uint8(synthesize(ps)).
     The direction is gathered by index, so the cost does not grow with K.
+
+    For codes that come from GAN inversion the latent input is `w` (p itself) or `w+` (a p_l for each latent input; then
+    d_l = directions(p_l), each code's own direction). Equal codes at all layers draw the same image in all three forms.
     """
 
-    def __init__(self, generator: Generator, directions: Directions) -> None:
-        """Put both in inference mode; neither collects gradients."""
+    def __init__(self, generator: Generator, directions: Directions, latent_input: str = "z") -> None:
+        """Put both in inference mode; neither collects gradients.
+
+        Args:
+            generator: what draws.
+            directions: what edits.
+            latent_input: `z`, or `w` or `w+` for a generator whose directions live in W.
+
+        Raises:
+            ExportError: the latent input is none of these, or the generator has no W.
+        """
         super().__init__()
+        check_latent_input(generator, latent_input)
+        self.latent_input = latent_input
         self.generator, self.directions = generator, directions.eval().requires_grad_(False)
         self.conditional = generator.class_names is not None
 
     @property
     def input_names(self) -> tuple[str, ...]:
-        """Names of `forward`'s arguments, in order."""
+        """Names of `forward`'s arguments, in order; see `code_name` for the first of a published graph."""
         return ("z", "direction", "alpha", "class_id") if self.conditional else ("z", "direction", "alpha")
+
+    @property
+    def code_name(self) -> str:
+        """Name of the latent input in a published graph: `z` or `w`."""
+        return self.latent_input[0]
 
     def forward(
         self, z: Tensor, direction: Tensor, alpha: Tensor, class_id: Tensor | None = None
@@ -37,7 +59,8 @@ class FusedEditor(nn.Module):
         batch on a CPU and reads garbage on a GPU. So bad rows are computed as unedited ones and blacked out.
 
         Args:
-            z: [N, D] float32, as the generator's own sampler draws it.
+            z: the latent input, float32: z [N, D] as the generator's own sampler draws it; or w [N, D], or w+
+                [N, L, D], as `Generator.encode` returns them (before truncation).
             direction: [N, M] int64 in [0, K).
             alpha: [N, M, L] float32, strength of each edit at each latent input; zero leaves the image as it is.
             class_id: [N] int64, for class-conditional generators only.
@@ -47,18 +70,27 @@ class FusedEditor(nn.Module):
             valid: [N] bool, False where the row was out of range or not finite.
         """
         in_range = (direction >= 0) & (direction < self.directions.k)
-        valid = in_range.all(dim=1) & torch.isfinite(z).all(dim=1) & torch.isfinite(alpha).flatten(1).all(dim=1)  # [N]
+        finite = torch.isfinite(z).flatten(1).all(dim=1) & torch.isfinite(alpha).flatten(1).all(dim=1)  # [N]
+        valid = in_range.all(dim=1) & finite  # [N]
         if class_id is not None and self.generator.class_names is not None:
             classes = len(self.generator.class_names)
             valid = valid & (class_id >= 0) & (class_id < classes)
             class_id = class_id.clamp(0, classes - 1)
-        z = torch.where(valid[:, None], z, torch.zeros_like(z))
+        z = torch.where(valid[:, None, None] if z.ndim == 3 else valid[:, None], z, torch.zeros_like(z))
         alpha = torch.where(valid[:, None, None], alpha, torch.zeros_like(alpha))
         direction = direction.clamp(0, self.directions.k - 1)
 
-        p = self.generator.encode(z)  # [N, D]
-        d = self.directions.select(p, direction)  # [N, M, D]
-        ps = p[:, None] + alpha.transpose(1, 2) @ d  # [N, L, D]
+        if self.latent_input == "w+":
+            # Layer by layer: gathering all L at once would hold L copies of the direction's weights.
+            steps = [
+                alpha[:, None, :, layer] @ self.directions.select(z[:, layer], direction)  # [N, 1, D]
+                for layer in range(self.generator.latent.layers)
+            ]
+            ps = z + torch.cat(steps, dim=1)  # [N, L, D]
+        else:
+            p = self.generator.encode(z) if self.latent_input == "z" else z  # [N, D]
+            d = self.directions.select(p, direction)  # [N, M, D]
+            ps = p[:, None] + alpha.transpose(1, 2) @ d  # [N, L, D]
         image = self.generator.synthesize(ps, class_id)  # [N, 3, H, W] in [-1, 1]
         # Finite but enormous strengths can still overflow inside the generator.
         valid = valid & torch.isfinite(image).flatten(1).all(dim=1)
@@ -68,7 +100,34 @@ class FusedEditor(nn.Module):
     def example_inputs(self, n: int = 2, m: int = 2) -> tuple[Tensor, ...]:
         """Return valid inputs for tracing: N = n rows, M = m edits."""
         latent = self.generator.latent
-        z = torch.linspace(-1, 1, n * latent.dim).view(n, latent.dim)
+        layers = latent.layers if self.latent_input == "w+" else 1
+        z = torch.linspace(-1, 1, n * layers * latent.dim).view(n, layers, latent.dim)  # [N, 1 or L, D]
+        z = z if self.latent_input == "w+" else z[:, 0]
         direction = (torch.arange(n * m) % self.directions.k).view(n, m)
         alpha = torch.ones(n, m, latent.layers)
         return (z, direction, alpha, torch.zeros(n, dtype=torch.int64)) if self.conditional else (z, direction, alpha)
+
+    def sample_codes(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw n codes as the latent input takes them: [N, D], or [N, L, D] with a code of its own at each layer."""
+        if self.latent_input == "z":
+            return self.generator.sample(n, rng)
+        latent = self.generator.latent
+        layers = latent.layers if self.latent_input == "w+" else 1
+        with torch.no_grad():
+            w = self.generator.encode(self.generator.sample(n * layers, rng))  # [N * L, D]
+        return w.unflatten(0, (n, layers)) if self.latent_input == "w+" else w
+
+
+def check_latent_input(generator: Generator, latent_input: str) -> None:
+    """Check that an editor of this generator can take codes of this kind.
+
+    Raises:
+        ExportError: it is none of z, w, w+, or directions do not live in a W space.
+    """
+    if latent_input not in LATENT_INPUTS:
+        raise ExportError(f"the latent input must be one of {', '.join(LATENT_INPUTS)}, got {latent_input!r}")
+    if latent_input == "z" or getattr(generator, "use_w", False):
+        return
+    if hasattr(generator, "use_w"):
+        raise ExportError(f"a latent input {latent_input} needs directions in W; this run has generator.use_w=false")
+    raise ExportError(f"a latent input {latent_input} needs a generator with a W space; {generator.name} takes z")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 
 from export.parity import ParityReport
 from latentclr import __version__
+from latentclr.catalog import NamedEdit
 from latentclr.checkpoint import Checkpoint
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
@@ -21,7 +22,13 @@ FORMAT = 1
 
 
 def build_manifest(
-    name: str, generator: Generator, checkpoint: Checkpoint, files: Sequence[Path], parity: Sequence[ParityReport]
+    name: str,
+    generator: Generator,
+    checkpoint: Checkpoint,
+    files: Sequence[Path],
+    parity: Sequence[ParityReport],
+    edits: Mapping[str, NamedEdit] | None = None,
+    latent_input: str = "z",
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -31,13 +38,15 @@ def build_manifest(
         checkpoint: what edits.
         files: the exported files, to be hashed.
         parity: the proof that they equal eager PyTorch.
+        edits: the run's named edits, of this generator's layers.
+        latent_input: `z`, `w` or `w+`, see `FusedEditor`.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     return {
         "format": FORMAT,
         "name": name,
         "generator": generator.describe(),
-        "latent": {"input": "z", **asdict(generator.latent)},
+        "latent": {"input": latent_input, **asdict(generator.latent)},
         "directions": {
             "count": checkpoint.directions.k,
             "model": checkpoint.directions.kind,
@@ -46,7 +55,15 @@ def build_manifest(
             "iteration": checkpoint.iteration,
             "feature_layer": checkpoint.config["generator"]["feature_layer"],
         },
-        "edits": {},
+        "edits": {
+            name: {
+                "direction": edit.direction,
+                "layers": list(edit.layers),
+                "alpha_range": list(edit.alpha),
+                "note": edit.note,
+            }
+            for name, edit in (edits or {}).items()
+        },
         "files_sha256": {path.name: sha256_of(path) for path in files},
         "versions": {"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
         "parity": {report.engine: report.as_dict() for report in parity},

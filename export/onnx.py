@@ -21,6 +21,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 OPSET = 18  # the oldest that torch.export writes; every production Triton's ONNX Runtime reads it
 OUTPUT_NAMES = ("image", "valid")
+SPLIT_BYTES = 64 << 20  # a generator of more than this has a file of its own
+_PREFIX = "generator."  # of the editor's parameters that belong to the generator
+_PAGE = 4096  # ONNX Runtime maps tensors that begin at one into memory instead of copying them
 
 
 def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
@@ -58,6 +61,44 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
         onnx.checker.check_model(str(path))
     except Exception as error:  # torch.onnx raises a family of its own, and whatever its passes raise
         raise ExportError(f"ONNX export failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+
+
+def split_weights(path: Path, weights: Path, larger_than: int = SPLIT_BYTES) -> bool:
+    """Move the tensors of a large generator out of an ONNX file into one of their own.
+
+    Directions found for one generator then share that file, which has the same bytes whatever the directions are.
+
+    Args:
+        path: the ONNX file, rewritten in place.
+        weights: the file to write, in the same folder.
+        larger_than: bytes of the generator's tensors above which it is done.
+
+    Returns:
+        Whether it was done.
+
+    Raises:
+        ExportError: ONNX does not accept the result.
+    """
+    model = onnx.load(str(path))
+    own = sorted((t for t in model.graph.initializer if _is_weight(t)), key=lambda tensor: str(tensor.name))
+    if sum(len(tensor.raw_data) for tensor in own) <= larger_than:
+        return False
+    with open(weights, "wb") as file:
+        for tensor in own:
+            file.write(b"\0" * (-file.tell() % _PAGE))
+            onnx.external_data_helper.set_external_data(tensor, weights.name, file.tell(), len(tensor.raw_data))
+            file.write(tensor.raw_data)
+            tensor.ClearField("raw_data")
+    try:
+        path.write_bytes(model.SerializeToString())
+        onnx.checker.check_model(str(path))
+    except Exception as error:  # onnx raises its checker's, protobuf's and the system's
+        raise ExportError(f"the weights of {path} cannot be split off: {str(error).splitlines()[0][:300]}") from error
+    return True
+
+
+def _is_weight(tensor: Any) -> bool:
+    return bool(tensor.name.startswith(_PREFIX)) and len(tensor.raw_data) >= 1024
 
 
 class OnnxEditor:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from export.editor import FusedEditor
+import onnx
+
+from export.editor import FusedEditor, check_latent_input
+from export.errors import ExportError
 from export.manifest import build_manifest
-from export.onnx import OnnxEditor, export_onnx
+from export.onnx import OnnxEditor, export_onnx, split_weights
 from export.parity import Engine, check_parity
-from export.repository import ENGINES, publish
+from export.repository import ENGINES, WEIGHTS_FILE, publish
 from export.torchscript import TorchScriptEditor, export_torchscript
+from export.triton_config import TritonOptions
 from latentclr.config import TrainConfig, slider_end
-from latentclr.experiment import open_run, trained_generator
+from latentclr.experiment import named_edits, open_run, trained_generator
 
 
 def export_run(
@@ -22,8 +27,10 @@ def export_run(
     repository: Path,
     name: str,
     *,
-    max_batch_size: int = 16,
+    options: TritonOptions | None = None,
+    max_batch_size: int | None = None,
     opset: int = 18,
+    latent_input: str = "z",
     say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Export a run as ONNX and TorchScript and publish both for Triton.
@@ -33,8 +40,10 @@ def export_run(
         words: overrides of the run's configuration.
         repository: Triton model repository.
         name: model name.
-        max_batch_size: rows that Triton may put together.
+        options: how Triton is to serve it.
+        max_batch_size: short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
+        latent_input: what a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D].
         say: receives one line for each thing done.
 
     Returns:
@@ -43,13 +52,31 @@ def export_run(
     Raises:
         LatentCLRError: the run cannot be opened, a graph cannot be made or differs from eager, or the disk is full.
     """
+    options = options or TritonOptions()
+    if max_batch_size is not None:
+        options = replace(options, max_batch_size=max_batch_size)
     config, checkpoint = open_run(run, words, TrainConfig)
     generator = trained_generator(config, checkpoint)
-    editor = FusedEditor(generator, checkpoint.directions)
+    check_latent_input(generator, latent_input)
+    if generator.random_weights:
+        say("the generator has random weights: whatever it draws is noise; the manifest says so too")
+    psi = getattr(generator, "truncation", 1)
+    if latent_input != "z" and psi != 1:
+        say(f"{latent_input} is truncated by {psi} after the edit, as z is; inversion wants generator.truncation=1")
+    edits, problems = named_edits(config, checkpoint, generator.latent.layers)
+    for problem in problems:
+        say(f"named edits: {problem}")
+    editor = FusedEditor(generator, checkpoint.directions, latent_input)
     end = slider_end(checkpoint.config["model"]["alpha"])
     with tempfile.TemporaryDirectory(prefix="latentclr-export-") as folder:
         graphs = {backend: Path(folder) / file for backend, file in ENGINES.items()}
         export_onnx(editor, graphs["onnxruntime"], opset)
+        if editor.code_name != editor.input_names[0]:
+            rename_input(graphs["onnxruntime"], editor.input_names[0], editor.code_name)
+        files = list(graphs.values())
+        weights = Path(folder) / WEIGHTS_FILE
+        if split_weights(graphs["onnxruntime"], weights):
+            files.append(weights)
         export_torchscript(editor, graphs["pytorch"])
         engines: dict[str, Engine] = {
             "onnx": OnnxEditor(graphs["onnxruntime"]),
@@ -58,5 +85,24 @@ def export_run(
         reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end])
         for report in reports:
             say(str(report))
-        manifest = build_manifest(name, generator, checkpoint, list(graphs.values()), reports)
-        return publish(repository, name, graphs, manifest, max_batch_size)
+        if edits:
+            say(f"named edits: {', '.join(edits)}")
+        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input)
+        return publish(repository, name, graphs, manifest, options)
+
+
+def rename_input(path: Path, old: str, new: str) -> None:
+    """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
+
+    Raises:
+        ExportError: the new name is taken.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    if new in taken | {tensor.name for tensor in (*model.graph.initializer, *model.graph.input)}:
+        raise ExportError(f"the graph has a value called {new} already")
+    for tensor in model.graph.input:
+        tensor.name = new if tensor.name == old else tensor.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+    onnx.save(model, str(path))

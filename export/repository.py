@@ -1,12 +1,22 @@
-"""A Triton model repository: config.pbtxt, version folders, publishing whole or not at all."""
+"""A Triton model repository: version folders, published whole or not at all, and the way back to an older version.
+
+Each model's config.pbtxt names the one version that it describes and that is served. To publish is therefore to put a
+version folder there, which no server looks at yet, and then to replace config.pbtxt; to roll back is to replace
+config.pbtxt by the copy that lies in the older version's folder. Both are one rename, so a server that polls goes from
+one version to the other with configuration, manifest and weights always of the same version.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import filecmp
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +24,33 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
+from export.triton_config import TritonOptions, model_config
 from latentclr.errors import SaveError
-from latentclr.files import replacing
+from latentclr.files import replacing, sha256_of
 
 ENGINES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}  # backend -> the file that Triton looks for
-LIMIT = 256
-
-
-def model_config(name: str, backend: str, manifest: Mapping[str, Any], max_batch_size: int) -> pb.ModelConfig:
-    """Return the configuration that Triton loads an editor with, as Triton's own protobuf.
-
-    Every field is explained in model_repository/README.md.
-
-    Args:
-        name: the model's name, the same as its folder's.
-        backend: `onnxruntime` or `pytorch`.
-        manifest: see `manifest.build_manifest`; it travels as a parameter.
-        max_batch_size: rows that the dynamic batcher may put together, in [1, 256].
-
-    Raises:
-        ExportError: max_batch_size is out of range.
-    """
-    if not 1 <= max_batch_size <= LIMIT:
-        raise ExportError(f"max batch size must be in [1, {LIMIT}], got {max_batch_size}")
-    latent, resolution = manifest["latent"], manifest["generator"]["resolution"]
-    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=max_batch_size)
-    per_row = pb.ModelTensorReshape(shape=[])  # one value a row: [N], not [N, 1]
-    config.input.add(name="z", data_type=pb.TYPE_FP32, dims=[latent["dim"]])
-    config.input.add(name="direction", data_type=pb.TYPE_INT64, dims=[-1])
-    config.input.add(name="alpha", data_type=pb.TYPE_FP32, dims=[-1, latent["layers"]])
-    if manifest["generator"]["classes"] is not None:
-        config.input.add(name="class_id", data_type=pb.TYPE_INT64, dims=[1], reshape=per_row)
-    # Triton's libtorch backend finds outputs by position, which it reads from the end of their names.
-    image, valid = ("image__0", "valid__1") if backend == "pytorch" else ("image", "valid")
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[resolution, resolution, 3])
-    config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[1], reshape=per_row)
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_AUTO)
-    config.dynamic_batching.SetInParent()
-    for rows in sorted({1, 2, max_batch_size}):
-        if rows <= max_batch_size:
-            _warm_up(config, rows, latent)
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
-    return config
+WEIGHTS_FILE = "generator.bin"  # a large generator's tensors, beside model.onnx
+_STALE_S = 3600
 
 
 def publish(
-    repository: Path, name: str, graphs: Mapping[str, Path], manifest: Mapping[str, Any], max_batch_size: int
+    repository: Path,
+    name: str,
+    graphs: Mapping[str, Path],
+    manifest: Mapping[str, Any],
+    options: TritonOptions | None = None,
 ) -> list[Path]:
     """Put exported files where Triton looks for them.
 
-    A name that exists already gets the next version number; older versions stay. Everything is written under a
-    temporary name in the repository first, and renamed when whole, so a server that polls never sees half a model.
+    A name that exists already gets the next version number (the same for both models); older versions stay. Everything
+    is written to a temporary folder first, and renamed when whole.
 
     Args:
         repository: the model repository; made if missing.
         name: of the ONNX model; the TorchScript twin is `<name>_torchscript`.
-        graphs: backend -> exported file.
+        graphs: backend -> exported file; a `generator.bin` beside the ONNX file goes with it.
         manifest: see `manifest.build_manifest`.
-        max_batch_size: see `model_config`.
+        options: see `model_config`.
 
     Returns:
         The new version folders.
@@ -79,51 +58,199 @@ def publish(
     Raises:
         SaveError: the disk is full or the repository cannot be written; what stood there is untouched.
     """
-    published = []
-    staging: Path | None = None
+    new = not repository.exists()
+    published: list[Path] = []
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".tmp-", dir=repository))
-        ready = []
-        for backend, graph in graphs.items():
-            model = name if backend == "onnxruntime" else f"{name}_torchscript"
-            staged = staging / model
-            number = next_version(repository / model)
-            (staged / str(number)).mkdir(parents=True)
-            shutil.copyfile(graph, staged / str(number) / ENGINES[backend])
-            (staged / str(number) / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
-            config = model_config(model, backend, {**manifest, "name": model}, max_batch_size)
-            (staged / "config.pbtxt").write_text(text_format.MessageToString(config))
-            ready.append((staged, repository / model, str(number)))
-        for staged, target, number_text in ready:
-            staged.chmod(0o755)
-            if not target.exists():
-                os.replace(staged, target)
-            else:
-                os.replace(staged / number_text, target / number_text)
-                with replacing(target / "config.pbtxt") as temporary:
-                    shutil.copyfile(staged / "config.pbtxt", temporary)
-            published.append(target / number_text)
+        models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
+        version = max(next_version(repository / model) for model in models.values())
+        with _staging(repository) as staging:
+            for backend, graph in graphs.items():
+                model = models[backend]
+                if (repository / model).exists() and not (repository / model).is_dir():
+                    raise NotADirectoryError(errno.ENOTDIR, f"{repository / model} is not a folder")
+                folder = staging / model / str(version)
+                folder.mkdir(parents=True)
+                shutil.copyfile(graph, folder / ENGINES[backend])
+                if backend == "onnxruntime" and graph.with_name(WEIGHTS_FILE).exists():
+                    _share(graph.with_name(WEIGHTS_FILE), repository / model, folder / WEIGHTS_FILE)
+                (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
+                config = model_config(model, backend, {**manifest, "name": model}, options, version)
+                for place in (folder, folder.parent):
+                    (place / "config.pbtxt").write_text(text_format.MessageToString(config))
+                _sync(folder.parent)
+            published = _move_all(staging, repository, list(models.values()), version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
     finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
+        if new and not published:
+            with contextlib.suppress(OSError):
+                repository.rmdir()
     return published
+
+
+def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
+    """Serve an older version again (or a newer one): its configuration becomes the model's, in one rename.
+
+    The TorchScript twin, if there is one, goes along. A server that polls follows by itself.
+
+    Args:
+        repository: the model repository.
+        name: of the ONNX model.
+        to: the version; None for the one before the version that is served now.
+
+    Returns:
+        (version before, version now) by model.
+
+    Raises:
+        ExportError: there is no such model or version, or its files are not those of its manifest; nothing has changed.
+        SaveError: a configuration cannot be written; nothing has changed.
+    """
+    if not (repository / name / "config.pbtxt").is_file():
+        raise ExportError(f"{repository} has no model {name!r}")
+    models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
+    before = {model: served_version(repository / model) for model in models}
+    if to is None:
+        older = [version for version in versions_of(repository / name) if version < before[name]]
+        if not older:
+            raise ExportError(f"{name} serves version {before[name]} and there is no older one")
+        to = older[-1]
+    saved = {model: _check_version(repository / model, to) for model in models}
+    with contextlib.ExitStack() as undo:
+        for model in models:
+            config = repository / model / "config.pbtxt"
+            old = config.read_text()
+            _replace_text(config, saved[model])
+            undo.callback(_replace_text, config, old)
+        undo.pop_all()
+    return {model: (before[model], to) for model in models}
+
+
+def twin_of(name: str) -> str:
+    """Return the name of a model's TorchScript twin."""
+    return f"{name}_torchscript"
+
+
+def versions_of(model: Path) -> list[int]:
+    """Return the version numbers in a model's folder, in order."""
+    return sorted(int(entry.name) for entry in model.glob("*") if entry.is_dir() and entry.name.isdigit())
 
 
 def next_version(model: Path) -> int:
     """Return one more than the highest version number in a model's folder, 1 if there is none."""
-    numbers = [int(entry.name) for entry in model.glob("*") if entry.is_dir() and entry.name.isdigit()]
-    return max(numbers, default=0) + 1
+    return max(versions_of(model), default=0) + 1
 
 
-def _warm_up(config: pb.ModelConfig, rows: int, latent: Mapping[str, Any]) -> None:
-    # Zeros are the only data that Triton can make which is valid here: a random direction index is out of range.
-    warm_up = config.model_warmup.add(name=f"batch_{rows}", batch_size=rows)
-    shapes = {"z": [latent["dim"]], "direction": [1], "alpha": [1, latent["layers"]], "class_id": [1]}
-    for tensor in config.input:
-        sample = warm_up.inputs[tensor.name]
-        sample.data_type = tensor.data_type
-        sample.dims.extend(shapes[tensor.name])
-        sample.zero_data = True
+def served_version(model: Path) -> int:
+    """Return the version that a model's configuration names; without one, Triton serves the newest.
+
+    Raises:
+        ExportError: the configuration cannot be read, or there is no version.
+    """
+    chosen = read_config(model / "config.pbtxt").version_policy.specific.versions
+    versions = list(chosen) or versions_of(model)
+    if not versions:
+        raise ExportError(f"{model} has no version folder")
+    return int(max(versions))
+
+
+def read_config(path: Path) -> pb.ModelConfig:
+    """Read a config.pbtxt.
+
+    Raises:
+        ExportError: it is missing, or no configuration of Triton's.
+    """
+    try:
+        return text_format.Parse(path.read_text(), pb.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise ExportError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+
+
+def _check_version(model: Path, version: int) -> str:
+    """Return the saved configuration of a version that can be served."""
+    folder = model / str(version)
+    if not folder.is_dir():
+        there = ", ".join(map(str, versions_of(model))) or "none"
+        raise ExportError(f"{model.name} has no version {version}; it has {there}")
+    config = read_config(folder / "config.pbtxt")
+    if list(config.version_policy.specific.versions) != [version]:
+        raise ExportError(f"{folder / 'config.pbtxt'} does not describe version {version}")
+    files = json.loads(config.parameters["manifest"].string_value).get("files_sha256", {})
+    wanted = {ENGINES.get(config.backend, ""), *(file for file in files if (folder / file).exists())}
+    if config.backend == "onnxruntime" and WEIGHTS_FILE in files:
+        wanted.add(WEIGHTS_FILE)
+    for file in sorted(wanted):
+        if not (folder / file).is_file():
+            raise ExportError(f"{folder / file} is missing")
+        if file in files and sha256_of(folder / file) != files[file]:
+            raise ExportError(f"{folder / file} is not the file that its manifest describes")
+    return (folder / "config.pbtxt").read_text()
+
+
+def _move_all(staging: Path, repository: Path, models: list[str], version: int) -> list[Path]:
+    """Rename all models into place; when one cannot be, take back those before it. Renames need no room on the disk."""
+    for model in models:
+        if (repository / model / "config.pbtxt").exists():
+            shutil.copy2(repository / model / "config.pbtxt", staging / model / "before.pbtxt")
+    with contextlib.ExitStack() as undo:
+        for model in models:
+            staged, target = staging / model, repository / model
+            staged.chmod(0o755)
+            if not target.exists():
+                os.replace(staged, target)
+                undo.callback(os.replace, target, staged)
+                continue
+            os.replace(staged / str(version), target / str(version))
+            undo.callback(os.replace, target / str(version), staged / str(version))
+            config, before = target / "config.pbtxt", staged / "before.pbtxt"
+            os.replace(staged / "config.pbtxt", config)
+            undo.callback(os.replace, before, config) if before.exists() else undo.callback(config.unlink)
+        undo.pop_all()
+    return [repository / model / str(version) for model in models]
+
+
+@contextlib.contextmanager
+def _staging(repository: Path) -> Iterator[Path]:
+    """Yield a temporary folder on the repository's file system; also remove those that dead exports left.
+
+    It lies beside the repository where that is possible: to Triton, every folder inside is a model, and one without
+    a configuration keeps a server from starting.
+    """
+    repository = repository.resolve()
+    outside = repository.parent
+    same = outside.stat().st_dev == repository.stat().st_dev and os.access(outside, os.W_OK)
+    for pattern, place in ((f".tmp-{repository.name}-*", outside), (".tmp-*", repository)):
+        for folder in place.glob(pattern):
+            with contextlib.suppress(OSError):
+                if folder.is_dir() and time.time() - folder.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(folder)
+    place = outside if same else repository
+    staging = Path(tempfile.mkdtemp(prefix=f".tmp-{repository.name}-", dir=place))
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _share(weights: Path, model: Path, target: Path) -> None:
+    """Give a version the same file as an older version where the bytes are the same, else a copy."""
+    for version in reversed(versions_of(model)):
+        known = model / str(version) / WEIGHTS_FILE
+        if known.is_file() and filecmp.cmp(known, weights, shallow=False):
+            with contextlib.suppress(OSError):  # not all file systems have hard links
+                os.link(known, target)
+                return
+    shutil.copyfile(weights, target)
+
+
+def _sync(folder: Path) -> None:
+    """Force files to the disk: a rename must never be older than the bytes it names."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _replace_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text)

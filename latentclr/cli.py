@@ -19,9 +19,11 @@ COMMANDS_ELSEWHERE = {
     "import": "latentclr.catalog_cli:import_",
     "weights": "latentclr.generators.weights_cli:weights",
     "export": "export.cli:export",
+    "rollback": "export.cli:rollback",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",
     "studio": "serving.studio.cli:studio",
+    "doctor": "serving.doctor:doctor",
 }
 
 

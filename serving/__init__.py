@@ -8,7 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.client import EditClient, Edited
+    from serving.async_client import AsyncEditClient
+    from serving.client import EditClient
+    from serving.edited import Edited
     from serving.errors import (
         InvalidEdit,
         ManifestError,
@@ -18,14 +20,19 @@ if TYPE_CHECKING:
         ServerStartError,
         ServerUnavailable,
         ServingError,
+        Superseded,
     )
+    from serving.latest import AsyncLatestWins, LatestWins
     from serving.manifest import Manifest
     from serving.server import TritonServer
 
 __all__ = [
+    "AsyncEditClient",
+    "AsyncLatestWins",
     "EditClient",
     "Edited",
     "InvalidEdit",
+    "LatestWins",
     "Manifest",
     "ManifestError",
     "ModelUnavailable",
@@ -34,10 +41,19 @@ __all__ = [
     "ServerStartError",
     "ServerUnavailable",
     "ServingError",
+    "Superseded",
     "TritonServer",
 ]
 
-_HOME = {"EditClient": "client", "Edited": "client", "Manifest": "manifest", "TritonServer": "server"}
+_HOME = {
+    "AsyncEditClient": "async_client",
+    "AsyncLatestWins": "latest",
+    "EditClient": "client",
+    "Edited": "edited",
+    "LatestWins": "latest",
+    "Manifest": "manifest",
+    "TritonServer": "server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,9 @@
 """The commands `serve` and `edit`, which `latentclr` loads by name."""
 
 import logging
+import os
+import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.client import EditClient, Edited
+    from serving.ports import Ports
 
+DEFAULT_MODEL = "latent_edit"
 _SETTINGS = {"show_default": True, "max_content_width": 110}
 
 
@@ -30,6 +35,14 @@ _SETTINGS = {"show_default": True, "max_content_width": 110}
 @click.option("--model", "models", multiple=True, help="Serve only this model; repeat for several.  [default: all]")
 @click.option("--log-file", type=click.Path(path_type=Path), help="Keep Triton's log here.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, help="Seconds to become ready.")
+@click.option("--poll", "poll_s", type=click.IntRange(1, 86400), metavar="SECONDS",
+              help="Look for new versions this often, and switch to them.  [default: load once]")  # fmt: skip
+@click.option("--engine", type=click.Choice(["embedded", "docker"]), default="embedded",
+              help="The Triton of the nvidia-pytriton wheel, or NVIDIA's container, for production.")  # fmt: skip
+@click.option("--image", help="Container image of --engine docker.  [default: NVIDIA's tritonserver]")
+@click.option(
+    "--print-command", is_flag=True, help="Print the command that would start the server, and do not start it."
+)
 def serve(
     repository: Path,
     host: str,
@@ -39,19 +52,29 @@ def serve(
     models: tuple[str, ...],
     log_file: Path | None,
     timeout: float,
+    poll_s: int | None,
+    engine: str,
+    image: str | None,
+    print_command: bool,
 ) -> None:
     """Serve a model repository with a real Triton until Ctrl-C.
 
     \b
-    Example:
+    Examples:
       latentclr serve --repository model_repository
+      latentclr serve --repository model_repository --engine docker --poll 5
     """
     from serving.ports import Ports
     from serving.server import TritonServer
 
-    server = TritonServer(
-        repository, host=host, ports=Ports(http_port, grpc_port, metrics_port), models=models, log_file=log_file
-    )
+    ports = Ports(http_port, grpc_port, metrics_port)
+    if engine == "docker":
+        _serve_with_docker(repository, host, ports, models, poll_s, image, print_command)
+        return
+    server = TritonServer(repository, host=host, ports=ports, models=models, log_file=log_file, poll_s=poll_s)
+    if print_command:
+        click.echo(server.command(_runtime_folder()))
+        return
     if not (host.startswith("127.") or host in ("localhost", "::1")):
         click.echo(f"warning: {host} is open to the network, and this Triton is an old release for local use", err=True)
     # Installed by hand, since a shell starts background jobs with Ctrl-C ignored.
@@ -75,7 +98,7 @@ def serve(
 
 
 @click.command(context_settings=_SETTINGS)
-@click.option("--seed", type=int, help="The picture to edit.  [default: 0, unless --z]")
+@click.option("--seed", type=int, help="The picture to edit.  [default: 0, unless --z or --w]")
 @click.option("--direction", help="Direction index or edit name, walked along --alpha.")
 @click.option("--alpha", help="Strengths, separated by commas: -6,-3,0,3,6.  [default: five over the model's range]")
 @click.option("--edit", "edits", multiple=True, metavar="KEY=ALPHA", help="An edit; repeat to apply several together.")
@@ -83,9 +106,14 @@ def serve(
 @click.option("--class-id", type=int, help="Class number, for conditional generators.")
 @click.option("--class-name", help="Class by name.")
 @click.option("--z", "z_file", type=click.Path(path_type=Path), help="An .npy of codes [N, D] instead of a seed.")
+@click.option("--w", "w_file", type=click.Path(path_type=Path),
+              help="An .npy of codes from GAN inversion, if the model was exported for them.")  # fmt: skip
+@click.option("--from", "source", type=click.Path(path_type=Path),
+              help="Make the picture of this PNG again, which `latentclr edit` wrote.")  # fmt: skip
+@click.option("--force", is_flag=True, help="With --from: also if another model is served now.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="edit.png", help="Picture to write.")
-@click.option("--url", default="127.0.0.1:8001", help="The server's gRPC address.")
-@click.option("--model", default="latent_edit", help="The served model.")
+@click.option("--url", default="127.0.0.1:8001", help="The server: host:port for gRPC, or http://host:port.")
+@click.option("--model", help="The served model.  [default: latent_edit, or the model of --from]")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=30.0, help="Seconds to wait for an answer.")
 def edit(
     seed: int | None,
@@ -96,18 +124,32 @@ def edit(
     class_id: int | None,
     class_name: str | None,
     z_file: Path | None,
+    w_file: Path | None,
+    source: Path | None,
+    force: bool,
     output: Path,
     url: str,
-    model: str,
+    model: str | None,
     timeout: float,
 ) -> None:
     """Edit a picture on a running server; several strengths make a labelled strip.
+
+    A PNG carries what made it, and --from makes it again, bit for bit.
 
     \b
     Examples:
       latentclr edit --seed 7 --direction 3 --alpha -6,-3,0,3,6 -o strip.png
       latentclr edit --seed 7 --edit smile=4 --edit 5=-2 -o face.png
+      latentclr edit --from strip.png -o again.png
     """
+    if source is not None:
+        asked = (seed, direction, alpha, layers, class_id, class_name)
+        if edits or any(value is not None for value in asked):
+            raise InvalidEdit("--from brings seed, edits, layers and class; give only -o, --url, --model, --z or --w")
+        _edit_again(source, output, z_file or w_file, (url, model, timeout), force)
+        return
+    if force:
+        raise InvalidEdit("--force needs --from")
     if direction is not None and edits:
         raise InvalidEdit("give --direction with --alpha, or --edit, not both")
     if alpha is not None and direction is None:
@@ -117,27 +159,68 @@ def edit(
     if len(pairs) != len(edits):
         raise InvalidEdit("--edit names one direction twice")
     only = None if layers is None else parse_layers(layers)
-    if seed is not None and z_file is not None:
-        raise InvalidEdit("give --seed or --z, not both")
+    if (seed is not None) + (z_file is not None) + (w_file is not None) > 1:
+        raise InvalidEdit("give --seed, --z or --w, not both")
 
     from serving.client import EditClient
     from serving.images import check_path, save_image, strip
 
     check_path(output)
     z = None if z_file is None else _load_codes(z_file)
-    seed = 0 if seed is None and z is None else seed
-    with EditClient(url, model, timeout) as client:
+    w = None if w_file is None else _load_codes(w_file)
+    seed = 0 if seed is None and z is None and w is None else seed
+    with EditClient(url, model or DEFAULT_MODEL, timeout) as client:
         if direction is not None:
             key = parse_key(direction)
             alphas = _default_alphas(client, key) if alphas is None else alphas
-            result: Edited = client.sweep(seed, key, alphas, z=z, layers=only, class_id=class_id, class_name=class_name)
+            result: Edited = client.sweep(
+                seed, key, alphas, z=z, w=w, layers=only, class_id=class_id, class_name=class_name
+            )
             labels, title = [f"{value:+g}" if value else "0" for value in alphas], f"direction {direction}"
         else:
-            result = client.edit(seed, pairs, z=z, layers=only, class_id=class_id, class_name=class_name)
+            result = client.edit(seed, pairs, z=z, w=w, layers=only, class_id=class_id, class_name=class_name)
             labels, title = [f"row {row}" for row in range(len(result))], " ".join(edits)
-    picture = result.to_pil() if len(result) == 1 else strip(result.images, labels, title)
-    save_image(picture, output)
-    click.echo(f"wrote {output}: {len(result)} image{'s' if len(result) > 1 else ''}, {picture.width}x{picture.height}")
+        noise = client.manifest.generator.random_weights
+    title = f"random weights: {title}" if noise else title
+    recipe = result.recipe
+    if len(result) == 1:
+        picture = result.to_pil()
+    else:
+        picture = strip(result.images, labels, title)
+        recipe = None if recipe is None else recipe.as_strip(labels, title)
+    save_image(picture, output, recipe)
+    size = f"{len(result)} image{'s' if len(result) > 1 else ''}, {picture.width}x{picture.height}"
+    click.echo(f"wrote {output}: {size}" + ("; the generator has random weights: this is noise" if noise else ""))
+
+
+def _edit_again(
+    source: Path, output: Path, codes_file: Path | None, where: tuple[str, str | None, float], force: bool
+) -> None:
+    """Make the picture of a PNG again and compare the two."""
+    from PIL import Image
+
+    from serving.client import EditClient
+    from serving.images import check_path, pixels_of, read_recipe, save_image, strip
+    from serving.replay import replay
+
+    check_path(output)
+    recipe, before = read_recipe(source)
+    codes = None if codes_file is None else _load_codes(codes_file)
+    url, model, timeout = where
+    with EditClient(url, model or recipe.model, timeout) as client:
+        result = replay(client, recipe, codes, force=force)
+    picture = strip(result.images, recipe.labels, recipe.title) if recipe.labels else Image.fromarray(result.images[0])
+    save_image(picture, output, result.recipe)
+    after = pixels_of(picture)
+    if before.shape == after.shape and (before == after).all():
+        click.echo(f"wrote {output}: the same pixels as {source}")
+        return
+    if before.shape != after.shape:
+        difference = f"{before.shape[1]}x{before.shape[0]} before, {picture.width}x{picture.height} now"
+    else:
+        difference = f"they differ by up to {int(abs(before.astype(int) - after).max())} of 255"
+    click.echo(f"wrote {output}")
+    click.echo(f"warning: not the same pixels as {source}: {difference}", err=True)
 
 
 def parse_key(text: str) -> int | str:
@@ -211,6 +294,40 @@ def _load_codes(path: Path) -> "NDArray[np.generic]":
     if not isinstance(codes, np.ndarray):
         raise InvalidEdit(f"cannot read {path}: it is an archive, not a plain .npy array")
     return codes
+
+
+def _serve_with_docker(
+    repository: Path,
+    host: str,
+    ports: "Ports",
+    models: tuple[str, ...],
+    poll_s: int | None,
+    image: str | None,
+    only_print: bool,
+) -> None:
+    from serving.docker import IMAGE, docker_command, run_docker
+    from serving.ports import claim_ports
+    from serving.repository import check_repository
+
+    check_repository(repository, models)
+    ports = claim_ports(host, ports)
+    command = docker_command(repository, host, ports, models, poll_s, image or IMAGE)
+    click.echo(shlex.join(command), err=not only_print)
+    if only_print:
+        return
+    try:
+        run_docker(command)
+    except KeyboardInterrupt:
+        click.echo("stopping")
+
+
+def _runtime_folder() -> Path:
+    """An empty folder that stays, for a server that somebody else starts."""
+    cache = Path(os.environ.get("LATENTCLR_CACHE") or Path.home() / ".cache" / "latentclr")
+    folder = cache / "triton-runtime"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

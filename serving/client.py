@@ -1,88 +1,63 @@
 """A client for a served editor.
 
     with EditClient("127.0.0.1:8001") as client:
-        client.edit(seed=7, edits={3: 4.0}).to_pil().save("edited.png")
+        client.edit(seed=7, edits={3: 4.0}).save("edited.png")
 
-It needs only the address: the model describes itself (see `serving.manifest`).
+It needs only the address: the model describes itself (see `serving.manifest`). `serving.async_client` has the same for
+asyncio, `serving.latest` a mode for sliders.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from serving.connection import Connection
-from serving.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
-from serving.errors import InvalidEdit, RequestFailed
-from serving.latents import draw_latents
+from serving.address import Address, parse_address
+from serving.connection import Connection, Transport
+from serving.edited import Edited
+from serving.edits import Strength
+from serving.errors import ServingError
 from serving.manifest import Manifest
+from serving.requests import Request, Subject, check_answer, edit_request, rows_request, sweep_request
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-
-@dataclass(frozen=True)
-class Edited:
-    """The pictures of one request.
-
-    Attributes:
-        images: RGB of shape [N, H, W, 3], uint8.
-    """
-
-    images: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        """Return the number of pictures N."""
-        return len(self.images)
-
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """The only picture, [H, W, 3].
-
-        Raises:
-            ValueError: There are several.
-        """
-        if len(self.images) != 1:
-            raise ValueError(f"there are {len(self.images)} images, use .images")
-        only: NDArray[np.uint8] = self.images[0]
-        return only
-
-    def pil(self) -> "list[Image]":
-        """All pictures as PIL images."""
-        from PIL import Image as pil
-
-        return [pil.fromarray(image) for image in self.images]
-
-    def to_pil(self) -> "Image":
-        """The only picture as a PIL image.
-
-        Raises:
-            ValueError: There are several.
-        """
-        from PIL import Image as pil
-
-        return pil.fromarray(self.image)
+__all__ = ["EditClient", "Edited"]
 
 
 class EditClient:
-    """Sends edits to one served editor over one gRPC connection, which threads may share."""
+    """Sends edits to one served editor over connections that are kept open; threads may share it."""
 
-    def __init__(self, url: str = "127.0.0.1:8001", model: str = "latent_edit", timeout: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        model: str = "latent_edit",
+        timeout: float = 30.0,
+        *,
+        protocol: str | None = None,
+        retries: int = 3,
+        shared_memory: bool | str = "auto",
+    ) -> None:
         """Describe the connection; nothing is sent until it is used.
 
         Args:
-            url: `host:port` of Triton's gRPC interface.
+            url: `host:port` of Triton's gRPC interface, or `http://host:port` of its HTTP interface.
             model: Name of the served model.
-            timeout: Seconds to wait for each answer.
+            timeout: Seconds to wait for each answer, further attempts included.
+            protocol: `grpc` or `http`, where the url does not say.
+            retries: Further attempts while the server is unavailable, with growing pauses; nothing else is repeated.
+            shared_memory: Let pictures come through this machine's shared memory: "auto" (if the server can, and the
+                answer is large), True (it must) or False. gRPC only.
+
+        Raises:
+            ServingError: One of them is out of range.
         """
-        self._connection = Connection(url, model, timeout)
+        address = parse_address(url, protocol)
+        self._connection = Connection(_transport(address, shared_memory), address, model, timeout, retries)
 
     @property
     def manifest(self) -> Manifest:
-        """What the model says about itself; asked for once.
+        """What the model says about itself; asked for once, and again after the server was lost.
 
         Raises:
             ServerUnavailable: No server answers.
@@ -91,26 +66,40 @@ class EditClient:
         """
         return self._connection.describe().manifest
 
+    def refresh(self) -> Manifest:
+        """Ask the model again what it is, to see a version that was published meanwhile.
+
+        Raises:
+            ServingError: As `manifest`.
+        """
+        self._connection.forget()
+        return self.manifest
+
     def edit(
         self,
         seed: int | None = None,
         edits: Mapping[int | str, Strength] | None = None,
         *,
         z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
+        timeout: float | None = None,
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code.
 
         Args:
-            seed: The picture to edit, in [0, 2**32); or give `z`.
+            seed: The picture to edit, in [0, 2**32); or give `z` or `w`, whichever the model takes.
             edits: Strength (a number, or one for each of the L layers) by direction index or edit name. A named edit
                 brings its own layers. Without edits, the unedited picture.
             z: Codes [N, D] or [D] instead of a seed.
+            w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
+                or [L, D]).
             layers: Restrict every edit to these latent inputs.
             class_id: Class number, for conditional generators; their default if not given.
             class_name: The same by name.
+            timeout: Seconds to wait for each answer, instead of the client's.
 
         Returns:
             N pictures (one for a seed).
@@ -119,17 +108,9 @@ class EditClient:
             InvalidEdit: Something is out of range; the message says what and which range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        manifest = self.manifest
-        codes = self._codes(seed, z)  # [N, D]
-        direction, alpha = edit_arrays(manifest, edits or {}, layers)  # [M], [M, L]
-        rows = len(codes)
-        number = resolve_class(manifest, class_id, class_name)
-        return self.edit_rows(
-            codes,
-            np.broadcast_to(direction, (rows, *direction.shape)),
-            np.broadcast_to(alpha, (rows, *alpha.shape)),
-            None if number is None else np.full(rows, number),
-        )
+        manifest = self._connection.describe(timeout).manifest
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return self._send(edit_request(manifest, subject, edits), timeout)
 
     def sweep(
         self,
@@ -138,20 +119,24 @@ class EditClient:
         alphas: Sequence[Strength] = (-6, -3, 0, 3, 6),
         *,
         z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
+        timeout: float | None = None,
     ) -> Edited:
         """Walk along one direction, in one batched request.
 
         Args:
-            seed: The picture to edit; or give `z`.
+            seed: The picture to edit; or give `z` or `w`.
             direction: Direction index or edit name.
             alphas: The strengths, at least one.
             z: One code, [D] or [1, D], instead of a seed.
+            w: One code from GAN inversion, as in `edit`.
             layers: Restrict the edit to these latent inputs.
             class_id: Class number, for conditional generators.
             class_name: The same by name.
+            timeout: Seconds to wait for each answer, instead of the client's.
 
         Returns:
             One picture for each alpha, in order.
@@ -160,31 +145,27 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        manifest = self.manifest
-        if len(alphas) == 0:
-            raise InvalidEdit("alphas must hold at least one number")
-        code = self._codes(seed, z)
-        if len(code) != 1:
-            raise InvalidEdit(f"a sweep takes one code, got {len(code)}")
-        rows = [edit_arrays(manifest, {direction: alpha}, layers) for alpha in alphas]
-        number = resolve_class(manifest, class_id, class_name)
-        return self.edit_rows(
-            np.repeat(code, len(rows), axis=0),
-            np.stack([row[0] for row in rows]),  # [N, 1]
-            np.stack([row[1] for row in rows]),  # [N, 1, L]
-            None if number is None else np.full(len(rows), number),
-        )
+        manifest = self._connection.describe(timeout).manifest
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return self._send(sweep_request(manifest, subject, direction, alphas), timeout)
 
     def edit_rows(
-        self, z: ArrayLike, direction: ArrayLike, alpha: ArrayLike, class_id: ArrayLike | None = None
+        self,
+        z: ArrayLike,
+        direction: ArrayLike,
+        alpha: ArrayLike,
+        class_id: ArrayLike | None = None,
+        *,
+        timeout: float | None = None,
     ) -> Edited:
         """Send rows as they are, in requests of at most the model's batch size.
 
         Args:
-            z: Codes [N, D].
+            z: Codes as the model takes them: z or w [N, D], w+ [N, L, D].
             direction: Direction indices [N, M].
             alpha: Strengths [N, M, L].
             class_id: Class numbers [N], for conditional generators only.
+            timeout: Seconds to wait for each answer, instead of the client's.
 
         Returns:
             N pictures.
@@ -193,15 +174,11 @@ class EditClient:
             InvalidEdit: A shape is wrong or a row out of range; the message names the row.
             ServingError: The server cannot answer; see `manifest`.
         """
-        description = self._connection.describe()
-        arrays = check_rows(description.manifest, z, direction, alpha, class_id)
-        rows = len(arrays["direction"])
-        step = description.max_batch_size or rows
-        parts = [self._send(arrays, start, min(start + step, rows)) for start in range(0, rows, step)]
-        return Edited(np.concatenate(parts))
+        manifest = self._connection.describe(timeout).manifest
+        return self._send(rows_request(manifest, z, direction, alpha, class_id), timeout)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self._connection.close()
 
     def __enter__(self) -> "EditClient":
@@ -211,28 +188,33 @@ class EditClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the connection."""
+        """Close the connections."""
         self.close()
 
-    def _codes(self, seed: int | None, z: ArrayLike | None) -> NDArray[np.float32]:
-        if (seed is None) == (z is None):
-            raise InvalidEdit("give either a seed or z")
-        if seed is not None:
-            return draw_latents(self.manifest.latent, seed)
-        assert z is not None
-        return check_latents(self.manifest, z)
+    def _send(self, request: Request, timeout: float | None) -> Edited:
+        description = self._connection.describe(timeout)
+        images = []
+        for start, arrays in request.parts(description):
+            answer = self._connection.infer(arrays, timeout)
+            images.append(check_answer(description.manifest, arrays, start, answer))
+        return Edited(np.concatenate(images), request.recipe.made_by(description.name))
 
-    def _send(self, arrays: Mapping[str, NDArray[Any]], start: int, stop: int) -> NDArray[np.uint8]:
-        """Send rows [start, stop) and return their pictures [stop - start, H, W, 3]."""
-        images, valid = self._connection.infer({name: array[start:stop] for name, array in arrays.items()})
-        if images.ndim != 4 or len(images) != stop - start or valid.size != stop - start:
-            raise RequestFailed(f"the server answered {stop - start} rows with images of shape {list(images.shape)}")
-        refused = np.flatnonzero(~valid.reshape(-1))
-        if len(refused):
-            row = start + int(refused[0])
-            count = self.manifest.directions.count
-            raise InvalidEdit(
-                f"row {row}: the server refused it; z and alpha must be finite and direction in [0, {count}), "
-                f"got direction {arrays['direction'][row].tolist()} and alpha {arrays['alpha'][row].tolist()}"
-            )
-        return images
+
+def _transport(address: Address, shared_memory: bool | str) -> Transport:
+    """Choose who speaks; the libraries of the other are not needed."""
+    if shared_memory not in (True, False, "auto"):
+        raise ServingError(f'shared_memory must be True, False or "auto", got {shared_memory!r}')
+    if address.protocol == "http":
+        from serving.http_transport import HttpTransport
+
+        if shared_memory is True:
+            raise ServingError("shared_memory needs the gRPC interface")
+        return HttpTransport(address)
+    from serving.grpc_transport import GrpcTransport
+    from serving.shared_memory import SMALLEST, Regions
+
+    options: dict[str, Any] = {}
+    if shared_memory is True or (shared_memory == "auto" and address.is_loopback):
+        required = shared_memory is True
+        options["regions"] = Regions(0 if required else SMALLEST, required)
+    return GrpcTransport(address, **options)

@@ -38,7 +38,10 @@ def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[in
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
         raise InvalidEdit(f"direction must be an index or the name of an edit, got {key!r}")
     if not 0 <= key < manifest.directions.count:
-        raise InvalidEdit(f"direction must be in [0, {manifest.directions.count}), got {key}")
+        count = manifest.directions.count
+        raise InvalidEdit(
+            f"direction must be in [0, {count}), got {key}", field="direction", limits=(0, count), value=int(key)
+        )
     return int(key), ()
 
 
@@ -72,8 +75,11 @@ def resolve_class(manifest: Manifest, class_id: int | None, class_name: str | No
         if not classes.default:
             raise InvalidEdit("this generator needs a class_id or class_name")
         return classes.default[0]
-    if not 0 <= class_id < len(classes.names):
-        raise InvalidEdit(f"class_id must be in [0, {len(classes.names)}), got {class_id}")
+    limit = len(classes.names)
+    if not 0 <= class_id < limit:
+        raise InvalidEdit(
+            f"class_id must be in [0, {limit}), got {class_id}", field="class_id", limits=(0, limit), value=class_id
+        )
     return int(class_id)
 
 
@@ -105,7 +111,9 @@ def layer_strengths(
         raise InvalidEdit(f"alpha must be finite, got {strength!r}")
     for layer in asked if asked is not None else ():
         if not 0 <= layer < layers:
-            raise InvalidEdit(f"layers must be in [0, {layers}), got {layer}")
+            raise InvalidEdit(
+                f"layers must be in [0, {layers}), got {layer}", field="layers", limits=(0, layers), value=layer
+            )
     reached = set(own or range(layers)) & set(range(layers) if asked is None else asked)
     if not reached:
         raise InvalidEdit(f"the edit reaches none of the layers {list(asked or ())}; its own are {list(own)}")
@@ -144,21 +152,23 @@ def check_latents(manifest: Manifest, z: ArrayLike) -> NDArray[np.float32]:
 
     Args:
         manifest: The served editor.
-        z: Codes of shape [N, D] or [D], N >= 1.
+        z: One code or N >= 1 of them, as the model takes them: z or w [D] or [N, D], w+ [L, D] or [N, L, D].
 
     Returns:
-        Codes of shape [N, D], float32.
+        Codes of shape [N, D] or [N, L, D], float32.
 
     Raises:
         InvalidEdit: Wrong size or type, or a row that is not finite.
     """
-    dim = manifest.latent.dim
-    codes = _as_array(z, np.float32, "z")
-    if codes.ndim == 1:
+    name, shape = manifest.latent.input, manifest.latent.shape
+    codes = _as_array(z, np.float32, name)
+    if codes.ndim == len(shape):
         codes = codes[None]
-    if codes.ndim != 2 or codes.shape[1] != dim or len(codes) == 0:
-        raise InvalidEdit(f"z must be of shape [N, {dim}] or [{dim}], got {list(codes.shape)}")
-    _check_rows(np.isfinite(codes).all(axis=1), codes, "z must be finite")
+    if codes.shape[1:] != shape or len(codes) == 0:
+        one = ", ".join(map(str, shape))
+        raise InvalidEdit(f"{name} must be of shape [N, {one}] or [{one}], got {list(codes.shape)}")
+    flat = codes.reshape(len(codes), -1)
+    _check_rows(np.isfinite(flat), flat, name)
     return codes
 
 
@@ -169,7 +179,7 @@ def check_rows(
 
     Args:
         manifest: The served editor.
-        z: Codes [N, D].
+        z: Codes, see `check_latents`.
         direction: Direction indices [N, M], each in [0, K).
         alpha: Strengths [N, M, L], finite.
         class_id: Class numbers [N], only for conditional generators.
@@ -185,13 +195,13 @@ def check_rows(
     indices = _as_array(direction, np.int64, "direction")
     if indices.ndim != 2 or len(indices) != rows or indices.shape[1] == 0:
         raise InvalidEdit(f"direction must be of shape [{rows}, M] with M >= 1, got {list(indices.shape)}")
-    _check_rows((indices >= 0) & (indices < count), indices, f"direction must be in [0, {count})")
+    _check_rows((indices >= 0) & (indices < count), indices, "direction", (0, count))
     alphas = _as_array(alpha, np.float32, "alpha")
     wanted = [rows, indices.shape[1], layers]
     if list(alphas.shape) != wanted:
         raise InvalidEdit(f"alpha must be of shape {wanted}, got {list(alphas.shape)}")
-    _check_rows(np.isfinite(alphas), alphas, "alpha must be finite")
-    arrays: dict[str, NDArray[Any]] = {manifest.latent.input: codes, "direction": indices, "alpha": alphas}
+    _check_rows(np.isfinite(alphas), alphas, "alpha")
+    arrays: dict[str, NDArray[Any]] = {manifest.latent.tensor: codes, "direction": indices, "alpha": alphas}
     classes = manifest.generator.classes
     if classes is None and class_id is not None:
         raise InvalidEdit(f"the generator {manifest.generator.name!r} has no classes")
@@ -202,7 +212,7 @@ def check_rows(
         if numbers.shape != (rows,):
             raise InvalidEdit(f"class_id must be of shape [{rows}], got {list(numbers.shape)}")
         limit = len(classes.names)
-        _check_rows((numbers >= 0) & (numbers < limit), numbers, f"class_id must be in [0, {limit})")
+        _check_rows((numbers >= 0) & (numbers < limit), numbers, "class_id", (0, limit))
         arrays["class_id"] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
     return arrays
 
@@ -219,16 +229,16 @@ def _as_array(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[
         raise InvalidEdit(f"{name} must be an array of numbers: {error}") from error
 
 
-def _check_rows(good: NDArray[np.bool_], values: NDArray[Any], rule: str) -> None:
+def _check_rows(
+    good: NDArray[np.bool_], values: NDArray[Any], name: str, limits: tuple[int, int] | None = None
+) -> None:
     """Name the first row with a bad value, and that value."""
     bad = np.argwhere(~good)
     if len(bad) == 0:
         return
-    row = int(bad[0][0])
-    value = values[tuple(bad[0])]
-    if value.ndim:  # the whole row was judged: show its first bad number
-        value = value[~np.isfinite(value)][0]
-    raise InvalidEdit(f"row {row}: {rule}, got {value}")
+    row, value = int(bad[0][0]), values[tuple(bad[0])].item()
+    rule = "must be finite" if limits is None else f"must be in [{limits[0]}, {limits[1]})"
+    raise InvalidEdit(f"row {row}: {name} {rule}, got {value}", field=name, row=row, limits=limits, value=value)
 
 
 def _suggest(name: str, known: list[str], what: str) -> str:

@@ -30,13 +30,37 @@ class RequestFailed(ServingError):
     """The server refused or failed the request for another reason, which the message quotes."""
 
 
+class Superseded(ServingError):
+    """A newer edit took the place of this one before it was sent; see `serving.latest`."""
+
+
 class ManifestError(ServingError):
     """The model does not describe itself in a way that this client understands."""
 
 
 class InvalidEdit(ServingError):
-    """The request is out of range; the message names the row, the range and the value."""
+    """The request is out of range; the message names the row, the range and the value.
+
+    Attributes:
+        field: What was wrong (`direction`, `alpha`, `z`, `class_id` ...), empty if no single field was.
+        row: The first row at fault, None if the fault is not in one row.
+        limits: The range [low, high) that the value must be in, None if there is none (`must be finite`).
+        value: The value that came, None if there is no single one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        row: int | None = None,
+        limits: tuple[int, int] | None = None,
+        value: float | None = None,
+    ) -> None:
+        """Keep the line and, where they are known, its parts."""
+        super().__init__(message)
+        self.field, self.row, self.limits, self.value = field, row, limits, value
 
 
 class ImageError(ServingError):
-    """A picture could not be written."""
+    """A picture could not be written, or read back."""

@@ -1,16 +1,18 @@
-"""Pictures on disk: a labelled strip, and files that are whole or not there."""
+"""Pictures on disk: a labelled strip, files that are whole or not there, and PNGs that know how they were made."""
 
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from serving.errors import ImageError
+from serving.recipe import KEYWORD, Recipe, parse_recipe
 
 _PAPER, _INK, _GAP = (255, 255, 255), (32, 32, 32), 4
 
@@ -70,12 +72,72 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
+def write_image(
+    image: Image.Image, file: IO[bytes], format: str, recipe: Recipe | None = None, quality: int = 90
+) -> None:
+    """Write a picture into an open file.
+
+    Args:
+        image: The picture.
+        file: Takes the bytes.
+        format: `png`, `jpeg`, `webp` or another that PIL can write.
+        recipe: How the picture was made; only a PNG carries it, as JSON under the keyword `latentclr`.
+        quality: Of JPEG and WebP, in [1, 100].
+
+    Raises:
+        ImageError: There is no such format or quality.
+    """
+    kind = {"JPG": "JPEG"}.get(format.upper(), format.upper())
+    Image.init()
+    if kind not in Image.SAVE:
+        raise ImageError(f"format must be png, jpeg or webp, got {format!r}")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"quality must be in [1, 100], got {quality}")
+    options: dict[str, Any] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    if kind == "PNG" and recipe is not None:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(KEYWORD, recipe.to_json())
+    image.save(file, format=kind, **options)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]]:
+    """Read from a PNG how it was made.
+
+    Args:
+        path: A file that this program wrote.
+
+    Returns:
+        The recipe, and the picture's pixels [H, W, 3] to compare with.
+
+    Raises:
+        ImageError: The file cannot be read or has no recipe.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
+                text = getattr(picture, "text", {}).get(KEYWORD)
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a whole PNG"
+        raise ImageError(f"cannot read {path}: {reason}") from error
+    if text is None:
+        raise ImageError(f"{path} does not say how it was made: only PNG files that this program wrote do")
+    return parse_recipe(text), pixels
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture's pixels, [H, W, 3]."""
+    return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe | None = None) -> None:
     """Write a picture under a temporary name and rename it, so that nobody sees half a file.
 
     Args:
         image: The picture.
         path: Where it goes; the suffix chooses the format.
+        recipe: How it was made; only a PNG carries it.
 
     Raises:
         ImageError: The format is unknown or the file cannot be written.
@@ -85,7 +147,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str]) -> None:
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
         with os.fdopen(handle, "wb") as file:
-            image.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+            write_image(image, file, Image.registered_extensions()[path.suffix.lower()], recipe)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, ValueError) as error:

@@ -25,9 +25,11 @@ def draw_latents(latent: Latent, seed: int, count: int = 1) -> NDArray[np.float3
         Codes z of shape [N, D], float32.
 
     Raises:
-        InvalidEdit: The seed or the count is out of range.
+        InvalidEdit: The seed or the count is out of range, or the model takes codes that no seed can draw.
         ServingError: The sampler needs scipy, which is not installed.
     """
+    if latent.input != "z":
+        raise InvalidEdit(f"this model takes {latent.input} codes, as GAN inversion finds them, and no seed: give w")
     if count < 1:
         raise InvalidEdit(f"count must be at least 1, got {count}")
     if not 0 <= seed <= SEEDS - count:

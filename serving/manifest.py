@@ -13,6 +13,7 @@ from serving.errors import ManifestError
 
 FORMAT = 1
 SAMPLERS = ("standard_normal", "truncated_normal")
+LATENT_INPUTS = ("z", "w", "w+")
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,26 @@ class Generator:
 
 @dataclass(frozen=True)
 class Latent:
-    """The latent code: size `dim`, fed to the generator at `layers` places, drawn by `sampler`."""
+    """The latent code: size `dim`, fed to the generator at `layers` places, drawn by `sampler`.
+
+    `input` is what a request brings: `z`, which a seed can draw, or codes from GAN inversion, `w` or `w+`.
+    """
 
     input: str
     dim: int
     layers: int
     sampler: str
     truncation: float | None
+
+    @property
+    def tensor(self) -> str:
+        """Name of the model's latent input."""
+        return self.input[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one code: [D], or [L, D] for `w+`."""
+        return (self.layers, self.dim) if self.input == "w+" else (self.dim,)
 
 
 @dataclass(frozen=True)
@@ -161,6 +175,8 @@ def _check(manifest: Manifest) -> None:
             raise ManifestError(f"the model's manifest is invalid: {key} must be at least 1, got {size}")
     latent, count = manifest.latent, manifest.directions.count
     problem = ""
+    if latent.input not in LATENT_INPUTS:
+        problem = f"latent.input must be one of {', '.join(LATENT_INPUTS)}, got {latent.input!r}"
     if latent.sampler not in SAMPLERS:
         problem = f"latent.sampler must be one of {', '.join(SAMPLERS)}, got {latent.sampler!r}"
     if latent.sampler == "truncated_normal" and latent.truncation is None:

@@ -27,10 +27,11 @@ _CONTAINER = "NVIDIA's Triton container serves the same model repository"
 
 @dataclass(frozen=True)
 class Runtime:
-    """A server that can be launched: the program, its backends and its environment."""
+    """A server that can be launched: the program, its backends and caches, and its environment."""
 
     program: Path
     backends: Path
+    caches: Path
     environment: Mapping[str, str]
 
 
@@ -61,7 +62,8 @@ def build_runtime(folder: Path) -> Runtime:
     # A link of its own, so that the folder of libpython (often /usr/lib) does not shadow the wheel's libraries.
     (libraries / libpython.name).symlink_to(libpython)
     environment = _environment([libraries, wheel.parent / "nvidia_pytriton.libs"])
-    return Runtime(wheel / "tritonserver" / "bin" / "tritonserver", backends, environment)
+    triton = wheel / "tritonserver"
+    return Runtime(triton / "bin" / "tritonserver", backends, triton / "caches", environment)
 
 
 def find_wheel() -> Path:

@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
+from serving.docker import control_arguments
 from serving.errors import ServerStartError, ServerUnavailable
+from serving.model_config import CACHE_BYTES, repository_needs
 from serving.ports import Ports, claim_ports
 from serving.repository import check_repository
 from serving.runtime import Runtime, build_runtime
@@ -53,6 +56,7 @@ class TritonServer:
         ports: Ports | None = None,
         models: Sequence[str] = (),
         log_file: str | os.PathLike[str] | None = None,
+        poll_s: int | None = None,
     ) -> None:
         """Describe a server; nothing runs until `start`.
 
@@ -62,11 +66,16 @@ class TritonServer:
             ports: HTTP, gRPC and metrics ports, 8000 to 8002 if not given; 0 picks a free one.
             models: Load only these models; all if empty.
             log_file: Where Triton's log goes; without it, to a temporary file that goes with the server.
+            poll_s: Seconds between looks for new and changed models; None loads once.
+
+        Raises:
+            ServerStartError: Both `models` and `poll_s` are given: a server that polls loads all models.
         """
         self.repository = Path(repository)
         self.host = host
         self.ports = ports or Ports()
         self._models = tuple(models)
+        self._control = control_arguments(self._models, poll_s)
         self._log_file = None if log_file is None else Path(log_file)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,6 +128,21 @@ class TritonServer:
             self._clean()
             raise
         logger.info("started Triton, pid %d, log %s", self._process.pid, self.log_path)
+
+    def command(self, folder: Path) -> str:
+        """Return a shell command that starts the same server by hand.
+
+        Args:
+            folder: Where to build its runtime, which must stay there as long as the command is used.
+
+        Raises:
+            ServerStartError: As `start`.
+        """
+        check_repository(self.repository, self._models)
+        self.ports = claim_ports(self.host, self.ports)
+        runtime = build_runtime(folder)
+        changed = [f"{name}={runtime.environment[name]}" for name in ("LD_LIBRARY_PATH", "PATH")]
+        return shlex.join(["env", *changed, str(runtime.program), *self._arguments(runtime)])
 
     def wait_ready(self, timeout: float = 300.0) -> None:
         """Block until Triton says that it and all its models are ready.
@@ -228,7 +252,9 @@ class TritonServer:
             )
 
     def _arguments(self, runtime: Runtime) -> list[str]:
-        selection = ["--model-control-mode=explicit", *(f"--load-model={name}" for name in self._models)]
+        cache = []
+        if repository_needs(self.repository).cache:
+            cache = [f"--cache-config=local,size={CACHE_BYTES}", f"--cache-directory={runtime.caches}"]
         return [
             f"--model-repository={self.repository.resolve()}",
             f"--backend-directory={runtime.backends}",
@@ -242,7 +268,8 @@ class TritonServer:
             f"--metrics-address={self.host}",
             f"--metrics-port={self.ports.metrics}",
             f"--backend-config=python,shm-region-prefix-name={self._region}",
-            *(selection if self._models else []),
+            *cache,
+            *self._control,
         ]
 
     def _request(self, method: str, path: str) -> tuple[int, bytes]:
@@ -278,8 +305,19 @@ class TritonServer:
         return "Started GRPCInferenceService" in log.read_text(errors="replace")
 
     def _dead_models(self) -> list[str]:
-        """Model instances whose process was there when the server became ready and is gone."""
-        return [instance for pid, instance in self._stubs.items() if not is_stub(pid, self._region)]
+        """Model instances whose process ended although Triton did not unload them.
+
+        A new version's process takes the place of the old one's, under the same name.
+        """
+        gone = {pid: instance for pid, instance in self._stubs.items() if not is_stub(pid, self._region)}
+        if not gone:
+            return []
+        there = find_stubs(self._region)
+        loaded = self.ready_models()  # Triton goes on to say "ready" of a model whose process was killed
+        names = {*there.values()}
+        dead = {p: n for p, n in gone.items() if n not in names and n.rsplit("_", 2)[0] in loaded}
+        self._stubs = {**there, **dead}
+        return sorted(dead.values())
 
     def _clean(self) -> None:
         """Remove the temporary folder and shared memory that a killed server could not."""

@@ -42,7 +42,7 @@ class Backend:
         self.url, self.model = url, model
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._client: EditClient | None = EditClient(url, model, timeout)
+        self._client: EditClient | None = EditClient(url, model, timeout, protocol="grpc")
         # Without these a probe could wait two minutes for the next attempt after a long outage.
         options = [("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1)]
         if is_loopback(url.rpartition(":")[0]):
@@ -60,7 +60,7 @@ class Backend:
         """
         with self._lock:
             if self._client is None:
-                self._client = EditClient(self.url, self.model, self._timeout)
+                self._client = EditClient(self.url, self.model, self._timeout, protocol="grpc")
             client = self._client
         try:
             return question(client)

@@ -25,7 +25,7 @@ def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-def record(script: str, *options: str) -> dict[str, Any]:
+def record(script: str, *options: str, random_weights: bool = False) -> dict[str, Any]:
     done = run(script, *options)
     assert done.returncode == 0, done.stderr
     last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -33,7 +33,7 @@ def record(script: str, *options: str) -> dict[str, Any]:
     assert last["machine"]["cpu"] and last["machine"]["cores"] >= 1
     assert {"python", "torch", "numpy"} <= set(last["versions"])
     assert last["command"].startswith(f"python benchmarks/{script}")
-    assert last["random_weights"] is False
+    assert last["random_weights"] is random_weights
     assert last["results"]
     assert all({"name", "value", "met"} <= set(entry) for entry in last["targets"])
     assert str(ROOT) not in done.stdout.splitlines()[-1]
@@ -44,7 +44,7 @@ def record(script: str, *options: str) -> dict[str, Any]:
 def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> None:
     output = tmp_path / "step.json"
     options = ["--layers", "main.2", "--k", "3", "--batch-size", "2", "--runs", "2", "--threads", "1"]
-    got = record("training_step.py", *options, "--large-k", "0", "--output", str(output), "--note", "a test")
+    got = record("training_step.py", *options, "--no-large", "--output", str(output), "--note", "a test")
     assert json.loads(output.read_text()) == got
     assert got["note"] == "a test"
     assert got["command"].endswith("--output step.json --note 'a test'")
@@ -61,13 +61,47 @@ def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
     got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1")
-    engines = ["eager", "torchscript", "onnxruntime", "served, EditClient", "served, raw gRPC"]
+    openvino = ["openvino f32", "openvino bf16"] if importlib.util.find_spec("openvino") else []
+    engines = ["eager", "torchscript", "onnxruntime", *openvino, "served, EditClient", "served, raw gRPC"]
     assert [(row["batch"], row["engine"]) for row in got["results"]] == [(n, name) for n in (1, 2) for name in engines]
-    assert all(row["worst_step"] <= 1 for row in got["results"])
+    assert all(row["worst_step"] <= 1 for row in got["results"] if row["engine"] != "openvino bf16")
     assert all(row["p50_ms"] <= row["p99_ms"] for row in got["results"])
-    assert got["results"][3]["server"]["compute_infer_ms"] > 0
+    assert all(row["gflop_per_image"] > 0 and row["gflops"] > 0 for row in got["results"])
+    assert got["results"][engines.index("served, raw gRPC")]["server"]["compute_infer_ms"] > 0
     assert got["settings"]["triton"]
-    assert [entry["at_most"] for entry in got["targets"]] == [1.0, 1.0]
+    assert [entry["at_most"] for entry in got["targets"] if entry["name"].startswith("served")] == [1.0, 1.0, 1, 1]
+
+
+@pytest.mark.slow
+def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path: Path) -> None:
+    folder, output = tmp_path / "kept", tmp_path / "latency.json"
+    options = ["--generator", "stylegan2", "--resolution", "16", "--batch", "1,2", "--runs", "2", "--requests", "2",
+               "--threads", "1", "--no-serve", "--folder", str(folder), "--output", str(output)]  # fmt: skip
+    got = record("edit_latency.py", *options, random_weights=True)
+    engines = ["grouped reference", "eager", "torchscript", "onnxruntime"]
+    assert [row["engine"] for row in got["results"] if row["batch"] == 2][:4] == engines
+    assert all(row["worst_step"] <= 1 for row in got["results"] if row["engine"] != "openvino bf16")
+    assert got["settings"]["speed_up_over"] == "grouped reference"
+    assert got["settings"]["directions"] == "untrained"
+    assert got["settings"]["export_peak_mib"] > 0
+    exported = {path: path.stat().st_mtime_ns for path in folder.rglob("model.*")}
+    record("edit_latency.py", *options, random_weights=True)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.*")} == exported
+
+    picture = tmp_path / "latency.png"
+    done = run("plot_latency.py", str(output), "--output", str(picture))
+    assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None:
+    options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "2", "--runs", "2"]
+    got = record("training_step.py", *options, "--threads", "1", "--no-memory", random_weights=True)
+    rows = {row["way"]: row for row in got["results"]}
+    assert rows["lean"]["loss_difference"] <= 1e-4
+    assert rows["lean"]["gradient_difference"] <= 1e-3
+    assert got["settings"]["alpha"] == 1.0
 
 
 @needs_faces
@@ -84,6 +118,9 @@ def test_discovery_reads_the_clock_from_outside() -> None:
     ("script", "options", "message"),
     [
         ("edit_latency.py", ["--run", "nowhere"], "nowhere"),
+        ("edit_latency.py", ["--resolution", "128"], "the faces have 64 pixels, got 128"),
+        ("edit_latency.py", ["--generator", "biggan", "--resolution", "100"], "must be one of 128, 256, 512"),
+        ("plot_latency.py", ["pyproject.toml"], "pyproject.toml is no JSON"),
         ("edit_latency.py", ["--batch", "0"], "expected numbers of at least 1"),
         ("training_step.py", ["--layers", "main.99"], "main.99"),
         ("discovery.py", ["k=1"], "k must be at least 2"),

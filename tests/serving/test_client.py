@@ -165,7 +165,7 @@ def test_the_server_marks_a_row_that_the_client_let_through(
     z, direction, alpha = draw(10, 1)
     direction[9, 0] = K
     arrays = {"z": z, "direction": direction, "alpha": alpha}
-    monkeypatch.setattr("serving.client.check_rows", lambda *_: arrays)
+    monkeypatch.setattr("serving.requests.check_rows", lambda *_: arrays)
     with pytest.raises(
         InvalidEdit, match=r"^row 9: the server refused it; .*direction in \[0, 3\), got direction \[3\]"
     ):
@@ -230,7 +230,7 @@ def test_a_proxy_is_not_asked_for_this_machine(server: TritonServer, monkeypatch
         client.edit(seed=1)
 
 
-@pytest.mark.parametrize("url", ["localhost", "http://127.0.0.1:8001"])
+@pytest.mark.parametrize("url", ["localhost", "ftp://127.0.0.1:8001"])
 def test_bad_url(url: str) -> None:
     with pytest.raises(ServingError, match="host:port"):
         EditClient(url)
@@ -245,6 +245,6 @@ def test_timeout(server: TritonServer) -> None:
     # The queue of this model waits 200 ms for company.
     with EditClient(server.grpc_url, "together", timeout=10) as client:
         assert client.manifest.name == tiny_editor.MANIFEST["name"]
-        client._connection._timeout = 0.02
         with pytest.raises(RequestTimeout, match=r"within 0\.02 s"):
-            client.edit(seed=1)
+            client.edit(seed=1, timeout=0.02)
+        client.edit(seed=1)

@@ -22,6 +22,8 @@ from serving import EditClient, TritonServer
 from serving.cli import edit, parse_alphas, parse_edit, parse_layers, serve
 from serving.errors import ServingError
 
+NOISE = "; the generator has random weights: this is noise"
+
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,13 +55,13 @@ def test_a_strip_of_alphas_that_begin_with_a_minus(server: TritonServer) -> None
     ]
     result = run(edit, *arguments)
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"wrote strip\.png: 5 images, \d+x\d+\n", result.output)
+    assert re.fullmatch(rf"wrote strip\.png: 5 images, \d+x\d+{NOISE}\n", result.output)
     assert pixels("strip.png").shape[1] > 5 * 8
 
 
 def test_one_alpha_is_one_picture(server: TritonServer) -> None:
     result = run(edit, "--seed", "7", "--direction", "1", "--alpha=-2", "-o", "a.png", "--url", server.grpc_url)
-    assert result.output == "wrote a.png: 1 image, 8x8\n"
+    assert result.output == f"wrote a.png: 1 image, 8x8{NOISE}\n"
     z = np.random.RandomState(7).randn(1, D).astype(np.float32)
     assert_close(pixels("a.png")[None], expected(z, np.array([[1]]), np.full((1, 1, L), -2.0)))
 

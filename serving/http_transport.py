@@ -1,0 +1,201 @@
+"""HTTP with Triton's binary tensor extension, in nothing but the standard library: works where gRPC cannot go."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.address import Address
+from serving.description import Description, describe_model
+from serving.errors import ManifestError
+from serving.failures import Failure, Kind
+
+_TYPES = {"float32": "FP32", "int64": "INT64"}
+_DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
+_KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504: Kind.TIMEOUT}
+_HEADER = "Inference-Header-Content-Length"
+_CHUNK = 1 << 20
+
+
+class HttpTransport:
+    """HTTP/1.1 connections that are kept open: one for each request under way; threads may share it."""
+
+    def __init__(self, address: Address) -> None:
+        """Prepare; nothing is connected until it is used.
+
+        Args:
+            address: Where the server is.
+        """
+        parts = urlsplit(address.target)
+        self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
+        self._lock = threading.Lock()
+        self._idle: list[http.client.HTTPConnection] = []
+        self._closed = False
+
+    def describe(self, model: str, timeout: float) -> Description:
+        """Read a model's configuration."""
+        config = _json(self._ask("GET", f"/v2/models/{quote(model, safe='')}/config", timeout)[1])
+        try:
+            return describe_model(
+                config["name"],
+                int(config["max_batch_size"]),
+                {output["name"]: [int(size) for size in output["dims"]] for output in config["output"]},
+                config.get("parameters", {}).get("manifest", {}).get("string_value"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ManifestError(f"the server's description of {model!r} cannot be read: {error!r}") from error
+
+    def infer(
+        self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
+        names = (description.image, description.valid)
+        head = {
+            "inputs": [
+                {
+                    "name": name,
+                    "shape": list(array.shape),
+                    "datatype": _TYPES[array.dtype.name],
+                    "parameters": {"binary_data_size": array.nbytes},
+                }
+                for name, array in arrays.items()
+            ],
+            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in names],
+        }
+        text = json.dumps(head).encode()
+        body = b"".join([text, *(array.tobytes() for array in arrays.values())])
+        headers = {_HEADER: str(len(text)), "Content-Type": "application/octet-stream"}
+        path = f"/v2/models/{quote(model, safe='')}/infer"
+        length, answer = self._ask("POST", path, timeout, body, headers)
+        results = _read_tensors(length, answer)
+        try:
+            return results[description.image], results[description.valid]
+        except KeyError as error:
+            raise Failure(Kind.OTHER, f"the answer lacks the output {error}") from error
+
+    def ready_models(self, timeout: float) -> list[str]:
+        """List the models that are ready."""
+        index = _json(self._ask("POST", "/v2/repository/index", timeout)[1])
+        return sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
+
+    def close(self) -> None:
+        """Close the connections; those in use close when their answer is there."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        timeout: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int | None, bytes]:
+        """Send a request; returns the length of the answer's JSON part, None if it is all JSON, and the answer."""
+        deadline = time.monotonic() + timeout
+        while True:
+            connection, kept = self._take(deadline)
+            try:
+                status, length, answer = _exchange(connection, method, self._path + path, body, headers or {}, deadline)
+            except TimeoutError as error:
+                connection.close()
+                raise Failure(Kind.TIMEOUT, str(error)) from error
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if kept and isinstance(error, ConnectionError):
+                    continue  # the server had closed an idle connection, which says nothing about the server
+                raise Failure(Kind.UNAVAILABLE, f"{type(error).__name__}: {error}") from error
+            except BaseException:
+                connection.close()
+                raise
+            self._put_back(connection)
+            if status != 200:
+                raise Failure(_KINDS.get(status, Kind.OTHER), _reason(status, answer))
+            return length, answer
+
+    def _take(self, deadline: float) -> tuple[http.client.HTTPConnection, bool]:
+        with self._lock:
+            if self._closed:
+                raise Failure(Kind.CLOSED, "closed")
+            if self._idle:
+                return self._idle.pop(), True
+        return http.client.HTTPConnection(self._host, self._port, timeout=_left(deadline)), False
+
+    def _put_back(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+
+def _exchange(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str],
+    deadline: float,
+) -> tuple[int, int | None, bytes]:
+    if connection.sock is not None:
+        connection.sock.settimeout(_left(deadline))
+    connection.request(method, path, body, dict(headers))
+    response = connection.getresponse()
+    # A socket's timeout is for one read; a server that trickles must not outlive the deadline.
+    parts = []
+    while part := response.read1(_CHUNK):
+        parts.append(part)
+        if connection.sock is not None:
+            connection.sock.settimeout(_left(deadline))
+    response.close()  # read1 does not notice the end, without which the connection cannot be used again
+    answer, promised = b"".join(parts), response.getheader("Content-Length")
+    if promised is not None and len(answer) != int(promised):
+        raise http.client.IncompleteRead(answer, int(promised) - len(answer))
+    length = response.getheader(_HEADER)
+    return response.status, None if length is None else int(length), answer
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline has passed")
+    return left
+
+
+def _json(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Failure(Kind.OTHER, f"the answer is not JSON: {error}") from error
+
+
+def _read_tensors(length: int | None, answer: bytes) -> dict[str, NDArray[Any]]:
+    """Cut an answer into arrays: JSON that describes them, then their bytes one after another."""
+    if length is None:
+        raise Failure(Kind.OTHER, "the answer has no binary part")
+    head, start, arrays = _json(answer[:length]), length, {}
+    try:
+        for output in head["outputs"]:
+            size = int(output["parameters"]["binary_data_size"])
+            flat = np.frombuffer(answer[start : start + size], _DTYPES[output["datatype"]])
+            arrays[str(output["name"])] = flat.reshape(output["shape"])
+            start += size
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(Kind.OTHER, f"the answer cannot be read: {error!r}") from error
+    return arrays
+
+
+def _reason(status: int, answer: bytes) -> str:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(answer)["error"])
+    return f"HTTP status {status}"

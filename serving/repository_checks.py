@@ -1,0 +1,113 @@
+"""The doctor's look at a model repository: do the files match what their configurations say of them?"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from serving.errors import ManifestError, ServerStartError
+from serving.findings import BAD, OK, WARN, Finding
+from serving.manifest import parse_manifest
+from serving.model_config import read_config
+
+MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+DEFAULT = Path("model_repository")
+
+
+def check_models(repository: Path | None) -> Iterator[Finding]:
+    """Check each model: its configuration, the version that it names, and that version's files.
+
+    Args:
+        repository: Folder with one folder per model; None for `model_repository`, which need not be there.
+    """
+    folder = repository or DEFAULT
+    if not folder.is_dir():
+        missing = f"there is no {folder}; `latentclr export` writes one"
+        yield Finding(WARN if repository is None else BAD, "model repository", missing)
+        return
+    models = sorted(path for path in folder.iterdir() if path.is_dir())
+    if not models:
+        yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
+    for model in models:
+        if model.name.startswith(".tmp-"):
+            text = (
+                f"{model} was left by an export that died (or is one under way); Triton takes it for a model: remove it"
+            )
+            yield Finding(WARN, "model repository", text)
+        else:
+            problems = list(_problems(model))
+            yield from problems
+            if not any(finding.status == BAD for finding in problems):
+                yield Finding(OK, f"model {model.name}", f"version {_served(model)}, files match their manifest")
+
+
+def _problems(model: Path) -> Iterator[Finding]:
+    subject = f"model {model.name}"
+    try:
+        config = read_config(model / "config.pbtxt")
+    except ServerStartError as error:
+        yield Finding(BAD, subject, str(error))
+        return
+    if config.name and config.name != model.name:
+        yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
+    if config.backend not in MODEL_FILES:
+        known = ", ".join(MODEL_FILES)
+        yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
+        return
+    versions = sorted(int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit())
+    wanted = list(config.version_policy.specific.versions) or versions[-1:]
+    if not wanted:
+        yield Finding(BAD, subject, "has no version folder: export it")
+    for version in wanted:
+        if version not in versions:
+            there = ", ".join(map(str, versions)) or "none"
+            text = f"its configuration names version {version}, there is {there}: latentclr rollback --to ..."
+            yield Finding(BAD, subject, text)
+            continue
+        yield from _check_files(subject, model / str(version), config)
+
+
+def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
+    """Compare a version's files with the SHA-256 that the manifest has of them."""
+    main = MODEL_FILES[config.backend]
+    if not (folder / main).is_file():
+        yield Finding(BAD, subject, f"{folder / main} is missing")
+        return
+    if "manifest" not in config.parameters:
+        yield Finding(WARN, subject, "does not describe itself (no manifest), so its files cannot be checked")
+        return
+    text = config.parameters["manifest"].string_value
+    try:
+        parse_manifest(text)
+        expected = json.loads(text)["files_sha256"]
+    except (ManifestError, ValueError, KeyError, TypeError) as error:
+        yield Finding(BAD, subject, f"its manifest cannot be read: {error}")
+        return
+    if main not in expected:
+        yield Finding(WARN, subject, f"its manifest does not know {main}")
+    mine = {name for name in expected if name == main or (folder / name).exists()}
+    if config.backend == "onnxruntime":
+        mine |= set(expected) - set(MODEL_FILES.values())  # generator.bin, without which the graph has no weights
+    for name in sorted(mine):
+        path = folder / name
+        if not path.is_file():
+            yield Finding(BAD, subject, f"{path} is missing")
+        elif (found := _sha256(path)) != expected[name]:
+            short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
+            yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+
+
+def _served(model: Path) -> str:
+    config = read_config(model / "config.pbtxt")
+    chosen = list(config.version_policy.specific.versions)
+    newest = [int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit()]
+    return ", ".join(map(str, chosen or [max(newest, default=0)]))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,119 @@
+"""What the benchmarks compare with draws the same pictures as our generators, so the comparison is one of speed."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from latentclr.generators.biggan import BigGAN
+from latentclr.generators.biggan_spec import BigGANSpec
+from latentclr.generators.biggan_tensors import random_tensors as random_biggan
+from latentclr.generators.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan2_layout import random_tensors as random_stylegan2
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """Import modules as the scripts do, from beside them, and forget them again."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    for name in set(sys.modules) - before:
+        if (file := getattr(sys.modules[name], "__file__", None)) and Path(file).parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def stylegan2(**settings: object) -> tuple[StyleGAN2, dict[str, Tensor]]:
+    tensors = random_stylegan2(16, n_mlp=2, dim=24, width=16)
+    return StyleGAN2(dict(tensors), **settings), tensors
+
+
+@pytest.mark.parametrize("use_w", [True, False])
+def test_grouped_stylegan2_equals_ours(benchmark_module, use_w: bool) -> None:
+    lean, tensors = stylegan2(use_w=use_w, truncation=0.7)
+    grouped = benchmark_module("grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
+    z = lean.sample(3, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ps = torch.stack([lean.encode(z.roll(i, 0)) for i in range(lean.latent.layers)], dim=1)  # [N, L, D]
+        torch.testing.assert_close(grouped.encode(z), lean.encode(z), rtol=0, atol=1e-5)
+        torch.testing.assert_close(grouped.synthesize(ps), lean.synthesize(ps), rtol=0, atol=1e-5)
+        for layer in lean.feature_layers:
+            torch.testing.assert_close(grouped.features(ps, layer), lean.features(ps, layer), rtol=0, atol=1e-4)
+
+
+def test_grouped_stylegan2_collects_gradients_of_its_weights(benchmark_module) -> None:
+    lean, tensors = stylegan2()
+    grouped = benchmark_module("grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
+    grouped.features(torch.randn(2, lean.latent.layers, 24), "conv1").sum().backward()
+    assert grouped.table["conv1/conv/weight"].grad is not None
+    assert not grouped.table["noises/noise_0"].requires_grad
+
+
+def test_package_biggan_equals_ours(benchmark_module) -> None:
+    pytest.importorskip("pytorch_pretrained_biggan")
+    layers = ((False, 16, 16), (True, 16, 8), (True, 8, 4), (False, 4, 4), (True, 4, 2), (True, 2, 1))
+    # The package ties the class embedding's size to z's.
+    spec = BigGANSpec(64, layers, z_dim=12, class_embed_dim=12, channel_width=4, num_classes=5,
+                      attention_layer_position=3)  # fmt: skip
+    tensors = random_biggan(spec)
+    lean = BigGAN(spec, dict(tensors), truncation=0.43)
+    package = benchmark_module("package_biggan").PackageBigGAN(lean, tensors)
+    z = lean.sample(3, torch.Generator().manual_seed(1))
+    ps, class_id = z[:, None].expand(-1, lean.latent.layers, -1), torch.tensor([4, 0, 2])
+    with torch.no_grad():
+        torch.testing.assert_close(package.synthesize(ps, class_id), lean.synthesize(ps, class_id), rtol=0, atol=1e-4)
+        for layer in lean.feature_layers:
+            got, expected = (model.features(ps, layer, class_id) for model in (package, lean))
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_turns_share_the_rounds(benchmark_module) -> None:
+    timing = benchmark_module("timing")
+    calls = {"slow": 0, "fast": 0}
+
+    def count(name: str) -> None:
+        calls[name] += 1
+
+    taken = timing.interleave(
+        {name: lambda name=name: count(name) for name in calls}, {"slow": 3, "fast": 40}, settle=2, warm_up=1
+    )
+    assert {name: len(durations) for name, durations in taken.items()} == {"slow": 3, "fast": 40}
+    assert calls == {"slow": 1 + 3 * 3, "fast": 1 + 3 * 2 + 40}
+    assert timing.affordable_runs({"slow": 4.0, "fast": 0.1}, runs=100, seconds=8) == {"slow": 5, "fast": 80}
+    assert timing.speed_up([4.0, 4.0, 6.0], [1.0, 1.0, 2.0, 2.0, 2.0, 2.0]) == 3.0
+
+
+def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
+    promises = benchmark_module("promises")
+    rows = [
+        {"batch": 1, "engine": engine, "p50_ms": p50, "speed_up": speed_up, "worst_step": step}
+        for engine, p50, speed_up, step in [
+            (promises.PACKAGE, 200.0, 1.0, 1),
+            ("eager", 150.0, 1.3, 0),
+            ("onnxruntime", 100.0, 2.0, 1),
+            ("openvino bf16", 40.0, 5.0, 3),
+            ("served, raw gRPC", 104.0, 1.9, 1),
+        ]
+    ]
+    settings = {"generator": "biggan", "resolution": 128, "speed_up_over": promises.PACKAGE, "export_peak_mib": 1}
+    met = {
+        entry["name"].split(":")[0] + str(entry["value"]): entry["met"]
+        for entry in promises.edit_targets(rows, settings)
+    }
+    assert met["onnxruntime2.0"] is False
+    assert met["openvino bf165.0"] is True
+    assert met["openvino bf163"] is False
+    assert met["served, raw gRPC1.04"] is True
+    other = promises.edit_targets(rows, {**settings, "resolution": 256})
+    assert not any("times faster" in entry["name"] for entry in other)

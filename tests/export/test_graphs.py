@@ -1,0 +1,228 @@
+"""ONNX and TorchScript graphs: dynamic sizes, bad rows, conditional generators, and the parity check itself."""
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from tiny_generators import CLASSES, SIZE, LayeredGenerator
+
+from export.editor import FusedEditor
+from export.errors import ExportError
+from export.onnx import OnnxEditor, export_onnx
+from export.parity import ParityReport, check_parity, parity_cases, run_eager
+from export.torchscript import TorchScriptEditor, export_torchscript
+from latentclr.directions import build_directions
+
+K = 4
+ALPHAS = [-6.0, -3.0, 0.0, 1.5, 6.0]
+
+
+def editor(conditional):
+    generator = LayeredGenerator(conditional)
+    directions = build_directions("nonlinear", K, generator.latent.dim, torch.Generator().manual_seed(1), depth=3)
+    return FusedEditor(generator, directions)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "conditional"])
+def exported(request, tmp_path_factory):
+    """(editor, ONNX under ONNX Runtime, TorchScript), and the folder of the files."""
+    folder = tmp_path_factory.mktemp("graphs")
+    made = editor(request.param)
+    export_onnx(made, folder / "model.onnx")
+    export_torchscript(made, folder / "model.pt")
+    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "model.pt"]  # weights inside, nothing else
+    return made, OnnxEditor(folder / "model.onnx", threads=1), TorchScriptEditor(folder / "model.pt"), folder
+
+
+def request_of(made, n, m, seed=0):
+    rng = np.random.RandomState(seed)
+    latent = made.generator.latent
+    given = [rng.randn(n, latent.dim).astype(np.float32), rng.randint(K, size=(n, m)).astype(np.int64),
+             (3 * rng.randn(n, m, latent.layers)).astype(np.float32)]  # fmt: skip
+    return [*given, rng.randint(len(CLASSES), size=n).astype(np.int64)] if made.conditional else given
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 17])
+@pytest.mark.parametrize("m", [1, 2, 3, 9])
+def test_dynamic_sizes(exported, n, m):
+    made, *engines, _ = exported
+    given = request_of(made, n, m)
+    expected, _ = run_eager(made, *given)
+    for engine in engines:
+        image, valid = engine(*given)
+        assert image.shape == (n, SIZE, SIZE, 3)
+        assert (image.dtype, valid.dtype) == (np.uint8, np.bool_)
+        assert valid.all()
+        assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_bad_rows_on_every_engine(exported):
+    made, *engines, _ = exported
+    good = request_of(made, 8, 3)
+    bad = [array.copy() for array in good]
+    bad[0][0, 1] = np.nan
+    bad[0][1, 0] = -np.inf
+    bad[1][2, 2] = K
+    bad[1][3, 0] = -1
+    bad[1][4, 1] = 2**62
+    bad[2][5, 0, 2] = np.inf
+    wrong = [0, 1, 2, 3, 4, 5]
+    if made.conditional:
+        bad[3][6] = len(CLASSES)
+        wrong.append(6)
+    for engine in engines:
+        clean, _ = engine(*good)
+        image, valid = engine(*bad)
+        assert np.flatnonzero(~valid).tolist() == wrong
+        assert not image[wrong].any()
+        rest = [row for row in range(8) if row not in wrong]
+        assert np.array_equal(image[rest], clean[rest])  # bit for bit
+
+
+def test_no_strength_is_the_unedited_image(exported):
+    made, *engines, _ = exported
+    given = request_of(made, 3, 2)
+    given[2] *= 0
+    for engine in engines:
+        first = engine(*given)[0]
+        given[1] = (given[1] + 1) % K  # whatever the direction
+        assert np.array_equal(engine(*given)[0], first)
+
+
+def test_onnx_names_types_and_axes(exported):
+    made, _, _, folder = exported
+    graph = onnx.load(folder / "model.onnx")
+    assert graph.opset_import[0].version == 18
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.graph.input, *graph.graph.output)
+    }
+    names = ["z", "direction", "alpha"] + (["class_id"] if made.conditional else [])
+    assert list(shapes) == [*names, "image", "valid"]
+    assert shapes["z"][1:] == [6]
+    assert shapes["alpha"][2:] == [3]
+    n, m = shapes["z"][0], shapes["direction"][1]
+    assert isinstance(n, str)
+    assert isinstance(m, str)
+    assert shapes["direction"] == [n, m]
+    assert shapes["alpha"][:2] == [n, m]
+    assert shapes["image"] == [n, SIZE, SIZE, 3]
+    assert shapes["valid"] == [n]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", [19, 20])
+def test_newer_opsets(tmp_path, opset):
+    made = editor(False)
+    export_onnx(made, tmp_path / "model.onnx", opset)
+    assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
+    (report,) = check_parity(made, {"onnx": OnnxEditor(tmp_path / "model.onnx")}, ALPHAS)
+    assert report.worst_step <= 1
+
+
+@pytest.mark.parametrize("opset", [-1, 17, 21])
+def test_opsets_out_of_range(tmp_path, opset):
+    with pytest.raises(ExportError, match=rf"opset must be in \[18, 20\].*got {opset}"):
+        export_onnx(editor(False), tmp_path / "model.onnx", opset)
+    assert not list(tmp_path.iterdir())
+
+
+def test_engines_refuse_what_is_no_graph(tmp_path):
+    (tmp_path / "x").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match="ONNX Runtime cannot load"):
+        OnnxEditor(tmp_path / "x")
+    with pytest.raises(ExportError, match="torch cannot load"):
+        TorchScriptEditor(tmp_path / "x")
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 10, 16])
+def test_parity_covers_what_it_promises(k):
+    made = editor(True)
+    made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
+    cases = list(parity_cases(made, ALPHAS))
+    alone = [case for case in cases if case[1].shape[1] == 1]
+    combined = [case for case in cases if case[1].shape[1] == 3]
+    assert {len(case[0]) for case in cases} == {1, 2, 5}
+    assert len(alone) + len(combined) == len(cases)
+    for group in (alone, combined):
+        assert set(np.concatenate([case[1].ravel() for case in group])) == set(range(k))
+    assert set(np.concatenate([case[2].ravel() for case in alone])) == set(map(np.float32, ALPHAS))
+    for direction in range(k):
+        strengths = {
+            float(a) for case in alone for d, a in zip(case[1][:, 0], case[2][:, 0, 0], strict=True) if d == direction
+        }
+        assert len(strengths) >= 2
+    per_layer = np.concatenate([case[2].reshape(-1, 3) for case in combined])
+    assert any(len(set(row)) == 3 for row in per_layer)
+    assert all(case[3].dtype == np.int64 for case in cases)
+
+
+class OffBy:
+    """The eager editor, but for one pixel of one picture."""
+
+    def __init__(self, made, steps, valid_too=False):
+        self.made, self.steps, self.calls, self.valid_too = made, steps, 0, valid_too
+
+    def __call__(self, *given):
+        image, valid = run_eager(self.made, *given)
+        self.calls += 1
+        if self.calls == 2:
+            pixel = image[0, 3, 4, 1]
+            image[0, 3, 4, 1] = pixel + self.steps if pixel < 128 else pixel - self.steps
+            if self.valid_too:
+                valid = ~valid
+        return image, valid
+
+
+def test_parity_numbers():
+    made = editor(False)
+    (same,) = check_parity(made, {"same": lambda *given: run_eager(made, *given)}, ALPHAS)
+    rows = sum(len(case[0]) for case in parity_cases(made, ALPHAS))
+    assert dataclasses.asdict(same) == {"engine": "same", "rows": rows, "worst_step": 0, "mean_step": 0.0,
+                                        "psnr_db": None, "tolerance_step": 1}  # fmt: skip
+    assert str(same) == f"same: {rows} images, worst 0/255 (allowed 1), mean 0/255, identical"
+    (one,) = check_parity(made, {"one": OffBy(made, 1)}, ALPHAS)
+    pixels = rows * SIZE * SIZE * 3
+    assert (one.worst_step, one.rows) == (1, rows)
+    assert one.mean_step == pytest.approx(1 / pixels)
+    assert one.psnr_db == pytest.approx(10 * np.log10(255**2 * pixels))
+    assert ParityReport(**one.as_dict()) == one
+
+
+def test_two_steps_in_one_pixel_fail():
+    made = editor(False)
+    with pytest.raises(ExportError, match=r"parity failed, nothing is published: bad: .*worst 2/255 \(allowed 1\)"):
+        check_parity(made, {"good": lambda *given: run_eager(made, *given), "bad": OffBy(made, 2)}, ALPHAS)
+
+
+def test_other_faults_of_an_engine_fail():
+    made = editor(False)
+
+    def eager(*given):
+        return run_eager(made, *given)
+
+    def halved(*given):
+        image, valid = eager(*given)
+        return image[:, ::2], valid
+
+    def floating(*given):
+        image, valid = eager(*given)
+        return image.astype(np.float32), valid
+
+    def trusting(*given):  # reports every row as good
+        image, valid = eager(*given)
+        return image, np.ones_like(valid)
+
+    def contagious(*given):  # one bad row darkens all
+        image, valid = eager(*given)
+        return (image if valid.all() else image // 2), valid
+
+    def showing(*given):  # shows what a bad row would have been
+        image, valid = eager(*given)
+        return np.where(valid[:, None, None, None], image, 7).astype(np.uint8), valid
+
+    for engine in (halved, floating, trusting, contagious, showing, OffBy(made, 0, valid_too=True)):
+        with pytest.raises(ExportError):
+            check_parity(made, {"engine": engine}, ALPHAS)

@@ -1,0 +1,262 @@
+"""`latentclr export --latent-input w|w+`: codes of GAN inversion instead of z, in editor, graphs and on Triton."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import text_format
+from safetensors.torch import save_file
+from tiny_generators import LayeredGenerator
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.editor import FusedEditor
+from export.errors import ExportError
+from export.onnx import OnnxEditor, export_onnx
+from export.parity import parity_cases, run_eager
+from export.pipeline import rename_input
+from latentclr.checkpoint import load_checkpoint
+from latentclr.commands import run_train
+from latentclr.directions import build_directions
+from latentclr.generators.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan2_layout import random_tensors
+from latentclr.pixels import to_uint8
+from serving.edits import check_latents, check_rows
+from serving.errors import InvalidEdit
+from serving.latents import draw_latents
+from serving.manifest import parse_manifest
+
+K, D, L = 4, 16, 8
+
+
+def tensors():
+    return random_tensors(32, n_mlp=2, dim=D, width=8)
+
+
+def editor(latent_input, kind="nonlinear", truncation=0.7):
+    directions = build_directions(kind, K, D, torch.Generator().manual_seed(1), depth=2)
+    return FusedEditor(StyleGAN2(tensors(), truncation=truncation), directions, latent_input)
+
+
+def request(n=3, m=2, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, D, generator=rng)
+    return z, torch.randint(K, (n, m), generator=rng), 3 * torch.randn(n, m, L, generator=rng)
+
+
+@pytest.mark.parametrize("kind", ["global", "linear", "nonlinear"])
+def test_equal_codes_draw_the_same_image_in_all_forms(kind):
+    z, direction, alpha = request()
+    with torch.no_grad():
+        expected, _ = editor("z", kind)(z, direction, alpha)
+        w = editor("z").generator.encode(z)
+        from_w, valid_w = editor("w", kind)(w, direction, alpha)
+        from_wp, valid_wp = editor("w+", kind)(w[:, None].expand(-1, L, -1), direction, alpha)
+    assert torch.equal(from_w, expected)
+    assert (from_wp.int() - expected.int()).abs().max() <= 1
+    assert valid_w.all()
+    assert valid_wp.all()
+
+
+def test_each_layer_goes_its_own_code_s_way():
+    made = editor("w+")
+    codes = made.sample_codes(2, torch.Generator().manual_seed(5))  # [N, L, D]
+    _, direction, alpha = request(2)
+    ps = codes.clone()
+    with torch.no_grad():
+        for n in range(2):
+            for layer in range(L):
+                d = made.directions(codes[n, layer][None])[:, 0]  # [K, D]
+                for m in range(2):
+                    ps[n, layer] += alpha[n, m, layer] * d[direction[n, m]]
+        expected = to_uint8(made.generator.synthesize(ps))
+        image, _ = made(codes, direction, alpha)
+    assert (codes[:, 0] != codes[:, 1]).any()
+    assert (image.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("latent_input", ["w", "w+"])
+def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
+    made = editor(latent_input)
+    codes = made.sample_codes(2, torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        ps = codes if latent_input == "w+" else codes[:, None].expand(-1, L, -1)
+        expected = to_uint8(made.generator.synthesize(ps))
+        image, _ = made(codes, torch.tensor([[1], [3]]), torch.zeros(2, 1, L))
+    assert torch.equal(image, expected)
+
+
+@pytest.mark.parametrize("latent_input", ["w", "w+"])
+def test_bad_rows(latent_input):
+    made = editor(latent_input)
+    codes, direction, alpha = (tensor.clone() for tensor in made.example_inputs(4, 1))
+    good, _ = made(codes, direction, alpha)
+    codes[1].view(-1)[-1] = torch.nan
+    direction[2] = -1
+    image, valid = made(codes, direction, alpha)
+    assert valid.tolist() == [True, False, False, True]
+    assert not image[1:3].any()
+    assert torch.equal(image[[0, 3]], good[[0, 3]])
+
+
+@pytest.mark.parametrize("latent_input", ["w", "w+"])
+def test_parity_cases_are_codes_of_w(latent_input):
+    made = editor(latent_input)
+    cases = list(parity_cases(made, [-6.0, 0.0, 3.0]))
+    shape = (L, D) if latent_input == "w+" else (D,)
+    assert all(codes.shape[1:] == shape and codes.dtype == np.float32 for codes, *_ in cases)
+    assert sum(len(codes) for codes, *_ in cases) >= 12
+    if latent_input == "w+":
+        assert all((codes[:, 0] != codes[:, -1]).any() for codes, *_ in cases)
+
+
+def test_generators_that_have_no_w():
+    plain = LayeredGenerator()
+    directions = build_directions("global", K, plain.latent.dim, torch.Generator())
+    with pytest.raises(ExportError, match="w needs a generator with a W space; layered takes z"):
+        FusedEditor(plain, directions, "w")
+    in_z = StyleGAN2(tensors(), use_w=False)
+    with pytest.raises(ExportError, match=r"w\+ needs directions in W; this run has generator.use_w=false"):
+        FusedEditor(in_z, build_directions("global", K, D, torch.Generator()), "w+")
+    with pytest.raises(ExportError, match=r"must be one of z, w, w\+, got 'W'"):
+        FusedEditor(plain, directions, "W")
+
+
+def test_an_input_is_renamed_and_nothing_else(tmp_path):
+    made = editor("w")
+    export_onnx(made, tmp_path / "model.onnx")
+    rename_input(tmp_path / "model.onnx", "z", "w")
+    engine = OnnxEditor(tmp_path / "model.onnx", threads=1)
+    assert engine.names == ["w", "direction", "alpha"]
+    given = [tensor.numpy() for tensor in made.example_inputs(5, 3)]
+    assert np.abs(engine(*given)[0].astype(int) - run_eager(made, *given)[0].astype(int)).max() <= 1
+    with pytest.raises(ExportError, match="has a value called alpha already"):
+        rename_input(tmp_path / "model.onnx", "w", "alpha")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A short run on a 32-pixel StyleGAN2 of random weights, saved as a file."""
+    folder = tmp_path_factory.mktemp("stylegan2")
+    save_file(tensors(), folder / "w.safetensors")
+    words = ["generator=stylegan2", f"generator.weights={folder / 'w.safetensors'}", "model=linear", f"k={K}",
+             "hparams.batch_size=2", "hparams.iterations=2", "eval_iters=1", "model.alpha=2", "device=cpu",
+             "tensorboard=false", f"output_dir={folder / 'run'}"]  # fmt: skip
+    assert run_train(words)
+    (folder / "run" / "catalog.yaml").write_text("smile: {direction: 2, layers: [3, 4]}\n")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def repository(trained, tmp_path_factory):
+    from click.testing import CliRunner
+
+    from latentclr.cli import cli
+
+    folder = tmp_path_factory.mktemp("repository")
+    for latent_input, name in (("w", "inverted"), ("w+", "inverted_plus")):
+        words = ["export", str(trained), "generator.truncation=1", "--repository", str(folder), "--name", name]
+        result = CliRunner().invoke(cli, [*words, "--latent-input", latent_input])
+        assert result.exit_code == 0, result.output
+        assert "truncated" not in result.output
+    return folder
+
+
+def config_of(folder):
+    return text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
+
+
+@pytest.mark.parametrize(("name", "dims", "latent_input"), [("inverted", [D], "w"), ("inverted_plus", [L, D], "w+")])
+def test_config_and_manifest(repository, name, dims, latent_input):
+    for model in (name, f"{name}_torchscript"):
+        config = config_of(repository / model)
+        first = config.input[0]
+        assert (first.name, first.data_type, list(first.dims)) == ("w", pb.TYPE_FP32, dims)
+        assert len(config.model_warmup) >= 3
+        assert all(list(warm_up.inputs["w"].dims) == dims for warm_up in config.model_warmup)
+        text = config.parameters["manifest"].string_value
+        assert json.loads(text)["latent"]["input"] == latent_input
+        manifest = parse_manifest(text)
+        assert (manifest.latent.input, manifest.latent.tensor, manifest.latent.shape) == (
+            latent_input,
+            "w",
+            tuple(dims),
+        )
+        assert all(report["worst_step"] <= 1 and report["rows"] >= 12 for report in manifest.parity.values())
+
+
+def test_what_the_client_checks(repository):
+    manifest = parse_manifest(config_of(repository / "inverted_plus").parameters["manifest"].string_value)
+    codes = np.zeros((2, L, D))
+    assert check_latents(manifest, codes).shape == (2, L, D)
+    assert check_latents(manifest, codes[0]).shape == (1, L, D)
+    arrays = check_rows(manifest, codes, np.zeros((2, 1), int), np.zeros((2, 1, L)), None)
+    assert list(arrays) == ["w", "direction", "alpha"]
+    for bad in (np.zeros((2, D)), np.zeros((D,)), np.zeros((0, L, D)), np.zeros((1, 2, L, D))):
+        with pytest.raises(InvalidEdit, match=r"w\+ must be of shape \[N, 8, 16\] or \[8, 16\]"):
+            check_latents(manifest, bad)
+    codes[1, 3, 2] = np.inf
+    with pytest.raises(InvalidEdit, match=r"row 1: w\+ must be finite, got inf"):
+        check_latents(manifest, codes)
+    with pytest.raises(InvalidEdit, match="and no seed: give w"):
+        draw_latents(manifest.latent, 3)
+
+
+def test_export_says_what_it_does_to_w(trained, invoke, refused, tmp_path):
+    words = ("export", trained, "--repository", tmp_path / "models", "--latent-input")
+    result = invoke(*words, "w")
+    assert result.exit_code == 0, result.output
+    assert "w is truncated by 0.7 after the edit, as z is; inversion wants generator.truncation=1" in result.output
+    assert "use_w=false" in refused(invoke(*words, "w", "generator.use_w=false"))
+    assert invoke(*words, "v").exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def server(repository):
+    pytest.importorskip("pytriton", reason="install latentclr[triton]")
+    from serving import TritonServer
+    from serving.ports import Ports
+
+    with TritonServer(repository, ports=Ports(0, 0, 0)) as running:
+        yield running
+
+
+@pytest.mark.parametrize("engine", ["", "_torchscript"])
+@pytest.mark.parametrize(("name", "latent_input"), [("inverted", "w"), ("inverted_plus", "w+")])
+def test_on_triton(server, trained, invoke, tmp_path, name, latent_input, engine):
+    from serving import EditClient
+
+    made = FusedEditor(StyleGAN2(tensors()), load_checkpoint(trained / "best.safetensors").directions, latent_input)
+    codes = made.sample_codes(3, torch.Generator().manual_seed(9))
+    alpha = torch.zeros(3, 1, L)
+    alpha[:, :, 3:5] = 2.5  # smile reaches its own layers only
+    with torch.no_grad():
+        expected, _ = made(codes, torch.full((3, 1), 2), alpha)
+    with EditClient(server.grpc_url, name + engine) as client:
+        images = client.edit(edits={"smile": 2.5}, w=codes.numpy()).images
+        assert np.abs(images.astype(int) - expected.numpy().astype(int)).max() <= 1
+        one = client.sweep(direction="smile", alphas=[0, 2.5], w=codes[0].numpy()).images
+        assert np.abs(one[1].astype(int) - expected[0].numpy().astype(int)).max() <= 1
+        with pytest.raises(InvalidEdit, match=r"this model takes w.*, got z; export with --latent-input z"):
+            client.edit(z=np.zeros((1, D)))
+        with pytest.raises(InvalidEdit, match="no seed"):
+            client.edit(seed=1)
+        with pytest.raises(InvalidEdit, match="either a seed or z"):
+            client.edit(seed=1, w=codes.numpy())
+    np.save(tmp_path / "w.npy", codes.numpy())
+    words = (
+        "edit",
+        "--url",
+        server.grpc_url,
+        "--model",
+        name + engine,
+        "--edit",
+        "smile=2.5",
+        "-o",
+        tmp_path / "a.png",
+    )
+    result = invoke(*words, "--w", tmp_path / "w.npy")
+    assert result.exit_code == 0, result.output
+    assert "3 images" in result.output
+    assert "not both" in invoke(*words, "--w", tmp_path / "w.npy", "--seed", "1").output
+    assert "no seed: give w" in invoke(*words).output

@@ -1,0 +1,229 @@
+"""`latentclr doctor`: what is wrong is said in words, and is the only thing that changes the exit code."""
+
+import hashlib
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
+
+from serving import TritonServer, doctor
+from serving.errors import ServerStartError
+from serving.findings import BAD, OK, WARN, Finding
+from serving.repository_checks import check_models
+
+
+def words(findings: list[Finding], status: str) -> str:
+    return "\n".join(f"{finding.subject}: {finding.text}" for finding in findings if finding.status == status)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Both forms of the tiny editor, with manifests that are true."""
+    repository = tmp_path / "models"
+    for name, backend, file in (("edit", "onnxruntime", "model.onnx"), ("twin", "pytorch", "model.pt")):
+        path = add_model(repository, name, "") / file
+        save_onnx(path) if backend == "onnxruntime" else save_torchscript(path)
+        hashes = {file: sha256(path), "model.other": "0" * 64} if backend == "pytorch" else {file: sha256(path)}
+        text = config(name, backend, manifest={**MANIFEST, "files_sha256": hashes})
+        (repository / name / "config.pbtxt").write_text(text)
+    return repository
+
+
+@pytest.mark.triton
+def test_this_machine_is_well(models: Path) -> None:
+    result = CliRunner().invoke(doctor.doctor, ["--repository", str(models)])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[-1] == "nothing is broken"
+    for line in lines[:-1]:
+        assert line.split(maxsplit=1)[0] in (OK, WARN), line
+    for expected in (f"Python: {sys.version.split()[0]}", "onnxruntime ", "CPUExecutionProvider: works",
+                     "embedded Triton: can be started", "docker: ", "GPU: ", "port 8000: ",
+                     "model edit: version 1, files match their manifest",
+                     "model twin: version 1, files match their manifest"):  # fmt: skip
+        assert expected in result.output
+
+
+def test_exit_code_1_when_something_is_broken(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for check in ("check_packages", "check_onnxruntime", "check_embedded", "check_docker"):
+        monkeypatch.setattr(doctor, check, lambda: iter(()))
+    (models / "edit" / "1" / "model.onnx").unlink()
+    result: Result = CliRunner().invoke(doctor.doctor, ["--repository", str(models)])
+    assert result.exit_code == 1
+    assert "BAD   model edit: " in result.output
+    assert result.output.splitlines()[-1] == "1 thing is broken"
+
+
+def packages(monkeypatch: pytest.MonkeyPatch, **versions: str) -> list[Finding]:
+    named = {name.replace("_", "-"): version for name, version in versions.items()}
+    monkeypatch.setattr(doctor, "version_of", named.get)
+    return list(doctor.check_packages())
+
+
+def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = {"torch": "2.6", "numpy": "1.26.4", "nvidia_pytriton": "0.7.0", "onnxruntime": "1.20"}
+    found = packages(monkeypatch, **good)
+    assert {finding.status for finding in found} == {OK}
+    assert "torch 2.6, onnxruntime 1.20, nvidia-pytriton 0.7.0, numpy 1.26.4" in words(found, OK)
+    found = packages(monkeypatch, **good, perf_analyzer="0.1.0", tritonserver="0.0.1.dev0")
+    assert words(found, WARN).count("empty placeholder: pip uninstall") == 2
+    assert not words(packages(monkeypatch, **good, perf_analyzer="2.59.0"), WARN)
+    found = packages(monkeypatch, **good, onnxruntime_gpu="1.20")
+    assert "overwrite each other's files: uninstall both" in words(found, BAD)
+    found = packages(monkeypatch, **{**good, "numpy": "2.1.0"})
+    assert words(found, BAD) == "numpy: 2.1.0 is too new for nvidia-pytriton: pip install 'numpy<2'"
+    assert not words(packages(monkeypatch, torch="2.6", numpy="2.1.0"), BAD)
+    assert "torch: is not installed" in words(packages(monkeypatch, numpy="2.1.0"), WARN)
+
+
+def test_the_hand_written_graph_is_onnx() -> None:
+    import onnx
+
+    model = onnx.load_from_string(doctor.identity_graph())
+    onnx.checker.check_model(model)
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+
+
+class Session:
+    """An ONNX Runtime with a broken CUDA and a provider that it silently leaves out."""
+
+    def __init__(self, graph: bytes, options: Any, providers: list[str]) -> None:
+        if providers == ["CUDAExecutionProvider"]:
+            raise RuntimeError("libcudnn.so.9: cannot open shared object file\nmore")
+        self._providers = ["CPUExecutionProvider"]
+
+    def run(self, *_: Any) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+
+def test_providers_that_do_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    names = [f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU", "Azure")]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    found = list(doctor.check_onnxruntime())
+    assert [finding.status for finding in found] == [WARN, WARN, OK]
+    assert "TensorrtExecutionProvider: does not work: ONNX Runtime falls back" in words(found, WARN)
+    assert "CUDAExecutionProvider: does not work: libcudnn.so.9: cannot open shared object file" in words(found, WARN)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ModuleNotFoundError("no"), WARN), (ImportError("undefined symbol"), BAD)]
+)
+def test_no_onnxruntime(monkeypatch: pytest.MonkeyPatch, error: Exception, status: str) -> None:
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: Any) -> None:
+            if name == "onnxruntime":
+                raise error
+
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    (finding,) = doctor.check_onnxruntime()
+    assert finding.status == status
+    assert ("pip install" in finding.text) == (status == WARN)
+
+
+@pytest.mark.parametrize(("installed", "status"), [("0.7.0", BAD), (None, WARN)])
+def test_no_embedded_triton(monkeypatch: pytest.MonkeyPatch, installed: str | None, status: str) -> None:
+    import serving.runtime
+
+    def missing(_: Path) -> None:
+        raise ServerStartError("Triton needs libpython3.11.so.1.0, which this Python lacks")
+
+    monkeypatch.setattr(serving.runtime, "build_runtime", missing)
+    monkeypatch.setattr(doctor, "version_of", lambda _: installed)
+    (finding,) = doctor.check_embedded()
+    assert (finding.status, "libpython" in finding.text) == (status, True)
+
+
+def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    docker, gpu = doctor.check_docker()
+    assert (docker.status, "is not installed" in docker.text) == (WARN, True)
+    assert gpu.text.startswith("none")
+
+
+def test_ports(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import serving.ports
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other, http = taken.getsockname()[1], server.ports.http
+        ports = serving.ports.Ports
+
+        def usual(*given: int, **named: int) -> Any:
+            return ports(*given, **named) if given or named else ports(http, other, 0)
+
+        monkeypatch.setattr(serving.ports, "Ports", usual)
+        found = list(doctor.check_ports("127.0.0.1"))
+    assert [finding.status for finding in found] == [WARN, WARN, OK]
+    assert found[0] == Finding(WARN, f"port {http}", "a Triton is running there")
+    assert f"the grpc port {other} on 127.0.0.1 cannot be used" in found[1].text
+
+
+def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [finding.status for finding in check_models(None)] == [WARN]
+    assert [finding.status for finding in check_models(tmp_path / "missing")] == [BAD]
+    assert "is empty" in words(list(check_models(tmp_path)), WARN)
+
+
+def test_files_that_are_not_those_of_the_manifest(models: Path) -> None:
+    assert {finding.status for finding in check_models(models)} == {OK}
+    path = models / "edit" / "1" / "model.onnx"
+    before, _ = sha256(path), path.write_bytes(b"something else")
+    found = words(list(check_models(models)), BAD)
+    assert f"{path} is not the file that was published" in found
+    assert f"its SHA-256 begins {sha256(path)[:12]}, the manifest says {before[:12]}" in found
+    path.unlink()
+    assert words(list(check_models(models)), BAD) == f"model edit: {path} is missing"
+
+
+def rewrite(models: Path, old: str, new: str) -> list[Finding]:
+    path = models / "edit" / "config.pbtxt"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    found = list(check_models(models))
+    path.write_text(text)
+    return found
+
+
+def test_configurations_that_do_not_match(models: Path) -> None:
+    assert "cannot read" in words(rewrite(models, "max_batch_size", "max_batch"), BAD)
+    assert "its configuration is of 'other'" in words(rewrite(models, 'name: "edit"', 'name: "other"'), BAD)
+    assert "has backend 'tensorflow'" in words(rewrite(models, '"onnxruntime"', '"tensorflow"'), WARN)
+    policy = "version_policy { specific { versions: [ 2 ] } }\nmax_batch_size"
+    assert "names version 2, there is 1" in words(rewrite(models, "max_batch_size", policy), BAD)
+    assert "its manifest cannot be read" in words(rewrite(models, "files_sha256", "files"), BAD)
+    assert "its manifest cannot be read" in words(rewrite(models, "sampler", "simpler"), BAD)
+    assert "does not describe itself" in words(rewrite(models, '"manifest"', '"other"'), WARN)
+
+
+def test_a_missing_file_of_weights(models: Path) -> None:
+    digest = sha256(models / "edit" / "1" / "model.onnx")
+    hashes = {"model.onnx": digest, "generator.bin": "0" * 64, "model.pt": "1" * 64}
+    text = config("edit", manifest={**MANIFEST, "files_sha256": hashes})
+    (models / "edit" / "config.pbtxt").write_text(text)
+    weights = models / "edit" / "1" / "generator.bin"
+    assert words(list(check_models(models)), BAD) == f"model edit: {weights} is missing"
+
+
+def test_leftovers_and_no_version(models: Path) -> None:
+    (models / ".tmp-abc").mkdir()
+    (models / "twin" / "1").rename(models / "twin" / "old")
+    found = list(check_models(models))
+    assert "was left by an export that died" in words(found, WARN)
+    assert words(found, BAD) == "model twin: has no version folder: export it"

@@ -1,0 +1,357 @@
+"""HTTP, shared memory, retries and deadlines: the same pictures and the same errors whatever carries them."""
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_client import draw
+from tiny_editor import L, assert_close, expected
+
+from serving import EditClient, TritonServer
+from serving.address import Address, parse_address
+from serving.errors import InvalidEdit, ModelUnavailable, RequestFailed, RequestTimeout, ServerUnavailable, ServingError
+from serving.failures import Failure, Kind
+from serving.retry import LONGEST_S, attempt, pauses
+
+WAYS: dict[str, dict[str, Any]] = {"grpc": {}, "http": {}, "shared": {"shared_memory": True}}
+
+
+def connect(server: TritonServer, way: str, model: str = "latent_edit", **options: Any) -> EditClient:
+    url = server.http_url if way == "http" else server.grpc_url
+    return EditClient(url, model, **WAYS[way], **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("model", ["latent_edit", "latent_edit_torchscript"])
+def test_pictures_equal_numpy_and_each_other(server: TritonServer, way: str, model: str) -> None:
+    with connect(server, way, model) as client, connect(server, "grpc", model) as other:
+        for rows, edits in ((1, 1), (3, 2), (8, 1), (20, 2), (2, 1)):
+            request = draw(rows, edits, seed=rows)
+            images = client.edit_rows(*request).images
+            assert_close(images, expected(*request))
+            np.testing.assert_array_equal(images, other.edit_rows(*request).images)
+            images[:] = 0  # the caller's own
+
+
+@pytest.mark.parametrize("way", ["http", "shared"])
+def test_threads_share_a_client(server: TritonServer, way: str) -> None:
+    requests = [draw(1 + index % 5, 1 + index % 3, seed=index) for index in range(40)]
+    with connect(server, way) as client, ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda request: client.edit_rows(*request), requests))
+    for request, result in zip(requests, results, strict=True):
+        assert_close(result.images, expected(*request))
+
+
+def test_classes_over_http(server: TritonServer) -> None:
+    with connect(server, "http", "conditional") as client:
+        rows, numbers = draw(9, 2), np.arange(9) % 2
+        assert_close(client.edit_rows(*rows, numbers).images, expected(*rows, numbers))
+
+
+def test_http_keeps_one_connection(server: TritonServer) -> None:
+    with connect(server, "http") as client:
+        transport: Any = client._connection._transport
+        client.edit(seed=1)
+        first = transport._idle[0].sock
+        for seed in range(5):
+            client.edit(seed=seed)
+        assert [connection.sock for connection in transport._idle] == [first]
+
+
+@pytest.mark.parametrize("way", ["grpc", "http"])
+def test_errors_are_typed_and_one_line(server: TritonServer, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connect(server, way, "nothing") as client, pytest.raises(ModelUnavailable) as caught:
+        client.edit(seed=1)
+    assert "there is no model 'nothing'" in str(caught.value)
+    assert "latent_edit, latent_edit_torchscript" in str(caught.value)
+    with connect(server, way, "together") as client:
+        assert client.manifest
+        with pytest.raises(RequestTimeout, match=r"within 0\.02 s"):
+            client.edit(seed=1, timeout=0.02)
+        assert client.edit(seed=1).images.any()
+    with connect(server, way, "fragile") as client:
+        z, direction, alpha = draw(1, 1)
+        arrays = {"z": z, "direction": direction + 99, "alpha": alpha}
+        with pytest.raises(RequestFailed, match="out of data bounds"):
+            client._connection.infer(arrays)
+        with pytest.raises(RequestFailed, match=r"unexpected inference input 'w'|expected 3 inputs but got 1"):
+            client._connection.infer({"w": z})
+    closed = connect(server, way)
+    closed.edit(seed=1)
+    closed.close()
+    with pytest.raises(RequestFailed, match="this client was closed"):
+        closed.edit(seed=1)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "http://127.0.0.1:9"])
+def test_nobody_there(url: str) -> None:
+    with EditClient(url, retries=1) as client, pytest.raises(ServerUnavailable, match="latentclr serve") as caught:
+        client.edit(seed=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_error_names_row_field_range_and_value(client: EditClient) -> None:
+    z, direction, alpha = draw(4, 2)
+    direction[2, 1] = 7
+    with pytest.raises(InvalidEdit, match=r"row 2: direction must be in \[0, 3\), got 7") as caught:
+        client.edit_rows(z, direction, alpha)
+    error = caught.value
+    assert (error.row, error.field, error.limits, error.value) == (2, "direction", (0, 3), 7)
+    alpha[1, 0, 1] = np.nan
+    with pytest.raises(InvalidEdit) as caught:
+        client.edit_rows(z, direction % 3, alpha)
+    assert (caught.value.row, caught.value.field, caught.value.limits) == (1, "alpha", None)
+    with pytest.raises(InvalidEdit) as caught:
+        client.edit(seed=1, edits={5: 1.0})
+    assert (caught.value.row, caught.value.field, caught.value.limits) == (None, "direction", (0, 3))
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "wanted"),
+    [
+        ("a:1", None, Address("grpc", "a:1")),
+        ("grpc://a:1", None, Address("grpc", "a:1")),
+        ("a:1", "http", Address("http", "http://a:1")),
+        ("http://a:1/triton/", None, Address("http", "http://a:1/triton")),
+        ("http://[::1]:1", "http", Address("http", "http://[::1]:1")),
+    ],
+)
+def test_addresses(url: str, protocol: str | None, wanted: Address) -> None:
+    assert parse_address(url, protocol) == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol"),
+    [
+        ("a", None),
+        ("https://a:1", None),
+        ("http://a:1", "grpc"),
+        ("a:1", "tcp"),
+        ("http://a:x", None),
+        ("http://:1", None),
+    ],
+)
+def test_bad_addresses(url: str, protocol: str | None) -> None:
+    with pytest.raises(ServingError):
+        parse_address(url, protocol)
+
+
+@pytest.mark.parametrize(
+    "options", [{"retries": -1}, {"shared_memory": "often"}, {"shared_memory": True, "protocol": "http"}]
+)
+def test_bad_options(options: Any) -> None:
+    with pytest.raises(ServingError):
+        EditClient("127.0.0.1:1", **options)
+
+
+class TestRetries:
+    def test_pauses_grow_and_differ(self) -> None:
+        found = [list(pauses(8)) for _ in range(20)]
+        for number, column in enumerate(zip(*found, strict=True)):
+            longest = min(0.1 * 2**number, LONGEST_S)
+            assert all(longest / 2 <= pause <= longest for pause in column)
+            assert len(set(column)) > 1
+
+    @pytest.mark.parametrize("kind", list(Kind))
+    def test_only_unavailable_is_tried_again(self, kind: Kind) -> None:
+        calls: list[float] = []
+
+        def fail(left: float) -> None:
+            calls.append(left)
+            raise Failure(kind, "no")
+
+        with pytest.raises(Failure):
+            attempt(fail, timeout=5, retries=2)
+        assert len(calls) == (3 if kind is Kind.UNAVAILABLE else 1)
+        assert calls == sorted(calls, reverse=True)
+
+    def test_never_beyond_the_deadline(self) -> None:
+        def fail(left: float) -> None:
+            raise Failure(Kind.UNAVAILABLE, "no")
+
+        start = time.monotonic()
+        with pytest.raises(Failure):
+            attempt(fail, timeout=0.3, retries=1000)
+        assert time.monotonic() - start < 0.5
+
+
+class Odd(http.server.BaseHTTPRequestHandler):
+    """A web server that is not Triton."""
+
+    protocol_version = "HTTP/1.1"
+    status, body, promised, trickle = 200, b"{}", None, 0.0
+    requests = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(self.body) if self.promised is None else self.promised))
+        self.end_headers()
+        for byte in self.body:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(self.trickle)
+        self.close_connection = True  # without a word to the client
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def odd_server(**attributes: Any) -> Iterator[tuple[str, type[Odd]]]:
+    handler = type("Handler", (Odd,), attributes)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", handler
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "error", "message"),
+    [
+        ({}, ServingError, "cannot be read"),
+        ({"body": b"<html>"}, RequestFailed, "not JSON"),
+        ({"body": b"[1]"}, ServingError, "cannot be read"),
+        ({"status": 500, "body": b"oops"}, RequestFailed, "HTTP status 500"),
+        ({"status": 502, "body": b""}, ServerUnavailable, "no Triton server answers"),
+        ({"promised": 10}, ServerUnavailable, "no Triton server answers"),
+        ({"body": b"x" * 500, "trickle": 0.01}, RequestTimeout, "within 0.3 s"),
+    ],
+)
+def test_a_server_that_is_not_triton(attributes: Any, error: type[ServingError], message: str) -> None:
+    with odd_server(**attributes) as (url, _), EditClient(url, timeout=0.3, retries=1) as client:
+        start = time.monotonic()
+        with pytest.raises(error, match=message):
+            client.edit(seed=1)
+        assert time.monotonic() - start < 2
+
+
+def test_an_idle_connection_that_was_closed_is_no_failure() -> None:
+    with odd_server(body=json.dumps([{"name": "a", "state": "READY"}]).encode()) as (url, handler):
+        with EditClient(url, retries=0) as client:
+            transport: Any = client._connection._transport
+            for _ in range(4):
+                assert transport.ready_models(5) == ["a"]
+                time.sleep(0.02)
+        assert handler.requests == 4
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_server_that_never_answers(protocol: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"127.0.0.1:{mute.getsockname()[1]}"
+        with EditClient(url, timeout=0.3, protocol=protocol) as client:
+            start = time.monotonic()
+            with pytest.raises((RequestTimeout, ServerUnavailable)):
+                client.edit(seed=1)
+            assert time.monotonic() - start < 2
+
+
+class TestSharedMemory:
+    def regions(self, client: EditClient) -> Any:
+        transport: Any = client._connection._transport
+        return transport._regions
+
+    def test_nothing_is_left(self, server: TritonServer) -> None:
+        with connect(server, "shared") as client:
+            client.edit(seed=1)
+            assert len(self.regions(client)._idle) == 1
+            assert not list(Path("/dev/shm").glob("latentclr_client_*"))
+            status = client._connection._transport._client.get_system_shared_memory_status()
+            assert len(status.regions) == 1
+            client.edit(z=np.zeros((8, 4)))  # needs a larger region, which takes the place of the first
+            status = client._connection._transport._client.get_system_shared_memory_status()
+            assert len(status.regions) == 1
+        with connect(server, "grpc") as client:
+            status = client._connection._transport._client.get_system_shared_memory_status()
+            assert len(status.regions) == 0
+
+    def test_auto_is_for_large_answers(self, server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        with EditClient(server.grpc_url) as client:
+            client.edit(seed=1)
+            assert not self.regions(client)._idle
+        monkeypatch.setattr("serving.shared_memory.SMALLEST", 100)
+        with EditClient(server.grpc_url, shared_memory="auto") as client:
+            client.edit(seed=1)
+            assert self.regions(client)._idle
+
+    def test_a_server_that_forgot(self, server: TritonServer) -> None:
+        with connect(server, "shared") as client:
+            wanted = client.edit(seed=1).images
+            client._connection._transport._client.unregister_system_shared_memory()  # as a restart does
+            np.testing.assert_array_equal(client.edit(seed=1).images, wanted)
+            np.testing.assert_array_equal(client.edit(seed=1).images, wanted)
+            assert len(self.regions(client)._idle) == 1
+
+    def test_a_server_that_sees_other_memory(
+        self, server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("serving.shared_memory._FOLDER", tmp_path)
+        monkeypatch.setattr("serving.shared_memory.SMALLEST", 1)
+        with EditClient(server.grpc_url, shared_memory="auto") as client:
+            assert client.edit(seed=1).images.any()
+            assert not self.regions(client)._usable
+        with connect(server, "shared") as client, pytest.raises(ServingError, match="cannot map"):
+            client.edit(seed=1)
+        assert not list(tmp_path.iterdir())
+
+    def test_a_region_of_a_timed_out_request_is_not_used_again(self, server: TritonServer) -> None:
+        with connect(server, "shared", "together") as client:
+            client.edit(seed=1)
+            with pytest.raises(RequestTimeout):
+                client.edit(seed=1, timeout=0.02)
+            assert not self.regions(client)._idle
+            z, direction, alpha = draw(1, 1)
+            assert_close(client.edit_rows(z, direction, alpha).images, expected(z, direction, alpha))
+
+
+def test_refresh_asks_again(client: EditClient) -> None:
+    before = client.manifest
+    assert client.refresh() == before
+    assert client.manifest is not before
+
+
+def test_the_description_is_asked_for_again_after_a_loss(client: EditClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport: Any = client._connection._transport
+    infer: Callable[..., Any] = transport.infer
+    lost = [True]
+
+    def once_lost(*arguments: Any) -> Any:
+        if lost:
+            lost.pop()
+            raise Failure(Kind.UNAVAILABLE, "gone")
+        return infer(*arguments)
+
+    monkeypatch.setattr(transport, "infer", once_lost)
+    before = client.manifest
+    images = client.edit(seed=3, edits={1: np.full(L, 1.0).tolist()}).images
+    assert images.any()
+    assert client.manifest is not before
+
+
+@pytest.mark.triton
+def test_the_benchmark_runs() -> None:
+    root = Path(__file__).parents[2]
+    options = ["--pixels", "8", "--batch", "2", "--runs", "2"]
+    command = [sys.executable, str(root / "benchmarks" / "client_transport.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=root)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["results"]
+    assert [row["way"] for row in rows] == ["grpc", "grpc, shared memory", "http"]

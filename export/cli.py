@@ -42,8 +42,8 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Copies of the model on each GPU, or on the CPU.")  # fmt: skip
 @click.option("--queue-delay", "queue_delay_us", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
               metavar="MICROSECONDS", help="How long a request may wait for others to join its batch.")  # fmt: skip
-@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(0, 3600), default=30.0, show_default=True,
-              metavar="SECONDS", help="Refuse a request that has waited this long; 0 for never.")  # fmt: skip
+@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(0, 3600), default=0.0, show_default=True,
+              metavar="SECONDS", help="Bound the queue and refuse what waited this long; 0 for neither.")  # fmt: skip
 @click.option("--cache/--no-cache", default=False, show_default=True,
               help="Answer repeated requests from Triton's response cache.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(0, 256), default=0, show_default=True,

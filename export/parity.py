@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from export.editor import FusedEditor
 from export.errors import ExportError
@@ -18,7 +20,8 @@ Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
 Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]
 
 BATCHES = (1, 2, 5)  # N
-EDITS = (1, 3)  # M
+EDITS = 3  # the least M of combined edits
+ROWS = 16  # of combined edits, or some more: one by one, 100 directions at 1024 pixels would take an hour
 WORST_STEP = 1  # float32 sums in another order may land on the other side of a rounding edge
 
 
@@ -55,23 +58,25 @@ class ParityReport:
 
 
 def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) -> Iterator[Arrays]:
-    """Yield input batches: every direction, every alpha, M in {1, 3}, N in {1, 2, 5}.
+    """Yield input batches of N in {1, 2, 5} that try every direction and every alpha.
 
-    Each direction is edited twice alone (at two different strengths) and appears in three combined edits; strengths
-    differ from latent input to latent input in the combined ones.
+    Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits,
+    M = 3. Of more directions 32 are edited alone, and 16 combined edits hold all of them, M = K / 16. Strengths differ
+    from latent input to latent input in the combined ones.
     """
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
     strengths = torch.tensor(list(alphas), dtype=torch.float32)
     again = int(k % len(strengths) == 0)  # then a direction's second turn would bring the same strength
     turn = 0
-    for m in EDITS:
-        rows = max(2 * k, len(strengths)) if m == 1 else k
+    for m, rows in ((1, min(max(2 * k, len(strengths)), 2 * ROWS)), (max(EDITS, -(-k // ROWS)), min(k, ROWS))):
+        apart = k // m if k <= ROWS else -(-k // m)
         done = 0
         while done < rows:
             n = BATCHES[turn % len(BATCHES)]
             index = torch.arange(done, done + n)
-            direction = (index[:, None] + torch.arange(m) * max(1, k // m)) % k  # [N, M]
+            first = index * k // rows if m == 1 and k > rows else index  # spread over all
+            direction = (first[:, None] + torch.arange(m) * max(1, apart)) % k  # [N, M]
             which = index[:, None] + torch.arange(m) + again * (index[:, None] // k)  # [N, M]
             alpha = strengths[which % len(strengths)]  # [N, M]
             alpha = alpha[..., None].expand(n, m, latent.layers).clone()  # [N, M, L]
@@ -95,27 +100,32 @@ def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequen
     Raises:
         ExportError: an engine differs by more than the tolerance, or handles a bad row in another way.
     """
-    worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
-    for inputs in parity_cases(editor, alphas):
-        expected, valid = run_eager(editor, *inputs)
-        for name, engine in engines.items():
-            image, engine_valid = engine(*inputs)
-            if image.shape != expected.shape or image.dtype != np.uint8:
-                raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
-            if not np.array_equal(valid, engine_valid):
-                raise ExportError(f"{name}: valid is {engine_valid.tolist()}, expected {valid.tolist()}")
-            difference = np.abs(image.astype(np.int16) - expected.astype(np.int16))
-            worst[name] = max(worst[name], float(difference.max()))
-            total[name] += float(difference.sum())
-            squares[name] += float(np.square(difference, dtype=np.float64).sum())
-            rows[name] += len(image)
-            count[name] += image.size
+    worst, total_steps, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
+    cases = list(parity_cases(editor, alphas))
+    pause = 0.2 if sys.stderr.isatty() else 10.0
+    images = sum(len(inputs[0]) for inputs in cases)
+    with tqdm(total=images, desc="parity", unit="image", delay=2, dynamic_ncols=True, mininterval=pause) as bar:
+        for inputs in cases:
+            expected, valid = run_eager(editor, *inputs)
+            for name, engine in engines.items():
+                image, engine_valid = engine(*inputs)
+                if image.shape != expected.shape or image.dtype != np.uint8:
+                    raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
+                if not np.array_equal(valid, engine_valid):
+                    raise ExportError(f"{name}: valid is {engine_valid.tolist()}, expected {valid.tolist()}")
+                difference = np.abs(image.astype(np.int16) - expected.astype(np.int16))
+                worst[name] = max(worst[name], float(difference.max()))
+                total_steps[name] += float(difference.sum())
+                squares[name] += float(np.square(difference, dtype=np.float64).sum())
+                rows[name] += len(image)
+                count[name] += image.size
+            bar.update(len(expected))
     reports = []
     for name, engine in engines.items():
         _check_bad_rows(editor, name, engine)
         mse = squares[name] / count[name]
         psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
-        report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
+        report = ParityReport(name, int(rows[name]), int(worst[name]), total_steps[name] / count[name], psnr)
         if report.worst_step > report.tolerance_step:
             raise ExportError(f"parity failed, nothing is published: {report}")
         reports.append(report)

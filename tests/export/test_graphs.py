@@ -159,6 +159,20 @@ def test_parity_covers_what_it_promises(k):
     assert all(case[3].dtype == np.int64 for case in cases)
 
 
+@pytest.mark.parametrize("k", [17, 33, 47, 100])
+def test_parity_of_many_directions_holds_them_all_in_few_pictures(k):
+    made = editor(False)
+    made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
+    cases = list(parity_cases(made, ALPHAS))
+    assert sum(len(case[0]) for case in cases) <= 2 * 16 + 16 + 8
+    combined = [case[1] for case in cases if case[1].shape[1] > 1]
+    assert all(len(set(row)) == len(row) for direction in combined for row in direction)
+    assert set(np.concatenate([direction.ravel() for direction in combined])) == set(range(k))
+    alone = np.concatenate([case[1].ravel() for case in cases if case[1].shape[1] == 1])
+    assert len(set(alone)) >= 17 and max(alone) >= 0.9 * (k - 1)
+    assert {float(a) for case in cases if case[1].shape[1] == 1 for a in case[2][:, 0, 0]} == set(map(float, ALPHAS))
+
+
 class OffBy:
     """The eager editor, but for one pixel of one picture."""
 

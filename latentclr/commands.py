@@ -81,7 +81,7 @@ def run_train(words: Sequence[str]) -> bool:
                 save_config(config, run)
         done = trainer.fit()
         if here.first and config.save:
-            loss_curve(trainer.history, run / "loss.png")
+            loss_curve(trainer.history, run / "loss.png", trainer.step.generator.random_weights)
             _overview(config, trainer, run / "grid.png")
         if here.first and not done:
             click.echo(f"interrupted at step {trainer.iteration}; go on with: latentclr train checkpoint={run}")
@@ -120,12 +120,13 @@ def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
         "loss": result.loss,
         "accuracy": result.accuracy,
         "samples": result.samples,
+        "random_weights": step.generator.random_weights,
         "directions": rows,
         "similarity": [[round(v, 4) for v in row] for row in result.similarity.tolist()],
     }
     with replacing(folder / "eval.json") as temporary:
         temporary.write_text(json.dumps(report, indent=1))
-    similarity_map(result, folder / "eval.png")
+    similarity_map(result, folder / "eval.png", step.generator.random_weights)
     click.echo(f"wrote {folder / 'eval.json'} and {folder / 'eval.png'}")
     return result
 

@@ -13,10 +13,16 @@ from latentclr.files import replacing
 from latentclr.training import History
 
 WINDOW = 25  # steps in the running mean of the loss
+RANDOM = "random weights: this is noise"
 
 
-def loss_curve(history: History, path: Path) -> None:
+def loss_curve(history: History, path: Path, random_weights: bool = False) -> None:
     """Draw loss and accuracy over the steps, with the held-out values, into a PNG.
+
+    Args:
+        history: what happened.
+        path: the PNG.
+        random_weights: say in the picture that the generator's weights are noise.
 
     Raises:
         SaveError: the disk is full or the folder cannot be written.
@@ -37,11 +43,18 @@ def loss_curve(history: History, path: Path) -> None:
         axes.set(xlabel="step", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
+    if random_weights:
+        figure.suptitle(RANDOM, fontsize=10)
     _save(figure, path)
 
 
-def similarity_map(evaluation: Evaluation, path: Path) -> None:
+def similarity_map(evaluation: Evaluation, path: Path, random_weights: bool = False) -> None:
     """Draw the K x K similarity matrix (diagonal: consistency, rest: redundancy) into a PNG.
+
+    Args:
+        evaluation: what was measured.
+        path: the PNG.
+        random_weights: say in the picture that the generator's weights are noise.
 
     Raises:
         SaveError: the disk is full or the folder cannot be written.
@@ -53,7 +66,8 @@ def similarity_map(evaluation: Evaluation, path: Path) -> None:
     image = axes.imshow(evaluation.similarity, vmin=min(0.0, float(evaluation.similarity.min())), vmax=1, cmap="magma")
     ticks = range(0, k, max(1, k // 16))
     axes.set(xticks=ticks, yticks=ticks, xlabel="direction", ylabel="direction")
-    axes.set_title("diagonal: consistency, off it: redundancy", fontsize=10)
+    meaning = "diagonal: consistency, off it: redundancy"
+    axes.set_title(f"{RANDOM}\n{meaning}" if random_weights else meaning, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="mean cosine of feature changes")
     _save(figure, path)
 

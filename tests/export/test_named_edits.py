@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from google.protobuf import text_format
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
 from tritonclient.grpc import model_config_pb2 as pb
@@ -154,8 +156,19 @@ def test_random_weights_are_labelled_everywhere(trained, invoke, tmp_path, monke
         assert "the generator has random weights" in result.stdout
     assert set(corners) == {"random weights"}
     assert len(corners) > 50  # training's overview, three grids, every frame of the walks
+    titles = []
+    suptitle, set_title = Figure.suptitle, Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda *given, **more: titles.append(given[1]) or set_title(*given, **more))
+    monkeypatch.setattr(Figure, "suptitle", lambda *given, **more: titles.append(given[1]) or suptitle(*given, **more))
     result = invoke("eval", tmp_path / "run", "eval_iters=1")
     assert "the generator has random weights" in result.stdout
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["random_weights"] is True
+    again = ["hparams.iterations=1", f"output_dir={tmp_path / 'again'}"]
+    assert invoke("train", *words(trained.parent), *noise[:2], *again).exit_code == 0
+    assert [title.partition("\n")[0] for title in titles] == 2 * ["random weights: this is noise"]
+    titles.clear()
+    assert invoke("eval", trained, "eval_iters=1", f"output_dir={tmp_path / 'eval'}").exit_code == 0
+    assert titles == ["diagonal: consistency, off it: redundancy"]
     result = invoke("gen", trained, "n_samples=1", "n_dirs=1", f"output_dir={tmp_path / 'gen'}")
     assert "random weights" not in result.stdout
     assert corners[-1] == "alpha"

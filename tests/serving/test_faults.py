@@ -1,5 +1,7 @@
 """Faults against a real server: nothing crashes, errors are typed, and other clients' answers stay right."""
 
+import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -18,7 +20,7 @@ from test_server import wait_until
 from tiny_editor import D, K, L, add_model, assert_close, config, expected, save_onnx
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from serving import EditClient, TritonServer
+from serving import AsyncEditClient, EditClient, TritonServer
 from serving.errors import ModelUnavailable, RequestFailed, ServerStartError, ServerUnavailable, ServingError
 from serving.ports import Ports
 
@@ -309,6 +311,48 @@ def test_a_killed_server_gives_typed_errors_and_clients_recover(one_model: Path)
             if thread.is_alive():
                 thread.join()
         server.stop()
+
+
+@pytest.mark.triton
+def test_asyncio_clients_get_typed_errors_of_a_killed_server_and_recover(one_model: Path) -> None:
+    async def work(server: TritonServer) -> None:
+        stop, outcomes = asyncio.Event(), list[str]()
+
+        async def load(client: AsyncEditClient, index: int) -> None:
+            for number in itertools.count(100 * index):
+                if stop.is_set():
+                    return
+                request = draw(2, 1, seed=number)
+                try:
+                    assert_close((await client.edit_rows(*request)).images, expected(*request))
+                    outcomes.append("right")
+                except ServerUnavailable:
+                    outcomes.append("unavailable")
+                    await asyncio.sleep(0.01)
+                except Exception as error:
+                    outcomes.append(repr(error))
+
+        async def until(outcome: str, more: int) -> None:
+            wanted = outcomes.count(outcome) + more
+            while outcomes.count(outcome) < wanted:
+                assert set(outcomes) <= {"right", "unavailable"}
+                await asyncio.sleep(0.01)
+
+        async with AsyncEditClient(server.grpc_url, timeout=5, retries=1) as client:
+            tasks = [asyncio.create_task(load(client, index)) for index in range(4)]
+            await until("right", 20)
+            assert server.pid is not None
+            os.kill(server.pid, signal.SIGKILL)
+            await until("unavailable", 4)
+            await asyncio.to_thread(server.stop)
+            await asyncio.to_thread(server.start)  # on the same ports
+            await until("right", 20)
+            stop.set()
+            await asyncio.gather(*tasks)
+        assert set(outcomes) == {"right", "unavailable"}
+
+    with TritonServer(one_model, ports=FREE) as server:
+        asyncio.run(asyncio.wait_for(work(server), 60))
 
 
 def truncated(model: Path) -> None:

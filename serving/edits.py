@@ -220,6 +220,8 @@ def check_rows(
 def _as_array(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[Any]:
     try:
         array = np.asarray(values)
+        if array.dtype == dtype:
+            return np.ascontiguousarray(array)
         whole = np.issubdtype(array.dtype, np.integer)
         if dtype is np.int64 and not whole:
             raise InvalidEdit(f"{name} must hold integers, got {array.dtype}")
@@ -233,9 +235,9 @@ def _check_rows(
     good: NDArray[np.bool_], values: NDArray[Any], name: str, limits: tuple[int, int] | None = None
 ) -> None:
     """Name the first row with a bad value, and that value."""
-    bad = np.argwhere(~good)
-    if len(bad) == 0:
+    if good.all():  # nearly always, and in every request
         return
+    bad = np.argwhere(~good)
     row, value = int(bad[0][0]), values[tuple(bad[0])].item()
     rule = "must be finite" if limits is None else f"must be in [{limits[0]}, {limits[1]})"
     raise InvalidEdit(f"row {row}: {name} {rule}, got {value}", field=name, row=row, limits=limits, value=value)

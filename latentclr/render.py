@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from tqdm import tqdm
 
 from latentclr.catalog import Edits, NamedEdit
 from latentclr.directions import Directions
@@ -22,6 +24,7 @@ from latentclr.step import feed_mask
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 GAP = 2  # pixels between tiles
+AT_ONCE = 32 * 256**2  # pixels that go through the generator together: 32 pictures of 256 x 256, two of 1024 x 1024
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
 
@@ -65,7 +68,6 @@ def edited_images(
     fed: Tensor | None = None,
     class_id: int | None = None,
     iterative: bool = False,
-    batch_size: int = 32,
 ) -> Pixels:
     """Render one code along several directions at several strengths.
 
@@ -78,7 +80,6 @@ def edited_images(
         fed: mask [L] of the latent inputs that receive the edit; None for all.
         class_id: for conditional generators.
         iterative: walk in steps, see `walk_codes`.
-        batch_size: images at once.
 
     Returns:
         uint8 [M, A, H, W, 3].
@@ -88,7 +89,7 @@ def edited_images(
         codes = walk_codes(directions, p, chosen, alphas, iterative)  # [M, A, D]
         mask = torch.ones(generator.latent.layers, device=z.device) if fed is None else fed
         ps = p[:, None] + mask[:, None] * (codes.flatten(0, 1) - p)[:, None]  # [M * A, L, D]
-        images = _pixels(generator, ps, class_id, batch_size)
+        images = _pixels(generator, ps, class_id)
     return images.reshape(len(chosen), len(alphas), *images.shape[1:])
 
 
@@ -231,12 +232,18 @@ def grid(
     return picture
 
 
-def _pixels(generator: Generator, ps: Tensor, class_id: int | None, batch_size: int = 32) -> Pixels:
-    """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]."""
+def _pixels(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
+    """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
     images = []
-    for part in ps.split(batch_size):
-        classes = None if class_id is None else torch.full((len(part),), class_id, device=ps.device)
-        images.append(to_uint8(generator.synthesize(part, classes)).cpu())
+    at_once = min(32, max(1, AT_ONCE // generator.resolution**2))
+    pause = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(
+        total=len(ps), desc="pictures", unit="image", delay=2, leave=False, dynamic_ncols=True, mininterval=pause
+    ) as bar:
+        for part in ps.split(at_once):
+            classes = None if class_id is None else torch.full((len(part),), class_id, device=ps.device)
+            images.append(to_uint8(generator.synthesize(part, classes)).cpu())
+            bar.update(len(part))
     pixels: Pixels = torch.cat(images).numpy()
     return pixels
 

@@ -23,7 +23,7 @@ from latentclr.config import (
 from latentclr.experiment import new_step
 from latentclr.generators.base import Generator
 from latentclr.generators.biggan import BigGAN
-from latentclr.generators.dcgan import _faces_path
+from latentclr.generators.dcgan import faces_path
 from latentclr.generators.stylegan2 import StyleGAN2
 from latentclr.generators.weights import load_tensors
 from latentclr.optim import build_optimizer
@@ -132,7 +132,7 @@ def _origin_generator(config: GeneratorConfig, lean: Generator) -> OriginGenerat
     if isinstance(config, StyleGAN2Config) and isinstance(lean, StyleGAN2):
         grouped, count = load_grouped_stylegan2(config, lean), lean.latent.layers
         return OriginGenerator(grouped.encode, lambda p, _: grouped.features(p[:, None].expand(-1, count, -1), layer))
-    stock = stock_dcgan(load_tensors(_faces_path(), nested="netG_state_dict"), layer)
+    stock = stock_dcgan(load_tensors(faces_path(), nested="netG_state_dict"), layer)
     return OriginGenerator(lambda z: z, lambda p, _: stock(p[:, :, None, None]))
 
 

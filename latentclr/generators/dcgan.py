@@ -128,13 +128,18 @@ def load_dcgan(weights: str | None) -> DCGAN:
     Raises:
         GeneratorError: the package or file is missing, damaged or holds something else.
     """
-    path = Path(weights) if weights else _faces_path()
+    path = Path(weights) if weights else faces_path()
     generator = DCGAN(load_tensors(path, nested="netG_state_dict"))
     generator.weights_sha256 = sha256_of(path)
     return generator
 
 
-def _faces_path() -> Path:
+def faces_path() -> Path:
+    """Return the weights file inside the gan-face-generate package, which is found but never imported.
+
+    Raises:
+        GeneratorError: the package is not installed.
+    """
     spec = importlib.util.find_spec("gan_face_generate")
     folder = next(iter(spec.submodule_search_locations or []), None) if spec else None
     if folder is None:

@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
+RESULTS := benchmarks/results
 
-.PHONY: demo test test-fast lint benchmarks clean
+.PHONY: demo test test-fast lint benchmarks soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +26,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
 test: lint  ## everything that CI runs
 	$(BIN)/python -m pytest --durations=15
@@ -32,10 +34,25 @@ test: lint  ## everything that CI runs
 test-fast: lint  ## without the slow tests
 	$(BIN)/python -m pytest -m 'not slow'
 
-benchmarks: $(INSTALLED)  ## measure this machine; writes benchmarks/results/
-	$(BIN)/python benchmarks/discovery.py --output benchmarks/results/discovery.json
-	$(BIN)/python benchmarks/training_step.py --output benchmarks/results/training_step.json
-	$(BIN)/python benchmarks/edit_latency.py --output benchmarks/results/edit_latency.json
+benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benchmarks/results/ and README's tables
+	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json
+	for generator in dcgan biggan stylegan2; do \
+	    $(BIN)/python benchmarks/training_step.py --generator $$generator \
+	        --output $(RESULTS)/training_step_$$generator.json || exit; \
+	done
+	$(BIN)/python benchmarks/edit_latency.py --output $(RESULTS)/edit_latency_dcgan.json
+	for size in biggan_128 stylegan2_256 stylegan2_1024; do \
+	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
+	        --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
+	done
+	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
+	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
+	    --plot docs/load.png
+	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
+	$(BIN)/python benchmarks/readme.py
+
+soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
+	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png
 
 clean:
 	rm -rf $(VENV) outputs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

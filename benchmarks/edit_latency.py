@@ -1,6 +1,6 @@
 """How long an edit takes: eager PyTorch, TorchScript, ONNX Runtime, OpenVINO, and served by Triton over gRPC.
 
-    python benchmarks/edit_latency.py --batch 1,8 --output benchmarks/results/edit_latency_cpu.json
+    python benchmarks/edit_latency.py --batch 1,8 --output benchmarks/results/edit_latency_dcgan.json
     python benchmarks/edit_latency.py --generator biggan --resolution 128
     python benchmarks/edit_latency.py --generator stylegan2 --resolution 1024 --folder outputs/bench-1024
 

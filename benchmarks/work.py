@@ -19,7 +19,7 @@ def gflop_per_image(editor: Any, arrays: tuple[Array, ...]) -> float:
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         editor(*(torch.from_numpy(array) for array in arrays))
-    return counter.get_total_flops() / len(arrays[0]) / 1e9
+    return float(counter.get_total_flops()) / len(arrays[0]) / 1e9
 
 
 def matrix_product_peak(dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> float:

@@ -215,3 +215,9 @@ def test_wheel_works_without_the_checkout(tmp_path):
         "export) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not m.name.endswith('__main__')]"
     )
     run(str(python), "-c", everywhere)
+
+
+def test_the_documents_figures_are_those_of_the_benchmarks() -> None:
+    command = [sys.executable, "benchmarks/readme.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -115,5 +115,6 @@ def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
     assert met["openvino bf165.0"] is True
     assert met["openvino bf163"] is False
     assert met["served, raw gRPC1.04"] is True
+    assert met["all engines in float321"] is True
     other = promises.edit_targets(rows, {**settings, "resolution": 256})
     assert not any("times faster" in entry["name"] for entry in other)

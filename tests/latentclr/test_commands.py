@@ -153,7 +153,9 @@ def test_eval_table_and_files(run, invoke):
     result = invoke("eval", run, "eval_iters=3")
     assert result.exit_code == 0, result.output
     report = json.loads((run / "eval.json").read_text())
-    assert set(report) == {"checkpoint", "loss", "accuracy", "samples", "directions", "similarity"}
+    wanted = {"checkpoint", "loss", "accuracy", "samples", "random_weights", "directions", "similarity"}
+    assert set(report) == wanted
+    assert report["random_weights"] is False
     assert (report["checkpoint"], report["samples"]) == ("best.safetensors", 12)
     similarity = np.array(report["similarity"])
     assert similarity.shape == (4, 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentclr.cli import main
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2 import StyleGAN2, convert_weights, load_stylegan2
 from latentclr.generators.stylegan2_layout import random_tensors
@@ -155,6 +158,38 @@ def test_convert_writes_a_whole_table_with_the_mean_latent(tensors: dict[str, Te
     assert torch.equal(written["latent_avg"], StyleGAN2(bare).latent_avg)
     with pytest.raises(GeneratorError, match=r"written as \.safetensors, got out\.pt"):
         convert_weights(source, tmp_path / "out.pt")
+
+
+def test_the_command_converts_and_refuses_in_one_line(
+    tensors: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*paths: Path) -> tuple[Any, str]:
+        monkeypatch.setattr("sys.argv", ["latentclr", "weights", "convert", *map(str, paths)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return ended.value.code, told.out + told.err
+
+    source = nvidia_files.write_pickle(tmp_path / "a.pkl", {"G_ema": nvidia_files.generator(tensors)})
+    target = tmp_path / "a.safetensors"
+    assert run(source, target) == (0, f"wrote {target}\n")
+    torch.testing.assert_close(load_file(target)["convs.0.conv.weight"], tensors["convs.0.conv.weight"])
+
+    monkeypatch.chdir(tmp_path)
+    hostile = tmp_path / "b.pkl"
+    hostile.write_bytes(pickle.dumps(Hostile()))
+    before = sorted(tmp_path.iterdir())
+    code, told = run(hostile, tmp_path / "b.safetensors")
+    assert code == 2
+    assert "system" in told and told.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == before  # nothing ran, nothing was written
+
+
+class Hostile:
+    """What a pickle of it would do: make a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch pwned",)
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def save_onnx(path: Path, classes: bool = False) -> None:
     nodes = [
         ("Clip", ["direction", "first", "last"], "index", {}),
         ("Gather", ["directions", "index"], "d", {"axis": 0}),
-        ("Einsum", ["alpha", "d"], "step", {"equation": "nml,nmd->nld"}),
+        ("Transpose", ["alpha"], "alpha_t", {"perm": [0, 2, 1]}),
+        ("MatMul", ["alpha_t", "d"], "step", {}),  # ONNX Runtime 1.23 crashes in Einsum where M = 0
         ("Unsqueeze", ["z", "row"], "z_row", {}),
         ("Add", ["z_row", "step"], "walked", {}),
         ("Cast", ["class_id"], "shift", {"to": TensorProto.FLOAT}),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from export.editor import FusedEditor
 from export.errors import ExportError
+from latentclr.progress import progress_bar
 from latentclr.rng import stream
 
 Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
@@ -100,11 +99,9 @@ def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequen
     Raises:
         ExportError: an engine differs by more than the tolerance, or handles a bad row in another way.
     """
-    worst, total_steps, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
+    worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
     cases = list(parity_cases(editor, alphas))
-    pause = 0.2 if sys.stderr.isatty() else 10.0
-    images = sum(len(inputs[0]) for inputs in cases)
-    with tqdm(total=images, desc="parity", unit="image", delay=2, dynamic_ncols=True, mininterval=pause) as bar:
+    with progress_bar(sum(len(inputs[0]) for inputs in cases), "image", desc="parity", delay=2) as bar:
         for inputs in cases:
             expected, valid = run_eager(editor, *inputs)
             for name, engine in engines.items():
@@ -115,7 +112,7 @@ def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequen
                     raise ExportError(f"{name}: valid is {engine_valid.tolist()}, expected {valid.tolist()}")
                 difference = np.abs(image.astype(np.int16) - expected.astype(np.int16))
                 worst[name] = max(worst[name], float(difference.max()))
-                total_steps[name] += float(difference.sum())
+                total[name] += float(difference.sum())
                 squares[name] += float(np.square(difference, dtype=np.float64).sum())
                 rows[name] += len(image)
                 count[name] += image.size
@@ -125,7 +122,7 @@ def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequen
         _check_bad_rows(editor, name, engine)
         mse = squares[name] / count[name]
         psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
-        report = ParityReport(name, int(rows[name]), int(worst[name]), total_steps[name] / count[name], psnr)
+        report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
         if report.worst_step > report.tolerance_step:
             raise ExportError(f"parity failed, nothing is published: {report}")
         reports.append(report)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from tqdm import tqdm
 
 from latentclr.catalog import Edits, NamedEdit
 from latentclr.directions import Directions
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.pixels import to_uint8
+from latentclr.progress import progress_bar
 from latentclr.step import feed_mask
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -236,10 +235,7 @@ def _pixels(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
     """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
     images = []
     at_once = min(32, max(1, AT_ONCE // generator.resolution**2))
-    pause = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(
-        total=len(ps), desc="pictures", unit="image", delay=2, leave=False, dynamic_ncols=True, mininterval=pause
-    ) as bar:
+    with progress_bar(len(ps), "image", desc="pictures", delay=2, leave=False) as bar:
         for part in ps.split(at_once):
             classes = None if class_id is None else torch.full((len(part),), class_id, device=ps.device)
             images.append(to_uint8(generator.synthesize(part, classes)).cpu())

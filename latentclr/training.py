@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
 from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
 from latentclr.compose import plain
@@ -25,6 +23,7 @@ from latentclr.errors import CheckpointError, LatentCLRError, SaveError
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step
 from latentclr.optim import build_optimizer, build_scheduler
+from latentclr.progress import progress_bar
 from latentclr.rng import stream
 
 logger = logging.getLogger(__name__)
@@ -118,11 +117,7 @@ class Trainer:
         if self.processes.world > 1:
             module = DistributedDataParallel(self.step)
         total = config.hparams.iterations
-        # On a screen the bar moves; in a log file it is a line now and then.
-        pause = 0.2 if sys.stderr.isatty() else 10.0
-        bar = tqdm(
-            total=total, initial=self.iteration, unit="step", disable=not first, dynamic_ncols=True, mininterval=pause
-        )
+        bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
         with bar, _interruptible() as interrupted, self._events() as events:
             while True:
                 stop = self.processes.any(interrupted())

@@ -19,8 +19,8 @@ Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
 Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]
 
 BATCHES = (1, 2, 5)  # N
-EDITS = 3  # the least M of combined edits
-ROWS = 16  # of combined edits, or some more: one by one, 100 directions at 1024 pixels would take an hour
+EDITS = 3  # M of combined edits
+ROWS = 16  # of each kind of combined edits, or some more: one by one, 100 directions at 1024 pixels take an hour
 WORST_STEP = 1  # float32 sums in another order may land on the other side of a rounding edge
 
 
@@ -57,25 +57,28 @@ class ParityReport:
 
 
 def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) -> Iterator[Arrays]:
-    """Yield input batches of N in {1, 2, 5} that try every direction and every alpha.
+    """Yield input batches: every direction, every alpha, M in {1, 3}, N in {1, 2, 5}.
 
-    Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits,
-    M = 3. Of more directions 32 are edited alone, and 16 combined edits hold all of them, M = K / 16. Strengths differ
-    from latent input to latent input in the combined ones.
+    Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits.
+    Of more directions 32 are edited alone, and 16 combined edits hold 48; if there are still more, 16 larger ones hold
+    all, M = K / 16. Strengths differ from latent input to latent input in the combined ones.
     """
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
     strengths = torch.tensor(list(alphas), dtype=torch.float32)
     again = int(k % len(strengths) == 0)  # then a direction's second turn would bring the same strength
     turn = 0
-    for m, rows in ((1, min(max(2 * k, len(strengths)), 2 * ROWS)), (max(EDITS, -(-k // ROWS)), min(k, ROWS))):
-        apart = k // m if k <= ROWS else -(-k // m)
+    kinds = [(1, min(max(2 * k, len(strengths)), 2 * ROWS)), (EDITS, min(k, ROWS))]  # M, rows
+    if k > EDITS * ROWS:
+        kinds.append((-(-k // ROWS), ROWS))
+    for m, rows in kinds:
+        apart = max(1, k // m) if k <= ROWS else -(-k // m)
         done = 0
         while done < rows:
             n = BATCHES[turn % len(BATCHES)]
             index = torch.arange(done, done + n)
             first = index * k // rows if m == 1 and k > rows else index  # spread over all
-            direction = (first[:, None] + torch.arange(m) * max(1, apart)) % k  # [N, M]
+            direction = (first[:, None] + torch.arange(m) * apart) % k  # [N, M]
             which = index[:, None] + torch.arange(m) + again * (index[:, None] // k)  # [N, M]
             alpha = strengths[which % len(strengths)]  # [N, M]
             alpha = alpha[..., None].expand(n, m, latent.layers).clone()  # [N, M, L]

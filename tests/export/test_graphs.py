@@ -164,7 +164,9 @@ def test_parity_of_many_directions_holds_them_all_in_few_pictures(k):
     made = editor(False)
     made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
     cases = list(parity_cases(made, ALPHAS))
-    assert sum(len(case[0]) for case in cases) <= 2 * 16 + 16 + 8
+    kinds = {case[1].shape[1] for case in cases}
+    assert kinds == ({1, 3} if k <= 48 else {1, 3, 7})
+    assert sum(len(case[0]) for case in cases) <= 16 * (len(kinds) + 1) + 8
     combined = [case[1] for case in cases if case[1].shape[1] > 1]
     assert all(len(set(row)) == len(row) for direction in combined for row in direction)
     assert set(np.concatenate([direction.ravel() for direction in combined])) == set(range(k))

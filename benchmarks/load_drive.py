@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from engines import set_served_threads
 from export_model import NAME, export_apart
 from google.protobuf import text_format
 from load_generator import Plan
@@ -115,14 +116,11 @@ def serve(model: Path, folder: Path, shape: Shape, max_batch_size: int) -> Itera
     """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model, folder / NAME)
+    set_served_threads(folder / NAME, shape.threads)
     path = folder / NAME / "config.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.instance_group[0].count = shape.instances
     config.max_batch_size = max_batch_size
-    if shape.threads:
-        config.parameters["intra_op_thread_count"].string_value = str(shape.threads)
-    else:
-        config.parameters.pop("intra_op_thread_count", None)
     warm_ups = [warm_up for warm_up in config.model_warmup if warm_up.batch_size <= max_batch_size]
     del config.model_warmup[:]
     config.model_warmup.extend(warm_ups)

@@ -7,27 +7,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from load_drive import Shape
 from load_wire import Array
 
-OUTPUTS = ("image", "valid")  # pictures first
-Feed = dict[str, Array]
+from export.onnx import OnnxEditor
 
-
-def open_sessions(model: Path, shape: Shape) -> list[onnxruntime.InferenceSession]:
-    """Open `shape.instances` CPU sessions of `shape.threads` threads each, as the served instances are.
-
-    Args:
-        model: a `model.onnx`.
-        shape: instances and threads.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = shape.threads
-    return [
-        onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        for _ in range(shape.instances)
-    ]
+Feed = dict[str, Array]  # inputs in the graph's order
 
 
 def join(feeds: list[Feed], rows: int) -> Feed:
@@ -44,13 +29,14 @@ def throughput(model: Path, shape: Shape, feed: Feed, seconds: float) -> float:
         feed: one batch [N, ...].
         seconds: length of the measurement; a third of it goes before as warm-up.
     """
-    sessions, rows = open_sessions(model, shape), len(next(iter(feed.values())))
+    sessions = [OnnxEditor(model, shape.threads) for _ in range(shape.instances)]
+    inputs = tuple(feed.values())
     start = time.perf_counter() + seconds / 3
     done = [0] * len(sessions)
 
     def work(index: int) -> None:
         while (now := time.perf_counter()) < start + seconds:
-            sessions[index].run(list(OUTPUTS), feed)
+            sessions[index](*inputs)
             done[index] += now >= start
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(sessions))]
@@ -58,4 +44,4 @@ def throughput(model: Path, shape: Shape, feed: Feed, seconds: float) -> float:
         thread.start()
     for thread in threads:
         thread.join()
-    return rows * sum(done) / (time.perf_counter() - start)
+    return len(inputs[0]) * sum(done) / (time.perf_counter() - start)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from load_drive import Shape
-from load_offline import OUTPUTS, Feed, open_sessions
+from load_offline import Feed
 from load_wire import Prepared, save_requests, serialise
 
+from export.onnx import OUTPUT_NAMES, OnnxEditor
 from serving import Manifest
 
 NOT_VALID_EVERY = 16  # requests: one bad row, whose neighbours in a batch must not notice
@@ -50,13 +50,12 @@ def prepare(
         sizes: rows of a request, taken in turn.
         seed: of everything random.
     """
-    (session,) = open_sessions(model, Shape(1, 0))
-    random = np.random.RandomState(seed)
+    session, random = OnnxEditor(model), np.random.RandomState(seed)
     feeds, requests = [], []
     for index in range(count):
         bad = index % NOT_VALID_EVERY == NOT_VALID_EVERY - 1
         feeds.append(draw_feed(manifest, sizes[index % len(sizes)], random, bad))
-        image, valid = session.run(list(OUTPUTS), feeds[-1])
-        requests.append(Prepared(serialise(name, feeds[-1], OUTPUTS), image, valid))
+        image, valid = session(*feeds[-1].values())
+        requests.append(Prepared(serialise(name, feeds[-1], OUTPUT_NAMES), image, valid))
     save_requests(requests, path)
     return feeds

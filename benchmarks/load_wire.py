@@ -52,7 +52,11 @@ class Prepared:
             return None
         image = np.frombuffer(contents[0], np.uint8).reshape(self.image.shape)  # [N, H, W, 3]
         worst = int(np.abs(image.astype(np.int16) - self.image.astype(np.int16)).max())
-        return f"expected pixels at most {WORST_STEP} step from a bare session's, got {worst}" if worst > 1 else None
+        return (
+            f"expected pixels at most {WORST_STEP} step from a bare session's, got {worst}"
+            if worst > WORST_STEP
+            else None
+        )
 
 
 def serialise(model: str, inputs: dict[str, Array], outputs: Sequence[str]) -> bytes:

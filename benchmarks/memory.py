@@ -1,4 +1,4 @@
-"""The peak memory of this process."""
+"""The memory of this process and its peak, and that of others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def reset_peak_kib() -> int:
     reset = Path("/proc/self/clear_refs")
     try:
         reset.write_text("5")  # Linux: the high-water mark becomes the present size
-        return _status_kib("VmRSS")
+        return status_kib("VmRSS")
     except OSError:
         return peak_kib()
 
@@ -28,14 +28,19 @@ def peak_kib() -> int:
     """Return this process's peak so far."""
     # On Linux ru_maxrss also remembers the parent from before the exec, so the kernel's own mark is asked first.
     try:
-        return _status_kib("VmHWM")
+        return status_kib("VmHWM")
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // 1024 if sys.platform == "darwin" else peak
 
 
-def _status_kib(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def status_kib(key: str, process: int | str = "self") -> int:
+    """Return a line of Linux's account of a process, such as `VmRSS`: resident memory, shared pages included.
+
+    Raises:
+        OSError: there is no such process or line.
+    """
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1])
     raise OSError(f"no {key}")

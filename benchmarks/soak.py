@@ -19,9 +19,9 @@ import numpy as np
 from export_model import NAME
 from load_drive import Running, Shape, drive, find_model, newest_file, read_manifest, serve
 from load_generator import Plan
-from load_proc import rss_mib
 from load_requests import prepare
 from machine import describe_machine
+from memory import status_kib
 from plot_load import plot_soak
 from report import Benchmark, BenchmarkError, finish, target
 from timing import table
@@ -90,7 +90,10 @@ def _soak(plan: Plan, served: Running) -> tuple[list[dict[str, Any]], dict[str, 
     with tqdm(total=plan.count, unit="request", disable=None) as bar:
 
         def watch(message: dict[str, Any]) -> None:
-            memory = {f"{role}_mib": round(sum(map(rss_mib, served.pids[role])), 1) for role in ROLES}
+            memory = {
+                f"{role}_mib": round(sum(status_kib("VmRSS", pid) for pid in served.pids[role]) / 1024, 1)
+                for role in ROLES
+            }
             samples.append({**message, **memory})
             bar.update(message["done"] - bar.n)
 

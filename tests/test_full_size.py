@@ -1,7 +1,7 @@
 """The origin's two examples to the letter, and the large generators' exports, with seeded random weights of full size.
 
-The examples' pictures are of 128 pixels here, which changes nothing in what is learned: both learn from early layers,
-and drawing the overview at 1024 pixels takes minutes. Each command runs in a process of its own: what one needs of
+The examples' pictures are of 128 and 64 pixels here, for drawing the overview at 1024 takes minutes; what they learn
+from, an early layer, is the same. Each command runs in a process of its own: what one needs of
 memory is seen, and given back.
 """
 
@@ -33,11 +33,6 @@ def few_steps(run_folder: Path) -> list[str]:
     return ["hparams.iterations=1", "hparams.chunk=32", "eval_iters=1", f"output_dir={run_folder}"]
 
 
-def reports(output: str) -> dict[str, str]:
-    """Find the lines of the parity check in what `latentclr export` says."""
-    return {line.split(":")[0]: line for line in output.splitlines() if line.startswith(("onnx:", "torchscript:"))}
-
-
 @pytest.mark.slow
 def test_the_biggan_example_runs_as_written(tmp_path: Path) -> None:
     words = "k=32 generator=biggan generator.feature_layer=generator.layers.4 generator.class_name=bulbul"
@@ -63,8 +58,7 @@ def test_the_stylegan2_example_runs_as_written(tmp_path: Path) -> None:
     ("generator", "resolution"), [("biggan", 128), ("biggan", 256), ("biggan", 512), ("stylegan2", 256)]
 )
 def test_exports_of_full_size_are_proven(generator: str, resolution: int, tmp_path: Path) -> None:
-    record, proofs = export(generator, resolution, tmp_path)
-    assert set(proofs) == {"onnx", "torchscript"}
+    record = export(generator, resolution, tmp_path)
     assert record["export_peak_mib"] < 10_000
     onnx_file = Path(record["files"]["model.onnx"])
     weights = [path for path in onnx_file.parent.iterdir() if path.suffix == ".bin"]
@@ -72,16 +66,19 @@ def test_exports_of_full_size_are_proven(generator: str, resolution: int, tmp_pa
     assert onnx_file.stat().st_size < 64 * 2**20
 
 
-def export(generator: str, resolution: int, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def export(generator: str, resolution: int, folder: Path) -> dict[str, Any]:
+    """Export, which publishes nothing without parity; return the record after checking that both formats had it."""
     words = ["benchmarks/export_model.py", str(folder), "--generator", generator, "--resolution", str(resolution)]
-    output = run(*words)
-    return json.loads(output.splitlines()[-1]), reports(output)
+    *told, record = run(*words).splitlines()
+    proven = [line.partition(":")[0] for line in told if "(allowed 1)" in line]
+    assert proven == ["onnx", "torchscript"]
+    found: dict[str, Any] = json.loads(record)
+    return found
 
 
 @pytest.mark.slow
 def test_stylegan2_1024_exports_in_bounded_memory_without_grouped_convolutions(tmp_path: Path) -> None:
-    record, proofs = export("stylegan2", 1024, tmp_path)
-    assert set(proofs) == {"onnx", "torchscript"}
+    record = export("stylegan2", 1024, tmp_path)
     assert record["export_peak_mib"] < 10_000
     graph = onnx.load(record["files"]["model.onnx"], load_external_data=False).graph
     # A convolution whose kernel is made from the request would be one of groups, a group for each sample.

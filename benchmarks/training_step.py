@@ -5,8 +5,8 @@
     python benchmarks/training_step.py --generator stylegan2
 
 The faces are the embedded generator; BigGAN and StyleGAN2 have random weights of full size and the origin's examples'
-settings, where the lean ways are measured. The origin's way does not fit into the memory of this machine there (BigGAN
-with K 32, B 16 wants 40 GB, StyleGAN2 with K 100, B 8 wants 22 GB): both are compared with fewer directions and codes.
+settings, where the lean ways are measured. The memory of the origin's way grows with K times B and does not fit into a
+small machine there, so both are compared with fewer directions and codes.
 
 Before anything is timed, the ways are shown to be the same mathematics: from the same weights and the same batch they
 must find the same loss. Then they take turns in one run. Memory is measured in processes of their own.

@@ -92,7 +92,7 @@ def plot_soak(samples: Rows, machine: Mapping[str, Any], path: Path) -> None:
     for key, style, name in (PERCENTILES[0], PERCENTILES[2]):
         lower.plot([sample["done"] for sample in timed], [sample[key] for sample in timed], style, color=COLOURS[2],
                    linewidth=1, label=name)  # fmt: skip
-    lower.set(ylabel="latency of each second, ms", xlabel="requests answered", ylim=(0, None))
+    lower.set(ylabel="latency between samples, ms", xlabel="requests answered", ylim=(0, None))
     for axis in (upper, lower):
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8, frameon=False, loc="lower right")

@@ -1,9 +1,7 @@
 """The commands `serve` and `edit`, which `latentclr` loads by name."""
 
 import logging
-import os
 import shlex
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,7 +71,7 @@ def serve(
         return
     server = TritonServer(repository, host=host, ports=ports, models=models, log_file=log_file, poll_s=poll_s)
     if print_command:
-        click.echo(server.command(_runtime_folder()))
+        click.echo(server.command())
         return
     if not (host.startswith("127.") or host in ("localhost", "::1")):
         click.echo(f"warning: {host} is open to the network, and this Triton is an old release for local use", err=True)
@@ -319,15 +317,6 @@ def _serve_with_docker(
         run_docker(command)
     except KeyboardInterrupt:
         click.echo("stopping")
-
-
-def _runtime_folder() -> Path:
-    """An empty folder that stays, for a server that somebody else starts."""
-    cache = Path(os.environ.get("LATENTCLR_CACHE") or Path.home() / ".cache" / "latentclr")
-    folder = cache / "triton-runtime"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

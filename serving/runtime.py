@@ -2,21 +2,28 @@
 
 The wheel ships a real `tritonserver` and its Python backend. From these and `serving/backends` this module builds
 
-    FOLDER/backends/python/        the wheel's Python backend and the stub for this Python
+    FOLDER/backends/python/        the wheel's Python backend and its stub for this Python
     FOLDER/backends/onnxruntime/   model.py, which stands in for NVIDIA's C++ backend of that name
     FOLDER/backends/pytorch/       the same for LibTorch
     FOLDER/lib/                    a link to libpython, which the stub needs and the wheel has not
+
+The folder lies in the cache under a name that says what is in it, and all servers of one installation share it. It is
+never deleted or changed, since a server may be using it that was started by hand and that nobody knows of.
 """
 
+import hashlib
 import importlib.util
+import json
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from serving.errors import ServerStartError
@@ -35,35 +42,120 @@ class Runtime:
     environment: Mapping[str, str]
 
 
-def build_runtime(folder: Path) -> Runtime:
-    """Put a Triton runtime together.
+@dataclass(frozen=True)
+class _Parts:
+    """What a runtime folder holds, by relative path: files of the wheel, targets of links, and texts."""
+
+    wheel: Path
+    files: Mapping[str, Path]
+    links: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    def name(self) -> str:
+        """Name this content, so that another Python or another wheel gets a folder of its own."""
+        stats = {name: [str(path), path.stat().st_size, path.stat().st_mtime_ns] for name, path in self.files.items()}
+        return hashlib.sha256(json.dumps([stats, self.links, self.texts], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def runtimes_folder() -> Path:
+    """Where the runtimes lie that servers share: in LATENTCLR_CACHE, or ~/.cache/latentclr."""
+    cache = Path(os.environ.get("LATENTCLR_CACHE") or Path.home() / ".cache" / "latentclr").expanduser()
+    return cache.absolute() / "triton-runtime"
+
+
+def shared_runtime(otherwise: Path | None = None) -> Runtime:
+    """Find the runtime in the cache; the first time, put it there.
 
     Args:
-        folder: An empty folder that lives as long as the server.
+        otherwise: A folder to build it in where the cache cannot be written.
+
+    Raises:
+        ServerStartError: As `build_runtime`, or the cache cannot be written and there is no other folder.
+    """
+    parts = _collect()
+    folder = runtimes_folder() / parts.name()
+    try:
+        return _put_together(folder, parts)
+    except OSError as error:
+        if otherwise is not None:
+            return _put_together(otherwise, parts)
+        raise ServerStartError(
+            f"cannot write Triton's runtime to {folder}: {error.strerror or error}; "
+            "set LATENTCLR_CACHE to a folder that can be written"
+        ) from error
+
+
+def build_runtime(folder: Path) -> Runtime:
+    """Put a Triton runtime together in a folder that lives as long as its servers.
+
+    Args:
+        folder: May hold the same runtime already, which then stays as it is.
 
     Raises:
         ServerStartError: The platform is not supported, or the wheel or libpython is missing.
     """
+    return _put_together(folder, _collect())
+
+
+def _collect() -> _Parts:
     wheel = find_wheel()
+    triton = wheel / "tritonserver"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = wheel / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    stub = triton / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
         raise ServerStartError(
             f"nvidia-pytriton has no Triton stub for Python {version}; use Python 3.10, 3.11 or 3.12"
         )
     libpython = find_libpython()
-    backends = folder / "backends"
-    shutil.copytree(wheel / "tritonserver" / "backends" / "python", backends / "python")
-    shutil.copy2(stub, backends / "python")
-    for name in OWN_BACKENDS:
-        _write_backend(backends / name, name)
-    libraries = folder / "lib"
-    libraries.mkdir()
+    backend = [path for path in (triton / "backends" / "python").iterdir() if path.is_file()]
+    files = {f"backends/python/{path.name}": path for path in [*backend, stub]}
     # A link of its own, so that the folder of libpython (often /usr/lib) does not shadow the wheel's libraries.
-    (libraries / libpython.name).symlink_to(libpython)
-    environment = _environment([libraries, wheel.parent / "nvidia_pytriton.libs"])
-    triton = wheel / "tritonserver"
-    return Runtime(triton / "bin" / "tritonserver", backends, triton / "caches", environment)
+    links = {f"lib/{libpython.name}": str(libpython)}
+    return _Parts(wheel, files, links, {f"backends/{name}/model.py": _backend(name) for name in OWN_BACKENDS})
+
+
+def _put_together(folder: Path, parts: _Parts) -> Runtime:
+    """Write what is missing; each entry appears whole, so that several processes may do this at once."""
+    for name in [*parts.files, *parts.links, *parts.texts]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():  # its owner could put any program in
+        raise PermissionError(f"{folder} belongs to another user")
+    for name, source in parts.files.items():
+        path = folder / name
+        if not (path.is_file() and path.stat().st_size == source.stat().st_size):
+            _place(path, partial(_link_or_copy, source))
+    for name, target in parts.links.items():
+        path = folder / name
+        if not (path.is_symlink() and os.readlink(path) == target):
+            _place(path, partial(os.symlink, target))
+    for name, text in parts.texts.items():
+        path = folder / name
+        if not (path.is_file() and path.read_bytes() == text.encode()):
+            _place(path, partial(_write, text))
+    triton = parts.wheel / "tritonserver"
+    environment = _environment([folder / "lib", parts.wheel.parent / "nvidia_pytriton.libs"])
+    return Runtime(triton / "bin" / "tritonserver", folder / "backends", triton / "caches", environment)
+
+
+def _place(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write(text: str, target: Path) -> None:
+    target.write_bytes(text.encode())
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it; a symbolic link would not do, since Triton refuses what leads outside."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or another owner
+        shutil.copy2(source, target)
 
 
 def find_wheel() -> Path:
@@ -119,15 +211,13 @@ def _environment(libraries: list[Path]) -> dict[str, str]:
     return environment
 
 
-def _write_backend(folder: Path, name: str) -> None:
-    """Write the `model.py` that Triton loads: it finds our packages and hands over to `serving.backends`."""
-    folder.mkdir()
+def _backend(name: str) -> str:
+    """Return the `model.py` that Triton loads: it finds our packages and hands over to `serving.backends`."""
     # The stub ignores PYTHONPATH, so the search path of this interpreter is written down.
     packages = [entry for entry in sys.path if os.path.isabs(entry) and os.path.isdir(entry)]
     paths = list(dict.fromkeys([str(Path(__file__).resolve().parents[1]), *packages]))
-    text = (
+    return (
         "import sys\n\n"
         f"sys.path.extend(path for path in {paths!r} if path not in sys.path)\n\n"
         f"from serving.backends.{name}.model import TritonPythonModel\n"
     )
-    (folder / "model.py").write_text(text)

@@ -28,7 +28,7 @@ from serving.errors import ServerStartError, ServerUnavailable
 from serving.model_config import CACHE_BYTES, repository_needs
 from serving.ports import Ports, claim_ports
 from serving.repository import check_repository
-from serving.runtime import Runtime, build_runtime
+from serving.runtime import Runtime, shared_runtime
 from serving.stubs import find_stubs, is_stub, kill_stubs
 from serving.triton_log import last_error, model_failures
 
@@ -122,25 +122,22 @@ class TritonServer:
         self.ports = claim_ports(self.host, self.ports)
         self._folder = tempfile.TemporaryDirectory(prefix="latentclr-triton-")
         try:
-            runtime = build_runtime(Path(self._folder.name))
+            runtime = shared_runtime(otherwise=Path(self._folder.name))
             self._process = self._launch(runtime)
         except BaseException:
             self._clean()
             raise
         logger.info("started Triton, pid %d, log %s", self._process.pid, self.log_path)
 
-    def command(self, folder: Path) -> str:
-        """Return a shell command that starts the same server by hand.
-
-        Args:
-            folder: Where to build its runtime, which must stay there as long as the command is used.
+    def command(self) -> str:
+        """Return a shell command that starts the same server by hand, now or later.
 
         Raises:
-            ServerStartError: As `start`.
+            ServerStartError: As `start`, or the cache, where its runtime is put, cannot be written.
         """
         check_repository(self.repository, self._models)
         self.ports = claim_ports(self.host, self.ports)
-        runtime = build_runtime(folder)
+        runtime = shared_runtime()
         changed = [f"{name}={runtime.environment[name]}" for name in ("LD_LIBRARY_PATH", "PATH")]
         return shlex.join(["env", *changed, str(runtime.program), *self._arguments(runtime)])
 

@@ -188,6 +188,12 @@ def test_a_server_starts_while_an_export_is_under_way(
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def entries(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and age of all that is in a folder; Python's caches come and go."""
+    stats = {path: path.lstat() for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    return {path: (stat.st_ino, 0 if path.is_dir() else stat.st_mtime_ns) for path, stat in stats.items()}
+
+
 @pytest.mark.triton
 def test_the_printed_command_starts_the_server(
     export_version: Callable[[int], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -215,6 +221,11 @@ def test_the_printed_command_starts_the_server(
             assert time.monotonic() < deadline
             assert process.poll() is None, lines
             lines.append(process.stderr.readline())
+        # It may be using its runtime for days; whoever asks for a command must not touch that.
+        before = entries(tmp_path / "cache")
+        again = CliRunner().invoke(serve, words)
+        assert again.exit_code == 0, again.output
+        assert entries(tmp_path / "cache") == before
     finally:
         process.terminate()
         try:

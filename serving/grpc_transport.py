@@ -45,7 +45,7 @@ class GrpcTransport:
         """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
         size = len(next(iter(arrays.values()))) * description.image_bytes
         if self._regions is not None and self._regions.worth(size):
-            region = self._regions.take(size, self._client, timeout)
+            region = self._regions.take(size, self._call, timeout)
             if region is not None:
                 shared = self._infer_shared(self._regions, region, size, model, description, arrays, timeout)
                 if shared is not None:
@@ -61,7 +61,7 @@ class GrpcTransport:
     def close(self) -> None:
         """Give back the shared memory and the channel."""
         if self._regions is not None:
-            self._regions.close(self._client)
+            self._regions.close(self._call)
         self._client.close()
 
     def _infer_shared(

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ from serving.failures import Failure, Kind
 _TYPES = {"float32": "FP32", "int64": "INT64"}
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
 _KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504: Kind.TIMEOUT}
-_HEADER = "Inference-Header-Content-Length"
 _CHUNK = 1 << 20
+_HEADER = "Inference-Header-Content-Length"
 
 
 class HttpTransport:
@@ -36,7 +37,7 @@ class HttpTransport:
         parts = urlsplit(address.target)
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
         self._lock = threading.Lock()
-        self._idle: list[http.client.HTTPConnection] = []
+        self._idle: list[_Connection] = []
         self._closed = False
 
     def describe(self, model: str, timeout: float) -> Description:
@@ -104,9 +105,10 @@ class HttpTransport:
         """Send a request; returns the length of the answer's JSON part, None if it is all JSON, and the answer."""
         deadline = time.monotonic() + timeout
         while True:
-            connection, kept = self._take(deadline)
+            connection, kept = self._take()
             try:
-                status, length, answer = _exchange(connection, method, self._path + path, body, headers or {}, deadline)
+                connection.begin(deadline)
+                status, length, answer = _exchange(connection, method, self._path + path, body, headers or {})
             except TimeoutError as error:
                 connection.close()
                 raise Failure(Kind.TIMEOUT, str(error)) from error
@@ -123,15 +125,17 @@ class HttpTransport:
                 raise Failure(_KINDS.get(status, Kind.OTHER), _reason(status, answer))
             return length, answer
 
-    def _take(self, deadline: float) -> tuple[http.client.HTTPConnection, bool]:
+    def _take(self) -> tuple["_Connection", bool]:
         with self._lock:
             if self._closed:
                 raise Failure(Kind.CLOSED, "closed")
             if self._idle:
                 return self._idle.pop(), True
-        return http.client.HTTPConnection(self._host, self._port, timeout=_left(deadline)), False
+        return _Connection(self._host, self._port), False
 
-    def _put_back(self, connection: http.client.HTTPConnection) -> None:
+    def _put_back(self, connection: "_Connection") -> None:
+        if connection.sock is None:
+            return  # the answer said `Connection: close`
         with self._lock:
             if not self._closed:
                 self._idle.append(connection)
@@ -139,30 +143,68 @@ class HttpTransport:
         connection.close()
 
 
+class _Socket(socket.socket):
+    """A socket with a deadline for everything that is done with it, where a timeout is for a single read.
+
+    The deadline lies here since nobody else is there from the first byte to the last: after `Connection: close`,
+    `http.client` lets go of the socket while the answer is still being read.
+    """
+
+    deadline: float
+
+    def connect(self, address: Any) -> None:
+        self.settimeout(_left(self.deadline))
+        super().connect(address)
+
+    def sendall(self, *arguments: Any) -> None:
+        self.settimeout(_left(self.deadline))
+        super().sendall(*arguments)  # the timeout is for all of it
+
+    def recv_into(self, *arguments: Any) -> int:
+        self.settimeout(_left(self.deadline))
+        return super().recv_into(*arguments)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection that serves one exchange at a time, each with a deadline of its own."""
+
+    sock: _Socket | None
+    auto_open = 0  # opened by `begin` and by nobody else
+
+    def begin(self, deadline: float) -> None:
+        """Make ready for an exchange that ends at this time of the monotonic clock."""
+        if self.sock is not None:
+            self.sock.deadline = deadline
+            return
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM):
+            opened = _Socket(family, kind, protocol)
+            opened.deadline = deadline
+            try:
+                opened.connect(address)
+                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError as error:
+                opened.close()
+                failure = error
+                continue
+            self.sock = opened
+            return
+        raise failure or OSError(f"{self.host} has no address")
+
+
 def _exchange(
-    connection: http.client.HTTPConnection,
-    method: str,
-    path: str,
-    body: bytes | None,
-    headers: Mapping[str, str],
-    deadline: float,
+    connection: _Connection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
 ) -> tuple[int, int | None, bytes]:
-    if connection.sock is not None:
-        connection.sock.settimeout(_left(deadline))
     connection.request(method, path, body, dict(headers))
     response = connection.getresponse()
-    # A socket's timeout is for one read; a server that trickles must not outlive the deadline.
     parts = []
-    while part := response.read1(_CHUNK):
-        parts.append(part)
-        if connection.sock is not None:
-            connection.sock.settimeout(_left(deadline))
-    response.close()  # read1 does not notice the end, without which the connection cannot be used again
-    answer, promised = b"".join(parts), response.getheader("Content-Length")
-    if promised is not None and len(answer) != int(promised):
-        raise http.client.IncompleteRead(answer, int(promised) - len(answer))
+    with contextlib.closing(response):  # which may be all that still holds the socket
+        while part := response.read(_CHUNK):  # by pieces: what is promised may be more than the memory
+            parts.append(part)
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
     length = response.getheader(_HEADER)
-    return response.status, None if length is None else int(length), answer
+    return response.status, int(length) if length is not None and length.isdecimal() else None, b"".join(parts)
 
 
 def _left(deadline: float) -> float:
@@ -175,7 +217,7 @@ def _left(deadline: float) -> float:
 def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Failure(Kind.OTHER, f"the answer is not JSON: {error}") from error
 
 

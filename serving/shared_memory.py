@@ -11,15 +11,16 @@ import mmap
 import os
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
 
 from serving.errors import ServingError
+from serving.failures import Failure, Kind
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ SMALLEST = 512 * 1024
 """Bytes of pictures in one answer from which `auto` uses shared memory."""
 _FOLDER = Path("/dev/shm")
 _MOST_ABANDONED = 8
+_UNREGISTER_S = 5.0
+
+Call = Callable[..., Any]
+"""Calls a method of tritonclient's client by name; raises `Failure` and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +69,12 @@ class Regions:
         """Whether an answer of this size should come through shared memory."""
         return self._usable and size >= self._smallest and size > 0
 
-    def take(self, size: int, client: Any, timeout: float) -> Region | None:
+    def take(self, size: int, call: Call, timeout: float) -> Region | None:
         """Find an idle region that is large enough, or make one and tell the server.
 
         Args:
             size: Bytes needed.
-            client: tritonclient's client, which registers a new region.
+            call: Asks the server to register a new region.
             timeout: Seconds for that.
 
         Returns:
@@ -77,6 +82,7 @@ class Regions:
 
         Raises:
             ServingError: It must and cannot.
+            Failure: The connection was closed.
         """
         with self._lock:
             for index, region in enumerate(self._idle):
@@ -84,7 +90,7 @@ class Regions:
                     return self._idle.pop(index)
             small = self._idle.pop() if self._idle else None
         if small is not None:  # replaced by a larger one, so that there are never more than requests under way
-            _unregister(small, client)
+            _unregister(small, call)
         size = 1 << (size - 1).bit_length()
         name = f"latentclr_client_{uuid.uuid4().hex}"
         path = _FOLDER / name
@@ -94,12 +100,14 @@ class Regions:
             self._give_up(f"cannot make shared memory: {error.strerror}")
             return None
         try:
-            client.register_system_shared_memory(name, f"/{name}", size, client_timeout=timeout)
-        except InferenceServerException as error:
+            call("register_system_shared_memory", name, f"/{name}", size, client_timeout=timeout)
+        except Failure as failure:
             memory.close()
-            if "UNAVAILABLE" in str(error.status()) or "DEADLINE" in str(error.status()):
+            if failure.kind is Kind.CLOSED:
+                raise
+            if failure.kind in (Kind.UNAVAILABLE, Kind.TIMEOUT):
                 return None  # the request itself will say so
-            self._give_up(f"the server cannot map this machine's shared memory: {error.message()}")
+            self._give_up(f"the server cannot map this machine's shared memory: {failure.message}")
             return None
         finally:
             path.unlink(missing_ok=True)
@@ -129,12 +137,13 @@ class Regions:
             self._generation += 1
             self._idle.clear()
 
-    def close(self, client: Any) -> None:
+    def close(self, call: Call) -> None:
         """Tell the server to unmap the idle regions."""
         with self._lock:
             idle, self._idle, self._generation = self._idle, [], self._generation + 1
         for region in idle:
-            _unregister(region, client)
+            if not _unregister(region, call):
+                return  # the server is gone or hangs, and each further one would wait as long
 
     def _give_up(self, reason: str) -> None:
         if self._required:
@@ -155,8 +164,11 @@ def _create(path: Path, size: int) -> mmap.mmap:
         os.close(handle)
 
 
-def _unregister(region: Region, client: Any) -> None:
+def _unregister(region: Region, call: Call) -> bool:
+    """Tell the server to unmap a region; False if it could not be told."""
     try:
-        client.unregister_system_shared_memory(region.name, client_timeout=1.0)
-    except InferenceServerException as error:
-        logger.debug("could not unregister %s: %s", region.name, error)
+        call("unregister_system_shared_memory", region.name, client_timeout=_UNREGISTER_S)
+    except Failure as failure:
+        logger.debug("could not unregister %s: %s", region.name, failure)
+        return False
+    return True

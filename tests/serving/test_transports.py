@@ -87,11 +87,22 @@ def test_errors_are_typed_and_one_line(server: TritonServer, way: str, monkeypat
             client._connection.infer(arrays)
         with pytest.raises(RequestFailed, match=r"unexpected inference input 'w'|expected 3 inputs but got 1"):
             client._connection.infer({"w": z})
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("used", [True, False])
+def test_a_closed_client_says_so(server: TritonServer, way: str, used: bool) -> None:
     closed = connect(server, way)
-    closed.edit(seed=1)
-    closed.close()
-    with pytest.raises(RequestFailed, match="this client was closed"):
+    assert closed.manifest
+    if used:
         closed.edit(seed=1)
+    for _ in range(2):
+        closed.close()
+        with pytest.raises(RequestFailed, match="this client was closed"):
+            closed.edit(seed=1)
+        with pytest.raises(RequestFailed, match="this client was closed"):
+            closed.refresh()
+    assert not list(Path("/dev/shm").glob("latentclr_client_*"))
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:9", "http://127.0.0.1:9"])
@@ -191,16 +202,25 @@ class Odd(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     status, body, promised, trickle = 200, b"{}", None, 0.0
-    requests = 0
+    delay = head_trickle = 0.0
+    requests, says_close = 0, False
 
     def do_GET(self) -> None:
         type(self).requests += 1
+        time.sleep(self.delay)
+        for _ in range(20 if self.head_trickle else 0):
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            time.sleep(self.head_trickle)
         self.send_response(self.status)
+        if self.says_close:
+            self.send_header("Connection", "close")
         self.send_header("Content-Length", str(len(self.body) if self.promised is None else self.promised))
         self.end_headers()
         for byte in self.body:
-            self.wfile.write(bytes([byte]))
-            self.wfile.flush()
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:  # the client did not wait
+                break
             time.sleep(self.trickle)
         self.close_connection = True  # without a word to the client
 
@@ -214,6 +234,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
 def odd_server(**attributes: Any) -> Iterator[tuple[str, type[Odd]]]:
     handler = type("Handler", (Odd,), attributes)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.block_on_close = False  # a handler may sleep for longer than the test
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -244,13 +265,55 @@ def test_a_server_that_is_not_triton(attributes: Any, error: type[ServingError],
 
 
 def test_an_idle_connection_that_was_closed_is_no_failure() -> None:
-    with odd_server(body=json.dumps([{"name": "a", "state": "READY"}]).encode()) as (url, handler):
+    with odd_server(body=INDEX) as (url, handler):
         with EditClient(url, retries=0) as client:
             transport: Any = client._connection._transport
             for _ in range(4):
                 assert transport.ready_models(5) == ["a"]
                 time.sleep(0.02)
         assert handler.requests == 4
+
+
+INDEX = json.dumps([{"name": "a", "state": "READY"}]).encode()
+
+
+def ready(url: str, *timeouts: float) -> list[list[str]]:
+    with EditClient(url, retries=0) as client:
+        transport: Any = client._connection._transport
+        return [transport.ready_models(timeout) for timeout in timeouts]
+
+
+def test_each_call_has_its_own_deadline_after_connection_close() -> None:
+    with odd_server(body=INDEX, says_close=True, delay=0.5) as (url, handler):
+        with EditClient(url, retries=0) as client:
+            transport: Any = client._connection._transport
+            with pytest.raises(Failure) as caught:
+                transport.ready_models(0.1)
+            assert caught.value.kind is Kind.TIMEOUT
+            assert transport.ready_models(60) == ["a"]
+            with pytest.raises(Failure) as caught:  # not the 60 seconds of the call before
+                transport.ready_models(0.1)
+            assert caught.value.kind is Kind.TIMEOUT
+            assert transport.ready_models(60) == ["a"]
+        assert handler.requests == 4
+
+
+@pytest.mark.parametrize("way", [{"trickle": 0.2}, {"head_trickle": 0.2}, {"delay": 3.0}], ids=str)
+@pytest.mark.parametrize("says_close", [True, False])
+def test_a_deadline_is_for_everything(way: dict[str, float], says_close: bool) -> None:
+    with odd_server(body=INDEX, says_close=says_close, **way) as (url, _):
+        start = time.monotonic()
+        with pytest.raises(Failure) as caught:
+            ready(url, 0.5)
+        took = time.monotonic() - start
+    assert caught.value.kind is Kind.TIMEOUT
+    assert 0.4 < took < 5
+
+
+def test_a_server_that_closes_every_connection_is_asked_on_new_ones() -> None:
+    with odd_server(body=INDEX, says_close=True) as (url, handler):
+        assert ready(url, 5, 5, 5) == [["a"]] * 3
+        assert handler.requests == 3
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

@@ -175,7 +175,7 @@ def _check_version(model: Path, version: int) -> str:
     config = read_config(folder / "config.pbtxt")
     if list(config.version_policy.specific.versions) != [version]:
         raise ExportError(f"{folder / 'config.pbtxt'} does not describe version {version}")
-    files = json.loads(config.parameters["manifest"].string_value).get("files_sha256", {})
+    files = _files_of(config, folder)
     wanted = {ENGINES.get(config.backend, ""), *(file for file in files if (folder / file).exists())}
     if config.backend == "onnxruntime" and WEIGHTS_FILE in files:
         wanted.add(WEIGHTS_FILE)
@@ -185,6 +185,20 @@ def _check_version(model: Path, version: int) -> str:
         if file in files and sha256_of(folder / file) != files[file]:
             raise ExportError(f"{folder / file} is not the file that its manifest describes")
     return (folder / "config.pbtxt").read_text()
+
+
+def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:
+    """Return the SHA-256 by file name that a version's manifest has of its files."""
+    try:
+        files = json.loads(config.parameters["manifest"].string_value).get("files_sha256") or {}
+        if not all(isinstance(digest, str) for digest in files.values()):
+            raise ValueError
+    except (ValueError, AttributeError, RecursionError):
+        raise ExportError(
+            f"{folder / 'config.pbtxt'} has no manifest of its files, so they cannot be checked: "
+            "`latentclr export` did not write it"
+        ) from None
+    return dict(files)
 
 
 def _move_all(staging: Path, repository: Path, models: list[str], version: int) -> list[Path]:

@@ -5,6 +5,7 @@ client that asks for the model's configuration. A client therefore needs nothing
 """
 
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ from serving.errors import ManifestError
 FORMAT = 1
 SAMPLERS = ("standard_normal", "truncated_normal")
 LATENT_INPUTS = ("z", "w", "w+")
+_LONGEST_NAME = 500
+_MOST = 10_000_000
+_LARGEST = 1e30  # what float32 still takes
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def parse_manifest(text: str) -> Manifest:
     """
     try:
         raw = json.loads(text)
-    except ValueError as error:
+        str(raw).encode()  # a half of a surrogate pair cannot be printed or sent
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"the model's manifest is not JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
@@ -112,75 +117,137 @@ def parse_manifest(text: str) -> Manifest:
         manifest = _build(raw)
     except KeyError as error:
         raise ManifestError(f"the model's manifest lacks the key {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ManifestError(f"the model's manifest is invalid: {error}") from error
     _check(manifest)
     return manifest
 
 
 def _build(raw: Mapping[str, Any]) -> Manifest:
-    generator, latent, directions = raw["generator"], raw["latent"], raw["directions"]
+    generator, latent, directions = (_table(raw[key], key) for key in ("generator", "latent", "directions"))
     classes = generator.get("classes")
     truncation = latent.get("truncation")
-    slider = _pair(directions.get("alpha_range", (-6.0, 6.0)))
+    slider = _range(directions.get("alpha_range", [-6.0, 6.0]), "directions.alpha_range")
     return Manifest(
-        name=str(raw["name"]),
+        name=_name(raw["name"], "name"),
         generator=Generator(
-            name=str(generator["name"]),
-            resolution=int(generator["resolution"]),
-            weights_sha256=str(generator.get("weights_sha256", "")),
-            random_weights=bool(generator.get("random_weights", False)),
-            classes=None
-            if classes is None
-            else Classes(tuple(map(str, classes["names"])), tuple(map(int, classes.get("default") or ()))),
+            name=_name(generator["name"], "generator.name"),
+            resolution=_whole(generator["resolution"], "generator.resolution", 1, _MOST),
+            weights_sha256=_word(generator.get("weights_sha256", ""), "generator.weights_sha256"),
+            random_weights=_truth(generator.get("random_weights", False), "generator.random_weights"),
+            classes=None if classes is None else _classes(_table(classes, "generator.classes")),
         ),
         latent=Latent(
-            input=str(latent.get("input", "z")),
-            dim=int(latent["dim"]),
-            layers=int(latent["layers"]),
-            sampler=str(latent["sampler"]),
-            truncation=None if truncation is None else float(truncation),
+            input=_one_of(latent.get("input", "z"), "latent.input", LATENT_INPUTS),
+            dim=_whole(latent["dim"], "latent.dim", 1, _MOST),
+            layers=_whole(latent["layers"], "latent.layers", 1, _MOST),
+            sampler=_one_of(latent["sampler"], "latent.sampler", SAMPLERS),
+            truncation=None if truncation is None else _number(truncation, "latent.truncation"),
         ),
-        directions=Directions(int(directions["count"]), str(directions.get("model", "")), slider),
+        directions=Directions(
+            _whole(directions["count"], "directions.count", 1, _MOST),
+            _word(directions.get("model", ""), "directions.model"),
+            slider,
+        ),
         edits={
-            str(name): NamedEdit(
-                direction=int(edit["direction"]),
-                layers=tuple(int(layer) for layer in edit.get("layers") or ()),
-                alpha_range=_pair(edit.get("alpha_range", slider)),
-                note=str(edit.get("note", "")),
+            name: NamedEdit(
+                direction=_whole(edit["direction"], f"edits.{name}.direction"),
+                layers=tuple(_whole(layer, f"edits.{name}.layers") for layer in _list(edit.get("layers") or [], name)),
+                alpha_range=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
+                note=_word(edit.get("note", ""), f"edits.{name}.note"),
             )
-            for name, edit in (raw.get("edits") or {}).items()
+            for name, edit in _tables(raw.get("edits") or {}, "edits")
         },
-        files_sha256=dict(raw.get("files_sha256") or {}),
-        versions=dict(raw.get("versions") or {}),
-        parity=dict(raw.get("parity") or {}),
+        files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
+        versions=_words(raw.get("versions") or {}, "versions"),
+        parity=dict(_table(raw.get("parity") or {}, "parity")),
     )
 
 
-def _pair(values: Sequence[float]) -> tuple[float, float]:
-    low, high = values
-    return float(low), float(high)
+def _classes(raw: Mapping[str, Any]) -> Classes:
+    names = tuple(_name(name, "generator.classes.names") for name in _list(raw["names"], "generator.classes.names"))
+    if not names:
+        raise ValueError("generator.classes.names must not be empty")
+    chosen = _list(raw.get("default") or [], "generator.classes.default")
+    return Classes(names, tuple(_whole(number, "generator.classes.default", 0, len(names) - 1) for number in chosen))
+
+
+def _table(value: object, key: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} must be a table, got {_shown(value)}")
+    return value
+
+
+def _tables(value: object, key: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(_name(name, key), _table(entry, f"{key}.{name}")) for name, entry in _table(value, key).items()]
+
+
+def _list(value: object, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{key} must be a list, got {_shown(value)}")
+    return value
+
+
+def _words(value: object, key: str) -> dict[str, str]:
+    return {_name(name, key): _word(text, f"{key}.{name}") for name, text in _table(value, key).items()}
+
+
+def _word(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{key} must be a text, got {_shown(value)}")
+    return value
+
+
+def _name(value: object, key: str) -> str:
+    """A text that stands in messages, which are one line."""
+    if not 0 < len(_word(value, key)) <= _LONGEST_NAME or not str(value).isprintable():
+        raise ValueError(f"{key} must be a printable text, got {_shown(value)}")
+    return str(value)
+
+
+def _one_of(value: object, key: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}, got {_shown(value)}")
+    return str(value)
+
+
+def _truth(value: object, key: str) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false, got {_shown(value)}")
+    return value
+
+
+def _whole(value: object, key: str, low: int = 0, high: int = _MOST) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number in [{low}, {high}], got {_shown(value)}")
+    return value
+
+
+def _number(value: object, key: str) -> float:
+    # A comparison, since an integer of 400 digits is no float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        raise ValueError(f"{key} must be a finite number, got {_shown(value)}")
+    return float(value)
+
+
+def _range(value: object, key: str) -> tuple[float, float]:
+    numbers = [_number(end, key) for end in _list(value, key)]
+    if len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ValueError(f"{key} must be [low, high] with low < high, got {_shown(value)}")
+    return numbers[0], numbers[1]
+
+
+def _shown(value: object) -> str:
+    """A value for a message: on one line, and short even if somebody sends us a megabyte."""
+    return reprlib.repr(value)
 
 
 def _check(manifest: Manifest) -> None:
     """Refuse a manifest that would make later requests fail in obscure ways."""
-    sizes = {
-        "generator.resolution": manifest.generator.resolution,
-        "latent.dim": manifest.latent.dim,
-        "latent.layers": manifest.latent.layers,
-        "directions.count": manifest.directions.count,
-    }
-    for key, size in sizes.items():
-        if size < 1:
-            raise ManifestError(f"the model's manifest is invalid: {key} must be at least 1, got {size}")
     latent, count = manifest.latent, manifest.directions.count
     problem = ""
-    if latent.input not in LATENT_INPUTS:
-        problem = f"latent.input must be one of {', '.join(LATENT_INPUTS)}, got {latent.input!r}"
-    if latent.sampler not in SAMPLERS:
-        problem = f"latent.sampler must be one of {', '.join(SAMPLERS)}, got {latent.sampler!r}"
-    if latent.sampler == "truncated_normal" and latent.truncation is None:
-        problem = "latent.truncation is missing for truncated_normal"
+    if latent.sampler == "truncated_normal" and not (latent.truncation or 0) > 0:
+        problem = f"latent.truncation must be above 0 for truncated_normal, got {latent.truncation}"
     for name, edit in manifest.edits.items():
         if not 0 <= edit.direction < count:
             problem = f"edit {name!r} has direction {edit.direction}, not in [0, {count})"

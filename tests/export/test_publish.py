@@ -441,6 +441,24 @@ def test_rollback_and_forward(graphs, tmp_path):
     assert publish(repository, "edit", graphs, MANIFEST)[0].name == "4"  # numbers are never used twice
 
 
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", "null", '{"files_sha256": 7}', '{"files_sha256": {"model.onnx": 7}}', "[" * 9999]
+)
+def test_rollback_to_a_version_without_a_manifest(graphs, tmp_path, manifest):
+    repository = tmp_path / "repository"
+    for _ in range(2):
+        publish(repository, "edit", {"onnxruntime": graphs["onnxruntime"]}, MANIFEST)
+    path = repository / "edit" / "1" / "config.pbtxt"
+    config = config_of(path.parent)
+    config.parameters["manifest"].string_value = manifest
+    path.write_text(text_format.MessageToString(config))
+    before = everything(repository)
+    with pytest.raises(ExportError, match=r"1/config.pbtxt has no manifest of its files") as caught:
+        rollback(repository, "edit")
+    assert "\n" not in str(caught.value)
+    assert everything(repository) == before
+
+
 def test_rollback_changes_nothing_when_it_cannot_be(graphs, tmp_path, monkeypatch):
     repository = tmp_path / "repository"
     digest = {"files_sha256": {"model.onnx": sha256_of(graphs["onnxruntime"])}}

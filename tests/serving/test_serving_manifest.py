@@ -1,14 +1,21 @@
 """The manifest: what is read, and how a bad one is refused."""
 
+import contextlib
 import copy
 import json
+import math
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_editor
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serving.errors import ManifestError
-from serving.manifest import parse_manifest
+from serving.latents import draw_latents
+from serving.manifest import LATENT_INPUTS, SAMPLERS, Manifest, parse_manifest
 
 
 def test_fields_are_read_and_later_keys_ignored() -> None:
@@ -33,14 +40,28 @@ def test_classes() -> None:
     ("path", "value", "message"),
     [
         (["format"], 2, "must have format 1, got 2"),
-        (["latent", "dim"], 0, "latent.dim must be at least 1"),
-        (["latent", "dim"], "many", "invalid literal"),
+        (["latent", "dim"], 0, r"latent.dim must be a whole number in \[1, .*got 0"),
+        (["latent", "dim"], "many", "latent.dim must be a whole number .*got 'many'"),
+        (["latent", "dim"], True, "latent.dim must be a whole number .*got True"),
+        (["latent", "dim"], 10**400, "latent.dim must be a whole number"),
+        (["latent", "layers"], 2.5, "latent.layers must be a whole number"),
+        (["latent", "truncation"], float("inf"), "latent.truncation must be a finite number, got inf"),
+        (["latent", "input"], [], r"latent.input must be one of z, w, w\+, got \[\]"),
+        (["generator", "random_weights"], "no", "random_weights must be true or false"),
+        (["generator", "name"], "a\nb", "generator.name must be a printable text"),
+        (["generator", "classes"], {"names": ["a", "b"], "default": [7]}, r"default must be .* in \[0, 1\], got 7"),
+        (["generator", "classes"], {"names": []}, "names must not be empty"),
+        (["generator", "classes"], {"names": "abc"}, "names must be a list, got 'abc'"),
         (["latent", "sampler"], "uniform", "got 'uniform'"),
-        (["latent", "sampler"], "truncated_normal", "truncation is missing"),
+        (["latent", "sampler"], "truncated_normal", "truncation must be above 0"),
         (["edits", "smile", "direction"], 3, r"direction 3, not in \[0, 3\)"),
         (["edits", "smile", "layers"], [2], r"layers \[2\], not in \[0, 2\)"),
-        (["directions"], None, "invalid"),
-        (["directions", "alpha_range"], [1], "invalid"),
+        (["edits", "smile"], [], "edits.smile must be a table"),
+        (["edits", "smile", "alpha_range"], [4, -4], r"alpha_range must be \[low, high\] with low < high"),
+        (["directions"], None, "directions must be a table, got None"),
+        (["directions", "alpha_range"], [1], r"alpha_range must be \[low, high\]"),
+        (["directions", "alpha_range"], [float("nan"), 6], "alpha_range must be a finite number, got nan"),
+        (["files_sha256"], {"model.onnx": 7}, "files_sha256.model.onnx must be a text, got 7"),
     ],
 )
 def test_a_bad_value_is_named(path: list[str], value: Any, message: str) -> None:
@@ -53,7 +74,92 @@ def test_a_bad_value_is_named(path: list[str], value: Any, message: str) -> None
         parse_manifest(json.dumps(raw))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": 1}'])
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path of every value in a tree, the containers too."""
+    yield path
+    for key, entry in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        yield from places(entry, (*path, key))
+
+
+FULL: dict[str, Any] = {
+    **tiny_editor.WITH_CLASSES,
+    "latent": {**tiny_editor.MANIFEST["latent"], "sampler": "truncated_normal", "truncation": 0.5},
+    "files_sha256": {"model.onnx": "0" * 64},
+    "parity": {"onnx": {"worst_step": 1, "psnr_db": None}},
+}
+PLACES = list(places(FULL))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([10**400, -1, 0, 1, "z"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(["set", "drop", "add"]), VALUES), max_size=3))
+def test_any_manifest_is_read_sanely_or_refused(changes: list[tuple[tuple[Any, ...], str, Any]]) -> None:
+    tree: Any = {"": copy.deepcopy(FULL)}
+    for path, what, value in changes:
+        *parents, last = ("", *path)
+        place = tree
+        for key in parents:
+            try:
+                place = place[key]
+            except (KeyError, IndexError, TypeError):  # an earlier change took it away
+                place = None
+        if isinstance(place, dict):
+            if what == "drop":
+                place.pop(last, None)
+            else:
+                place[last if what == "set" else str(value)[:9]] = value
+        elif isinstance(place, list):
+            if what == "add":
+                place.append(value)
+            elif isinstance(last, int) and last < len(place):
+                place[last : last + 1] = [value] if what == "set" else []
+    try:
+        manifest = parse_manifest(json.dumps(tree.get("")))
+    except ManifestError as error:
+        assert str(error).isprintable()
+        assert len(str(error)) < 1000
+        return
+    assert_sane(manifest)
+
+
+def assert_sane(manifest: Manifest) -> None:
+    """What a client may rely on without another look."""
+    latent, directions, classes = manifest.latent, manifest.directions, manifest.generator.classes
+    for size in (manifest.generator.resolution, latent.dim, latent.layers, directions.count):
+        assert type(size) is int
+        assert size > 0
+    assert latent.input in LATENT_INPUTS
+    assert latent.sampler in SAMPLERS
+    assert latent.sampler != "truncated_normal" or latent.truncation is not None
+    assert latent.truncation is None or math.isfinite(latent.truncation)
+    for low, high in [directions.alpha_range, *(edit.alpha_range for edit in manifest.edits.values())]:
+        assert -math.inf < low < high < math.inf
+    for edit in manifest.edits.values():
+        assert 0 <= edit.direction < directions.count
+        assert all(0 <= layer < latent.layers for layer in edit.layers)
+    assert classes is None or all(0 <= number < len(classes.names) for number in classes.default)
+    for text in (manifest.name, manifest.generator.name, *manifest.edits, *(classes.names if classes else ())):
+        assert text.isprintable()
+    for table in (manifest.files_sha256, manifest.versions):
+        assert all(isinstance(word, str) for pair in table.items() for word in pair)
+    if latent.dim < 10_000 and latent.input == "z":
+        assert np.isfinite(draw_latents(latent, 7)).all()
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_refused_or_read(text: str) -> None:
+    with contextlib.suppress(ManifestError):
+        parse_manifest(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '{"format": 1}', "[" * 100_000, "1" * 10_000, '{"format": 1, "name": "\\ud800"}']
+)
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(ManifestError):
         parse_manifest(text)

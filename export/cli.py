@@ -88,6 +88,7 @@ def export(
     ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")
+    click.echo("a server that runs already takes it up if it was started with --poll; restart any other")
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})

@@ -1,6 +1,6 @@
 """Where a server is, and which protocol it is asked in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from serving.errors import ServingError
@@ -16,10 +16,12 @@ class Address:
     Attributes:
         protocol: `grpc` or `http`.
         target: `host:port` for gRPC; `http://host:port` and perhaps a path for HTTP.
+        fixed: Whether the caller speaks this protocol only.
     """
 
     protocol: str
     target: str
+    fixed: bool = field(default=False, compare=False)
 
     @property
     def is_loopback(self) -> bool:
@@ -49,7 +51,7 @@ def parse_address(url: str, protocol: str | None = None) -> Address:
         wanted = "host:port" if protocol == "grpc" else "http://host:port"
         raise ServingError(f"the url must be {wanted} for protocol {protocol!r}, got {url!r}")
     if scheme == "grpc":
-        return Address("grpc", rest)
+        return Address("grpc", rest, protocol is not None)
     try:
         parts = urlsplit(f"http://{rest}")
         whole = bool(parts.hostname) and parts.port is not None and not (parts.query or parts.fragment)
@@ -57,4 +59,4 @@ def parse_address(url: str, protocol: str | None = None) -> Address:
         whole = False
     if not whole:
         raise ServingError(f"the url must be http://host:port of the HTTP interface, got {url!r}")
-    return Address("http", f"http://{rest.rstrip('/')}")
+    return Address("http", f"http://{rest.rstrip('/')}", protocol is not None)

@@ -17,12 +17,13 @@ from numpy.typing import ArrayLike
 from tritonclient.utils import InferenceServerException
 
 from serving.address import parse_address
-from serving.connection import PROBE_S, STALE
+from serving.connection import DOOR_S, PROBE_S, STALE
 from serving.description import Description
+from serving.doors import wrong_door
 from serving.edited import Edited
 from serving.edits import Strength
 from serving.errors import ServingError
-from serving.failures import Failure, Kind, asks_for_models, explain
+from serving.failures import Failure, Kind, asks_for_door, asks_for_models, explain
 from serving.grpc_transport import channel_options, read_config, ready_names, requested, tensors, to_failure
 from serving.manifest import Manifest
 from serving.requests import Arrays, Request, Subject, check_answer, edit_request, rows_request, sweep_request
@@ -47,9 +48,9 @@ class AsyncEditClient:
             ServingError: One of them is out of range.
         """
         check_patience(timeout, retries)
-        self._address = parse_address(url)
-        if self._address.protocol != "grpc":
+        if parse_address(url).protocol != "grpc":
             raise ServingError(f"AsyncEditClient speaks gRPC only: give host:port, got {url!r}")
+        self._address = parse_address(url, "grpc")
         self._model, self._timeout, self._retries = model, timeout, retries
         self._client: Any = None
         self._closed = False
@@ -175,7 +176,10 @@ class AsyncEditClient:
                 ready = ready_names(await self._call("get_model_repository_index", client_timeout=limit))
             except Failure:
                 ready = None
-        error = explain(failure, self._address.target, self._model, patience, ready)
+        door = ""
+        if asks_for_door(failure, ready):
+            door = await asyncio.to_thread(wrong_door, self._address, min(patience, DOOR_S))
+        error = explain(failure, self._address.target, self._model, patience, ready, door)
         if isinstance(error, STALE):
             self._description = None
         return error

@@ -8,13 +8,15 @@ from numpy.typing import NDArray
 
 from serving.address import Address
 from serving.description import Description
+from serving.doors import wrong_door
 from serving.errors import ModelUnavailable, RequestFailed
-from serving.failures import Failure, Kind, asks_for_models, explain
+from serving.failures import Failure, Kind, asks_for_door, asks_for_models, explain
 from serving.retry import attempt, check_patience, check_timeout
 
 T = TypeVar("T")
 
 PROBE_S = 5.0  # the most that finding a reason for a failure may take
+DOOR_S = 1.0  # and that finding out who answers there may take after that
 STALE = (ModelUnavailable, RequestFailed)
 """After these the server may serve another version of the model, so it is asked again what it serves."""
 
@@ -45,7 +47,7 @@ class Connection:
 
         Args:
             transport: Speaks the protocol.
-            address: Where the server is, for messages.
+            address: Where the server is.
             model: Name of the served model.
             timeout: Seconds to wait for each answer, above 0.
             retries: Further attempts while the server is unavailable.
@@ -54,7 +56,7 @@ class Connection:
             ServingError: The timeout or the retries are out of range.
         """
         check_patience(timeout, retries)
-        self._transport, self._url, self._model = transport, address.target, model
+        self._transport, self._address, self._model = transport, address, model
         self._timeout, self._retries = timeout, retries
         self._description: Description | None = None
 
@@ -114,7 +116,8 @@ class Connection:
             return attempt(once, patience, self._retries)
         except Failure as failure:
             ready = self._ready_models(patience) if asks_for_models(failure) else None
-            error = explain(failure, self._url, self._model, patience, ready)
+            door = wrong_door(self._address, min(patience, DOOR_S)) if asks_for_door(failure, ready) else ""
+            error = explain(failure, self._address.target, self._model, patience, ready, door)
             if isinstance(error, STALE):
                 self.forget()
             raise error from failure

@@ -1,6 +1,5 @@
 """The command `doctor`: what is installed, what works, and what is wrong, in plain words."""
 
-import http.client
 import importlib.metadata
 import importlib.util
 import platform
@@ -22,6 +21,7 @@ PLACEHOLDERS = {
 }
 SHOWN = ("latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tritonclient", "nvidia-pytriton", "numpy")
 _TIMEOUT_S = 30
+_KNOCK_S = 2.0
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
@@ -35,7 +35,9 @@ def doctor(repository: Path | None, host: str) -> None:
     Example:
       latentclr doctor --repository model_repository
     """
+    from serving.ports import Ports
     from serving.repository_checks import check_models
+    from serving.running import find_running
 
     broken = 0
     checks: list[Callable[[], Iterator[Finding]]] = [
@@ -44,7 +46,7 @@ def doctor(repository: Path | None, host: str) -> None:
         check_embedded,
         check_docker,
         lambda: check_ports(host),
-        lambda: check_models(repository),
+        lambda: check_models(repository, find_running(host, Ports().http)),
     ]
     for check in checks:
         for finding in check():
@@ -151,9 +153,9 @@ def check_ports(host: str) -> Iterator[Finding]:
         try:
             claim_ports(host, Ports(**{"http": 0, "grpc": 0, "metrics": 0, name: port}))
         except ServerStartError as error:
-            mine = name == "http" and _is_triton(host, port)
-            text = "a Triton is running there" if mine else str(error)
-            yield Finding(WARN, f"port {port}", text)
+            user = _triton_at(name, host, port)
+            text = f"in use by {user}" if user else str(error)
+            yield Finding(OK if user else WARN, f"port {port}", text)
         else:
             yield Finding(OK, f"port {port}", "free")
 
@@ -187,15 +189,29 @@ def _output(command: list[str]) -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def _is_triton(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+def _triton_at(name: str, host: str, port: int) -> str:
+    """Describe the running Triton that has a port; empty if somebody else has it."""
+    from serving.address import Address
+    from serving.doors import knock
+    from serving.failures import Failure
+    from serving.running import find_running
+
+    if name == "http":
+        return str(find_running(host, port) or "")
+    door = knock(host, port, _KNOCK_S)
+    if name == "metrics":
+        return "the metrics of a running Triton" if door.kind == "metrics" else ""
+    if door.kind != "grpc":
+        return ""
+    from serving.grpc_transport import GrpcTransport
+
+    transport = GrpcTransport(Address("grpc", f"{host}:{port}"))
     try:
-        connection.request("GET", "/v2")
-        return b"triton" in connection.getresponse().read()
-    except (OSError, http.client.HTTPException):
-        return False
+        return f"a running Triton that serves {', '.join(transport.ready_models(_KNOCK_S)) or 'no model yet'}"
+    except Failure:
+        return ""
     finally:
-        connection.close()
+        transport.close()
 
 
 if __name__ == "__main__":

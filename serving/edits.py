@@ -33,7 +33,7 @@ def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[in
     if isinstance(key, str):
         edit = manifest.edits.get(key)
         if edit is None:
-            raise InvalidEdit(f"unknown edit {key!r}: {_suggest(key, list(manifest.edits), 'named edits')}")
+            raise InvalidEdit(f"the served model has no named edit {key!r}{_named(key, list(manifest.edits))}")
         return edit.direction, edit.layers
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
         raise InvalidEdit(f"direction must be an index or the name of an edit, got {key!r}")
@@ -241,6 +241,15 @@ def _check_rows(
     row, value = int(bad[0][0]), values[tuple(bad[0])].item()
     rule = "must be finite" if limits is None else f"must be in [{limits[0]}, {limits[1]})"
     raise InvalidEdit(f"row {row}: {name} {rule}, got {value}", field=name, row=row, limits=limits, value=value)
+
+
+def _named(name: str, known: list[str]) -> str:
+    """Say which edits there are, and how one that was named after the export comes to be among them."""
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+    meant = f": did you mean {', '.join(near)}?" if near else ""
+    has = f"it has {shown}" if known else "it has none"
+    return f"{meant} ({has}); after `latentclr name`, export again and restart the server, or serve with --poll"
 
 
 def _suggest(name: str, known: list[str], what: str) -> str:

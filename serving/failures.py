@@ -13,6 +13,7 @@ class Kind(enum.Enum):
     NOT_FOUND = enum.auto()
     TIMEOUT = enum.auto()
     CLOSED = enum.auto()
+    FOREIGN = enum.auto()  # an answer, but none that Triton gives
     OTHER = enum.auto()
 
 
@@ -31,7 +32,9 @@ class Failure(Exception):
         super().__init__(self.message)
 
 
-def explain(failure: Failure, url: str, model: str, timeout: float, ready: Sequence[str] | None) -> ServingError:
+def explain(
+    failure: Failure, url: str, model: str, timeout: float, ready: Sequence[str] | None, door: str = ""
+) -> ServingError:
     """Turn a failure into one line that says what to do.
 
     Args:
@@ -40,6 +43,7 @@ def explain(failure: Failure, url: str, model: str, timeout: float, ready: Seque
         model: Name of the model.
         timeout: Seconds that the request had.
         ready: Names of the ready models; None if the server does not answer. Used where the model may be the reason.
+        door: What answers there instead of the interface that was asked, see `serving.doors`; empty if nothing does.
     """
     message = failure.message
     if failure.kind is Kind.CLOSED:
@@ -48,6 +52,8 @@ def explain(failure: Failure, url: str, model: str, timeout: float, ready: Seque
         return ServerUnavailable(
             f"the process that runs model {model!r} at {url} died (out of memory?); start the server again"
         )
+    if door:
+        return ServerUnavailable(door)
     if failure.kind is Kind.UNAVAILABLE:
         if ready is None:
             return ServerUnavailable(
@@ -66,8 +72,15 @@ def explain(failure: Failure, url: str, model: str, timeout: float, ready: Seque
 
 def asks_for_models(failure: Failure) -> bool:
     """Whether `explain` wants to know which models are ready."""
-    return failure.kind in (Kind.UNAVAILABLE, Kind.NOT_FOUND) or "unknown model" in failure.message
+    return failure.kind in (Kind.UNAVAILABLE, Kind.NOT_FOUND, Kind.FOREIGN) or "unknown model" in failure.message
+
+
+def asks_for_door(failure: Failure, ready: Sequence[str] | None) -> bool:
+    """Whether `explain` wants to know who answers: where nothing that came was of Triton's making."""
+    return ready is None and failure.kind in (Kind.UNAVAILABLE, Kind.FOREIGN)
 
 
 def _list(ready: Sequence[str] | None) -> str:
+    if ready is None:
+        return "the server does not list its models"
     return f"ready models: {', '.join(ready)}" if ready else "no model is ready"

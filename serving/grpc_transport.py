@@ -19,6 +19,7 @@ _KINDS = {
     "CANCELLED": Kind.UNAVAILABLE,  # by the server, which is going down
     "DEADLINE_EXCEEDED": Kind.TIMEOUT,
     "NOT_FOUND": Kind.NOT_FOUND,
+    "UNIMPLEMENTED": Kind.FOREIGN,
 }
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from serving.address import Address
 from serving.description import Description, describe_model
-from serving.errors import ManifestError
 from serving.failures import Failure, Kind
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
@@ -51,7 +50,7 @@ class HttpTransport:
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ManifestError(f"the server's description of {model!r} cannot be read: {error!r}") from error
+            raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error
 
     def infer(
         self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float
@@ -84,7 +83,12 @@ class HttpTransport:
     def ready_models(self, timeout: float) -> list[str]:
         """List the models that are ready."""
         index = _json(self._ask("POST", "/v2/repository/index", timeout)[1])
-        return sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
+        if not isinstance(index, list):
+            raise Failure(Kind.FOREIGN, "its list of models is none")
+        try:
+            return sorted({str(entry["name"]) for entry in index if entry.get("state") == "READY"})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise Failure(Kind.FOREIGN, f"its list of models cannot be read: {error!r}") from error
 
     def close(self) -> None:
         """Close the connections; those in use close when their answer is there."""
@@ -112,7 +116,7 @@ class HttpTransport:
             except TimeoutError as error:
                 connection.close()
                 raise Failure(Kind.TIMEOUT, str(error)) from error
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: a host that can be no name
                 connection.close()
                 if kept and isinstance(error, ConnectionError):
                     continue  # the server had closed an idle connection, which says nothing about the server
@@ -122,7 +126,7 @@ class HttpTransport:
                 raise
             self._put_back(connection)
             if status != 200:
-                raise Failure(_KINDS.get(status, Kind.OTHER), _reason(status, answer))
+                raise _refusal(status, answer)
             return length, answer
 
     def _take(self) -> tuple["_Connection", bool]:
@@ -218,13 +222,13 @@ def _json(text: bytes) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Failure(Kind.OTHER, f"the answer is not JSON: {error}") from error
+        raise Failure(Kind.FOREIGN, f"the answer is not JSON: {error}") from error
 
 
 def _read_tensors(length: int | None, answer: bytes) -> dict[str, NDArray[Any]]:
     """Cut an answer into arrays: JSON that describes them, then their bytes one after another."""
     if length is None:
-        raise Failure(Kind.OTHER, "the answer has no binary part")
+        raise Failure(Kind.FOREIGN, "the answer has no binary part")
     head, start, arrays = _json(answer[:length]), length, {}
     try:
         for output in head["outputs"]:
@@ -233,11 +237,12 @@ def _read_tensors(length: int | None, answer: bytes) -> dict[str, NDArray[Any]]:
             arrays[str(output["name"])] = flat.reshape(output["shape"])
             start += size
     except (KeyError, TypeError, ValueError) as error:
-        raise Failure(Kind.OTHER, f"the answer cannot be read: {error!r}") from error
+        raise Failure(Kind.FOREIGN, f"the answer cannot be read: {error!r}") from error
     return arrays
 
 
-def _reason(status: int, answer: bytes) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(answer)["error"])
-    return f"HTTP status {status}"
+def _refusal(status: int, answer: bytes) -> Failure:
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        return Failure(_KINDS.get(status, Kind.OTHER), str(json.loads(answer)["error"]))
+    kind = Kind.FOREIGN if status == 404 else _KINDS.get(status, Kind.FOREIGN)  # Triton would have said why
+    return Failure(kind, f"HTTP status {status}")

@@ -10,16 +10,18 @@ from serving.errors import ManifestError, ServerStartError
 from serving.findings import BAD, OK, WARN, Finding
 from serving.manifest import parse_manifest
 from serving.model_config import read_config
+from serving.running import Running
 
 MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
 DEFAULT = Path("model_repository")
 
 
-def check_models(repository: Path | None) -> Iterator[Finding]:
+def check_models(repository: Path | None, running: Running | None = None) -> Iterator[Finding]:
     """Check each model: its configuration, the version that it names, and that version's files.
 
     Args:
         repository: Folder with one folder per model; None for `model_repository`, which need not be there.
+        running: A server whose models may be these, to be compared with them.
     """
     folder = repository or DEFAULT
     if not folder.is_dir():
@@ -39,7 +41,9 @@ def check_models(repository: Path | None) -> Iterator[Finding]:
             problems = list(_problems(model))
             yield from problems
             if not any(finding.status == BAD for finding in problems):
-                yield Finding(OK, f"model {model.name}", f"version {_served(model)}, files match their manifest")
+                versions = ", ".join(map(str, _served(model)))
+                yield Finding(OK, f"model {model.name}", f"version {versions}, files match their manifest")
+                yield from _compare(model, running)
 
 
 def _problems(model: Path) -> Iterator[Finding]:
@@ -98,11 +102,30 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
 
 
-def _served(model: Path) -> str:
+def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
+    """Say so if a running server has another version than the repository, or other files under its number."""
+    served = None if running is None else running.models.get(model.name)
+    if running is None or served is None:
+        return
+    versions = _served(model)
+    mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
+    text = read_config(model / "config.pbtxt").parameters["manifest"].string_value
+    files = parse_manifest(text).files_sha256 if text else {}
+    if tuple(versions) != served.versions:
+        said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
+    elif files != served.files:
+        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
+    else:
+        return
+    restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
+    yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")
+
+
+def _served(model: Path) -> list[int]:
     config = read_config(model / "config.pbtxt")
-    chosen = list(config.version_policy.specific.versions)
+    chosen = sorted(map(int, config.version_policy.specific.versions))
     newest = [int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit()]
-    return ", ".join(map(str, chosen or [max(newest, default=0)]))
+    return chosen or [max(newest, default=0)]
 
 
 def _sha256(path: Path) -> str:

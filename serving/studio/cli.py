@@ -43,6 +43,8 @@ def studio(
 ) -> None:
     """Open the studio: sliders for every direction, in a web page, until Ctrl-C.
 
+    Server and model are asked before the page is served, and must be there; a server that is lost later may come back.
+
     \b
     Examples:
       latentclr studio
@@ -84,6 +86,7 @@ def studio(
             stack.callback(web.close)
             if triton is not None:
                 triton.wait_ready()
+            backend.ask(lambda client: client.manifest)  # a wrong address or model is told now, not in the page
             stack.enter_context(web)
             shown = f"[{host}]" if ":" in host else host
             click.echo(f"studio: http://{shown}:{web.port}/ (Ctrl-C stops)")

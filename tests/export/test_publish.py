@@ -68,6 +68,7 @@ def test_what_is_there(published):
     ]  # fmt: skip
     assert f"published {repository / 'faces' / '1'}" in result.stdout
     assert f"serve it: latentclr serve --repository {repository}" in result.stdout
+    assert "--poll; restart any other" in result.stdout.splitlines()[-1]
     for engine in ("onnx", "torchscript"):
         assert re.search(rf"^{engine}: \d+ images, worst [01]/255 \(allowed 1\), mean \S+/255, ", result.stdout, re.M)
     assert result.stderr == ""

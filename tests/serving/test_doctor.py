@@ -1,6 +1,7 @@
 """`latentclr doctor`: what is wrong is said in words, and is the only thing that changes the exit code."""
 
 import hashlib
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
 from serving import TritonServer, doctor
 from serving.errors import ServerStartError
 from serving.findings import BAD, OK, WARN, Finding
+from serving.ports import Ports
 from serving.repository_checks import check_models
+from serving.running import find_running
 
 
 def words(findings: list[Finding], status: str) -> str:
@@ -159,18 +162,55 @@ def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ports(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
     import serving.ports
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        other, http = taken.getsockname()[1], server.ports.http
-        ports = serving.ports.Ports
+    real = serving.ports.Ports
 
+    def check(http: int, grpc: int, metrics: int) -> list[Finding]:
         def usual(*given: int, **named: int) -> Any:
-            return ports(*given, **named) if given or named else ports(http, other, 0)
+            return real(*given, **named) if given or named else real(http, grpc, metrics)
 
         monkeypatch.setattr(serving.ports, "Ports", usual)
-        found = list(doctor.check_ports("127.0.0.1"))
+        return list(doctor.check_ports("127.0.0.1"))
+
+    http, grpc, metrics = server.ports.http, server.ports.grpc, server.ports.metrics
+    found = check(http, grpc, metrics)
+    assert [finding.status for finding in found] == [OK] * 3
+    assert found[0].text.startswith(
+        "in use by a running Triton that serves anonymous (version 1), conditional (version"
+    )
+    assert found[1].text.startswith("in use by a running Triton that serves anonymous, conditional")
+    assert found[2].text == "in use by the metrics of a running Triton"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        other = taken.getsockname()[1]
+        found = check(grpc, other, 0)
     assert [finding.status for finding in found] == [WARN, WARN, OK]
-    assert found[0] == Finding(WARN, f"port {http}", "a Triton is running there")
+    assert f"the http port {grpc} on 127.0.0.1 cannot be used" in found[0].text
     assert f"the grpc port {other} on 127.0.0.1 cannot be used" in found[1].text
+
+
+@pytest.mark.triton
+def test_what_the_repository_holds_is_not_what_the_server_serves(models: Path) -> None:
+    shutil.rmtree(models / "twin")
+    config_file = models / "edit" / "config.pbtxt"
+    with TritonServer(models, ports=Ports(0, 0, 0)) as server:
+        running = find_running("127.0.0.1", server.ports.http)
+        assert running is not None
+        assert running.models["edit"].versions == (1,)
+        assert [finding.status for finding in check_models(models, running)] == [OK]
+        before = config_file.read_text()
+        shutil.copytree(models / "edit" / "1", models / "edit" / "2")
+        config_file.write_text(before + "version_policy { specific { versions: [ 2 ] } }")
+        found = list(check_models(models, running))
+        assert words(found, OK) == "model edit: version 2, files match their manifest"
+        said = f"the repository holds version 2, the Triton at {server.http_url} serves version 1: restart it, or serve"
+        assert said in words(found, WARN)
+        shutil.rmtree(models / "edit" / "2")
+        with (models / "edit" / "1" / "model.onnx").open("ab") as file:
+            file.write(b"!")
+        digest = sha256(models / "edit" / "1" / "model.onnx")
+        config_file.write_text(config("edit", manifest={**MANIFEST, "files_sha256": {"model.onnx": digest}}))
+        assert "serves other files as version 1" in words(list(check_models(models, running)), WARN)
+        assert find_running("127.0.0.1", server.ports.grpc) is None
+    assert find_running("127.0.0.1", server.ports.http) is None
 
 
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

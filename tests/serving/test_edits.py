@@ -58,6 +58,16 @@ class TestSeeds:
 
 
 class TestEdits:
+    def test_a_name_that_the_served_model_does_not_know(self) -> None:
+        hint = "after `latentclr name`, export again and restart the server, or serve with --poll"
+        with pytest.raises(InvalidEdit) as caught:
+            resolve_direction(MANIFEST, "smiel")
+        assert str(caught.value).endswith(f"no named edit 'smiel': did you mean smile? (it has smile); {hint}")
+        raw = {**tiny_editor.MANIFEST, "edits": {}}
+        with pytest.raises(InvalidEdit) as caught:
+            resolve_direction(parse_manifest(json.dumps(raw)), "smile")
+        assert str(caught.value) == f"the served model has no named edit 'smile' (it has none); {hint}"
+
     def test_no_edit_is_one_with_strength_zero(self) -> None:
         direction, alpha = edit_arrays(MANIFEST, {}, None)
         assert direction.tolist() == [0]

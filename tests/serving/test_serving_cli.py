@@ -86,7 +86,7 @@ def test_codes_from_a_file_and_the_models_own_range(server: TritonServer) -> Non
     ("arguments", "message"),
     [
         (["--direction", "3", "--alpha", "1"], r"direction must be in \[0, 3\), got 3"),
-        (["--direction", "frown", "--alpha", "1"], "unknown edit 'frown'"),
+        (["--direction", "frown", "--alpha", "1"], r"no named edit 'frown' \(it has smile\).*export again and restart"),
         (["--direction", "0", "--alpha", "1,nan"], "alpha must be finite"),
         (["--direction", "0", "--alpha", "1,,2"], "numbers separated by commas"),
         (["--alpha", "1"], "needs --direction"),

@@ -247,12 +247,11 @@ def odd_server(**attributes: Any) -> Iterator[tuple[str, type[Odd]]]:
 @pytest.mark.parametrize(
     ("attributes", "error", "message"),
     [
-        ({}, ServingError, "cannot be read"),
-        ({"body": b"<html>"}, RequestFailed, "not JSON"),
-        ({"body": b"[1]"}, ServingError, "cannot be read"),
-        ({"status": 500, "body": b"oops"}, RequestFailed, "HTTP status 500"),
+        ({}, ServerUnavailable, "is a web server .* and not Triton"),
+        ({"body": b"<html>"}, ServerUnavailable, "is a web server .* and not Triton"),
+        ({"status": 500, "body": b"oops"}, ServerUnavailable, "is a web server .* and not Triton"),
         ({"status": 502, "body": b""}, ServerUnavailable, "no Triton server answers"),
-        ({"promised": 10}, ServerUnavailable, "no Triton server answers"),
+        ({"promised": 10}, ServerUnavailable, "is a web server .* and not Triton"),
         ({"body": b"x" * 500, "trickle": 0.01}, RequestTimeout, "within 0.3 s"),
     ],
 )

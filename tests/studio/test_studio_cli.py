@@ -51,6 +51,18 @@ def test_what_cannot_work_is_told_before_anything_starts(tmp_path: Path) -> None
         assert "choose another --port" in refusal("--port", port, "--url", "127.0.0.1:9")
 
 
+def test_a_wrong_address_or_model_is_told_before_the_page_is_served(triton: Any, tmp_path: Path) -> None:
+    rest = ("--port", "0", "--catalog", str(tmp_path / "c.yaml"), "--timeout", "10", "--url")
+    http = f"127.0.0.1:{triton.ports.http}"
+    assert refusal(*rest, http) == f"{http} answers HTTP, not gRPC: use the gRPC port, 8001 by default"
+    assert "is the metrics port of a Triton" in refusal(*rest, f"127.0.0.1:{triton.ports.metrics}")
+    assert "there is no host 'nowhere.invalid'" in refusal(*rest, "nowhere.invalid:8001")
+    assert "no Triton server answers at 127.0.0.1:9" in refusal(*rest, "127.0.0.1:9")
+    said = refusal(*rest, triton.grpc_url, "--model", "nothing")
+    assert "there is no model 'nothing'" in said
+    assert "ready models: conditional, latent_edit" in said
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "fastapi" else real(name))

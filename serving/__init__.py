@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from serving.client import EditClient
     from serving.edited import Edited
     from serving.errors import (
+        AlphaWarning,
         InvalidEdit,
         ManifestError,
         ModelUnavailable,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from serving.server import TritonServer
 
 __all__ = [
+    "AlphaWarning",
     "AsyncEditClient",
     "AsyncLatestWins",
     "EditClient",

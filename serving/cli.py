@@ -160,6 +160,7 @@ def edit(
     if (seed is not None) + (z_file is not None) + (w_file is not None) > 1:
         raise InvalidEdit("give --seed, --z or --w, not both")
 
+    from serving.alpha_range import telling
     from serving.client import EditClient
     from serving.images import check_path, save_image, strip
 
@@ -167,7 +168,7 @@ def edit(
     z = None if z_file is None else _load_codes(z_file)
     w = None if w_file is None else _load_codes(w_file)
     seed = 0 if seed is None and z is None and w is None else seed
-    with EditClient(url, model or DEFAULT_MODEL, timeout) as client:
+    with telling(_warn), EditClient(url, model or DEFAULT_MODEL, timeout) as client:
         if direction is not None:
             key = parse_key(direction)
             alphas = _default_alphas(client, key) if alphas is None else alphas
@@ -317,6 +318,10 @@ def _serve_with_docker(
         run_docker(command)
     except KeyboardInterrupt:
         click.echo("stopping")
+
+
+def _warn(line: str) -> None:
+    click.echo(f"warning: {line}", err=True)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -62,5 +62,9 @@ class InvalidEdit(ServingError):
         self.field, self.row, self.limits, self.value = field, row, limits, value
 
 
+class AlphaWarning(UserWarning):
+    """A strength is outside the range that the model suggests; the picture is drawn all the same."""
+
+
 class ImageError(ServingError):
     """A picture could not be written, or read back."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from serving.alpha_range import warn_outside
 from serving.description import Description
 from serving.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
 from serving.errors import InvalidEdit, RequestFailed
@@ -108,6 +109,7 @@ def rows_request(
         InvalidEdit: A shape is wrong or a row out of range.
     """
     arrays = check_rows(manifest, codes, direction, alpha, class_id)
+    warn_outside(manifest, arrays["alpha"])
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
 
 
@@ -158,6 +160,7 @@ def _request(
     number = resolve_class(manifest, subject.class_id, subject.class_name)
     classes = None if number is None else np.full(len(codes), number)
     arrays = check_rows(manifest, codes, directions, alphas, classes)
+    warn_outside(manifest, arrays["alpha"], list(edits) or [0])
     brought = given if subject.seed is None else None
     layers = None if subject.layers is None else list(subject.layers)
     return Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))

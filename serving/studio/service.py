@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.alpha_range import telling
 from serving.client import EditClient
 from serving.edits import layer_strengths, resolve_class, resolve_direction
 from serving.errors import InvalidEdit
@@ -210,7 +211,8 @@ class Service:
         classes = None if number is None else np.full(len(codes), number)
 
         def question(client: EditClient) -> NDArray[np.uint8]:
-            return client.edit_rows(codes, direction, alpha, classes).images
+            with telling(None):  # the page shows each slider's range
+                return client.edit_rows(codes, direction, alpha, classes).images
 
         return self.backend.ask(question)
 

@@ -259,7 +259,10 @@ class TestAsyncLatestWins:
         async def work() -> None:
             async with AsyncEditClient(server.grpc_url) as client:
                 slider = AsyncLatestWins(client)
-                moves = [asyncio.create_task(slider.edit(seed=7, edits={1: float(alpha)})) for alpha in range(-20, 4)]
+                moves = [
+                    asyncio.create_task(slider.edit(seed=7, edits={1: float(alpha)}))
+                    for alpha in np.linspace(-6, 3, 24)
+                ]
                 results = await asyncio.gather(*moves, return_exceptions=True)
                 wanted = expected(seed_code(7), np.array([[1]]), np.full((1, 1, L), 3.0))
                 assert_close(results[-1].images, wanted)

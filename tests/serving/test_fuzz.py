@@ -24,6 +24,8 @@ from serving import EditClient, TritonServer
 from serving.errors import InvalidEdit
 from serving.ports import Ports
 
+pytestmark = pytest.mark.filterwarnings("ignore::serving.errors.AlphaWarning")
+
 INT64 = np.iinfo(np.int64)
 BAD = [float("nan"), float("inf"), float("-inf")]
 HUGE = [3.4e38, -3.4e38, 1e20, -1e30]  # finite, and too much for any generator

@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def doctor(repository: Path | None, host: str) -> None:
         check_embedded,
         check_docker,
         lambda: check_ports(host),
+        check_leftovers,
         lambda: check_models(repository, find_running(host, Ports().http)),
     ]
     for check in checks:
@@ -111,11 +113,11 @@ def check_onnxruntime() -> Iterator[Finding]:
 
 def check_embedded() -> Iterator[Finding]:
     """Put the embedded Triton together and ask it for its help, which needs all its libraries."""
-    from serving.runtime import build_runtime
+    from serving.runtime import shared_runtime
 
     with tempfile.TemporaryDirectory(prefix="latentclr-doctor-") as folder:
         try:
-            runtime = build_runtime(Path(folder))
+            runtime = shared_runtime(otherwise=Path(folder))
             done = subprocess.run(
                 [str(runtime.program), "--help"],
                 env=dict(runtime.environment), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
@@ -158,6 +160,28 @@ def check_ports(host: str) -> Iterator[Finding]:
             yield Finding(OK if user else WARN, f"port {port}", text)
         else:
             yield Finding(OK, f"port {port}", "free")
+
+
+def check_leftovers() -> Iterator[Finding]:
+    """Look for what servers left that were killed together with the process that started them."""
+    from serving.server_folder import find_leftovers, find_lost_memory
+
+    found = list(find_leftovers())
+    if found:
+        size = sum(leftover.size() for leftover in found) / 1e6
+        folders = f"{len(found)} folder{'s' if len(found) > 1 else ''}"
+        names = " ".join(shlex.quote(str(leftover.path)) for leftover in found[:5]) + " ..." * (len(found) > 5)
+        text = (
+            f"{folders} of servers that were killed, {size:.1f} MB; the next server that starts removes them: {names}"
+        )
+        yield Finding(WARN, "leftovers", text)
+    known = {region for leftover in found for region in leftover.memory()}
+    lost = [path for path in find_lost_memory() if path not in known]
+    if lost:
+        size = sum(path.stat().st_size for path in lost if path.exists()) / 1e6
+        names = " ".join(map(str, lost[:5])) + " ..." * (len(lost) > 5)
+        text = f"{size:.1f} MB of shared memory that no process here uses; if no container does either: rm {names}"
+        yield Finding(WARN, "leftovers", text)
 
 
 def identity_graph() -> bytes:

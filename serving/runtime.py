@@ -213,8 +213,14 @@ def _environment(libraries: list[Path]) -> dict[str, str]:
 
 def _backend(name: str) -> str:
     """Return the `model.py` that Triton loads: it finds our packages and hands over to `serving.backends`."""
-    # The stub ignores PYTHONPATH, so the search path of this interpreter is written down.
-    packages = [entry for entry in sys.path if os.path.isabs(entry) and os.path.isdir(entry)]
+    # The stub ignores PYTHONPATH, so the search path of this interpreter is written down; not the folder that
+    # `python -m` happens to run in, which would make a runtime for each.
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    packages = [
+        entry
+        for entry in sys.path
+        if os.path.isabs(entry) and os.path.isdir(entry) and (entry in named or not os.path.samefile(entry, os.curdir))
+    ]
     paths = list(dict.fromkeys([str(Path(__file__).resolve().parents[1]), *packages]))
     return (
         "import sys\n\n"

@@ -15,7 +15,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from serving.model_config import CACHE_BYTES, repository_needs
 from serving.ports import Ports, claim_ports
 from serving.repository import check_repository
 from serving.runtime import Runtime, shared_runtime
+from serving.server_folder import ServerFolder, find_leftovers
 from serving.stubs import find_stubs, is_stub, kill_stubs
 from serving.triton_log import last_error, model_failures
 
@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.05
 _DRAIN_S = 10  # time for requests in flight after a stop was asked for
-_SHARED_MEMORY = Path("/dev/shm")
 
 
 class TritonServer:
@@ -77,7 +76,7 @@ class TritonServer:
         self._models = tuple(models)
         self._control = control_arguments(self._models, poll_s)
         self._log_file = None if log_file is None else Path(log_file)
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: ServerFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stubs: dict[int, str] = {}
         # Regions of shared memory are named by this: two servers with one prefix would destroy each other's.
@@ -93,7 +92,7 @@ class TritonServer:
         """Triton's log; None while there is none."""
         if self._log_file is not None:
             return self._log_file
-        return None if self._folder is None else Path(self._folder.name) / "triton.log"
+        return None if self._folder is None else self._folder.path / "triton.log"
 
     @property
     def grpc_url(self) -> str:
@@ -120,9 +119,12 @@ class TritonServer:
             raise ServerStartError("this server is already running")
         check_repository(self.repository, self._models)
         self.ports = claim_ports(self.host, self.ports)
-        self._folder = tempfile.TemporaryDirectory(prefix="latentclr-triton-")
+        for leftover in find_leftovers():
+            logger.info("removed %s of a server that was killed", leftover.path)
+            leftover.remove()
+        self._folder = ServerFolder(self._region)
         try:
-            runtime = shared_runtime(otherwise=Path(self._folder.name))
+            runtime = shared_runtime(otherwise=self._folder.path)
             self._process = self._launch(runtime)
         except BaseException:
             self._clean()
@@ -234,6 +236,7 @@ class TritonServer:
             command = [sys.executable, "-I", "-S", str(launcher), str(os.getpid()), *command]
         log_path = self.log_path
         assert log_path is not None
+        assert self._folder is not None
         try:
             log = log_path.open("wb")
         except OSError as error:
@@ -246,6 +249,7 @@ class TritonServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop Triton in order
+                pass_fds=[self._folder.lock],
             )
 
     def _arguments(self, runtime: Runtime) -> list[str]:
@@ -318,9 +322,6 @@ class TritonServer:
 
     def _clean(self) -> None:
         """Remove the temporary folder and shared memory that a killed server could not."""
-        if _SHARED_MEMORY.is_dir():
-            for region in _SHARED_MEMORY.glob(f"{self._region}*"):
-                region.unlink(missing_ok=True)
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
             self._folder = None

@@ -143,10 +143,10 @@ def test_no_onnxruntime(monkeypatch: pytest.MonkeyPatch, error: Exception, statu
 def test_no_embedded_triton(monkeypatch: pytest.MonkeyPatch, installed: str | None, status: str) -> None:
     import serving.runtime
 
-    def missing(_: Path) -> None:
+    def missing(otherwise: Path) -> None:
         raise ServerStartError("Triton needs libpython3.11.so.1.0, which this Python lacks")
 
-    monkeypatch.setattr(serving.runtime, "build_runtime", missing)
+    monkeypatch.setattr(serving.runtime, "shared_runtime", missing)
     monkeypatch.setattr(doctor, "version_of", lambda _: installed)
     (finding,) = doctor.check_embedded()
     assert (finding.status, "libpython" in finding.text) == (status, True)

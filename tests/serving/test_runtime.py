@@ -28,10 +28,19 @@ def test_many_at_once_find_one_whole_runtime(cache: Path) -> None:
         assert (backends / name).is_file()
 
 
+def test_the_working_folder_makes_no_difference(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = shared_runtime().backends
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m` does
+    assert shared_runtime().backends == first
+
+
 def test_another_python_path_gets_its_own(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = shared_runtime().backends / "onnxruntime" / "model.py"
     text, inode = first.read_text(), first.stat().st_ino
-    monkeypatch.syspath_prepend(str(cache))
+    other = cache.parent / "other"
+    other.mkdir()
+    monkeypatch.syspath_prepend(str(other))
     assert shared_runtime().backends.parent != first.parents[2]
     assert (first.read_text(), first.stat().st_ino) == (text, inode)
 

@@ -73,7 +73,7 @@ def test_a_whole_life_beside_another_server(server: TritonServer, one_model: Pat
         assert other.is_ready()
         assert other.ready_models() == ["latent_edit"]
         assert other._folder is not None
-        folder = Path(other._folder.name)
+        folder = other._folder.path
         pid = other.pid
         assert pid is not None
         with EditClient(other.grpc_url) as client:

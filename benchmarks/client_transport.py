@@ -99,7 +99,7 @@ def _server(pixels: tuple[int, ...], max_batch_size: int) -> Iterator[TritonServ
             version.mkdir(parents=True)
             onnx.save(_graph(size), version / "model.onnx")
             (version.parent / "config.pbtxt").write_text(_config(name, size, max_batch_size))
-        with TritonServer(folder, ports=Ports(0, 0, 0)) as server:
+        with TritonServer(folder, ports=Ports(0, 0, 0), shared_memory=True) as server:
             yield server
 
 

@@ -23,7 +23,7 @@ from serving.doors import wrong_door
 from serving.edited import Edited
 from serving.edits import Strength
 from serving.errors import ServingError
-from serving.failures import Failure, Kind, asks_for_door, asks_for_models, explain
+from serving.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
 from serving.grpc_transport import channel_options, read_config, ready_names, requested, tensors, to_failure
 from serving.manifest import Manifest
 from serving.requests import Arrays, Request, Subject, check_answer, edit_request, rows_request, sweep_request
@@ -55,6 +55,7 @@ class AsyncEditClient:
         self._client: Any = None
         self._closed = False
         self._description: Description | None = None
+        self._seen = False
 
     async def manifest(self) -> Manifest:
         """What the model says about itself; see `EditClient.manifest`."""
@@ -135,6 +136,7 @@ class AsyncEditClient:
         if description is None:
             answer = await self._ask("get_model_config", timeout, self._model)
             self._description = description = read_config(answer.config)
+            self._seen = True
         return description
 
     async def _send(self, request: Request, timeout: float | None) -> Edited:
@@ -158,7 +160,8 @@ class AsyncEditClient:
         while True:
             try:
                 return await self._call(method, *arguments, client_timeout=attempts.left(), **options)
-            except Failure as failure:
+            except Failure as met:
+                failure = as_seen_before(met) if self._seen else met
                 if failure.kind is Kind.UNAVAILABLE:
                     self._description = None
                 try:

@@ -35,6 +35,10 @@ _SETTINGS = {"show_default": True, "max_content_width": 110}
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, help="Seconds to become ready.")
 @click.option("--poll", "poll_s", type=click.IntRange(1, 86400), metavar="SECONDS",
               help="Look for new versions this often, and switch to them.  [default: load once]")  # fmt: skip
+@click.option("--grpc-only", is_flag=True, help="Open neither the HTTP nor the metrics port.")
+@click.option("--shared-memory", is_flag=True,
+              help="Let programs of this machine pass pictures through shared memory; they can then also reach each "
+              "other's.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["embedded", "docker"]), default="embedded",
               help="The Triton of the nvidia-pytriton wheel, or NVIDIA's container, for production.")  # fmt: skip
 @click.option("--image", help="Container image of --engine docker.  [default: NVIDIA's tritonserver]")
@@ -51,6 +55,8 @@ def serve(
     log_file: Path | None,
     timeout: float,
     poll_s: int | None,
+    grpc_only: bool,
+    shared_memory: bool,
     engine: str,
     image: str | None,
     print_command: bool,
@@ -64,12 +70,16 @@ def serve(
     """
     from serving.ports import Ports
     from serving.server import TritonServer
+    from serving.supervise import keep_alive
 
     ports = Ports(http_port, grpc_port, metrics_port)
     if engine == "docker":
         _serve_with_docker(repository, host, ports, models, poll_s, image, print_command)
         return
-    server = TritonServer(repository, host=host, ports=ports, models=models, log_file=log_file, poll_s=poll_s)
+    server = TritonServer(
+        repository, host=host, ports=ports, models=models, log_file=log_file, poll_s=poll_s,
+        grpc_only=grpc_only, shared_memory=shared_memory,
+    )  # fmt: skip
     if print_command:
         click.echo(server.command())
         return
@@ -80,12 +90,10 @@ def serve(
     try:
         server.start()
         server.wait_ready(timeout)
-        click.echo(
-            f"ready: gRPC {server.grpc_url}, HTTP {server.http_url}, metrics {server.metrics_url}; "
-            f"models {', '.join(server.ready_models())} (Ctrl-C stops)"
-        )
+        rest = "" if grpc_only else f", HTTP {server.http_url}, metrics {server.metrics_url}"
+        click.echo(f"ready: gRPC {server.grpc_url}{rest}; models {', '.join(server.ready_models())} (Ctrl-C stops)")
         while True:
-            server.check_alive()
+            keep_alive(server, lambda text: click.echo(text, err=True))
             time.sleep(0.2)
     except KeyboardInterrupt:
         click.echo("stopping")

@@ -10,7 +10,7 @@ from serving.address import Address
 from serving.description import Description
 from serving.doors import wrong_door
 from serving.errors import ModelUnavailable, RequestFailed
-from serving.failures import Failure, Kind, asks_for_door, asks_for_models, explain
+from serving.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
 from serving.retry import attempt, check_patience, check_timeout
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Connection:
         self._transport, self._address, self._model = transport, address, model
         self._timeout, self._retries = timeout, retries
         self._description: Description | None = None
+        self._seen = False
 
     def describe(self, timeout: float | None = None) -> Description:
         """Read the model's configuration; asked for once, and again after a loss.
@@ -72,7 +73,7 @@ class Connection:
         description = self._description
         if description is None:
             description = self._ask(lambda left: self._transport.describe(self._model, left), timeout)
-            self._description = description
+            self._description, self._seen = description, True
         return description
 
     def infer(
@@ -107,10 +108,11 @@ class Connection:
         def once(left: float) -> T:
             try:
                 return question(left)
-            except Failure as failure:
+            except Failure as error:
+                failure = as_seen_before(error) if self._seen else error
                 if failure.kind is Kind.UNAVAILABLE:  # whoever answers next may serve something else
                     self.forget()
-                raise
+                raise failure from error
 
         try:
             return attempt(once, patience, self._retries)

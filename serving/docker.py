@@ -1,11 +1,13 @@
 """NVIDIA's Triton container as the engine: the exact `docker run` for a model repository."""
 
+import secrets
 import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.control import control_arguments, restriction_arguments
 from serving.errors import ServerStartError
 from serving.model_config import CACHE_BYTES, Needs, repository_needs
 from serving.ports import Ports
@@ -22,6 +24,7 @@ def docker_command(
     models: Sequence[str] = (),
     poll_s: int | None = None,
     image: str = IMAGE,
+    key: str | None = None,
 ) -> list[str]:
     """Return the command that serves a repository with NVIDIA's container.
 
@@ -32,6 +35,7 @@ def docker_command(
         models: Serve only these; all if empty.
         poll_s: Seconds between looks for new versions; None loads once.
         image: The container image.
+        key: Opens what is closed to requests, see `control`; None for a random one, which nobody gets to know.
     """
     ports = ports or Ports()
     needs = repository_needs(repository)
@@ -44,33 +48,21 @@ def docker_command(
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     for outside, inside in ((ports.http, 8000), (ports.grpc, 8001), (ports.metrics, 8002)):
         command += ["-p", f"{address}:{outside}:{inside}"]
-    command += ["--mount", f"type=bind,source={repository.resolve()},target={MODELS},readonly"]
+    # Of some models each is mounted by itself: Triton's own way to choose, its explicit mode, lets clients load others.
+    for part in models or ("",):
+        source, target = repository.resolve() / part, f"{MODELS}/{part}".rstrip("/")
+        command += ["--mount", f"type=bind,source={source},target={target},readonly"]
     if needs.tensorrt:
         command += ["--mount", f"type=volume,source=latentclr-tensorrt,target={TENSORRT_CACHE}"]
-    return [*command, image, "tritonserver", *server_arguments(needs, models, poll_s)]
+    return [*command, image, "tritonserver", *server_arguments(needs, key or secrets.token_hex(16), poll_s)]
 
 
-def server_arguments(needs: Needs, models: Sequence[str] = (), poll_s: int | None = None) -> list[str]:
+def server_arguments(needs: Needs, key: str, poll_s: int | None = None) -> list[str]:
     """Return what the container's `tritonserver` is told; the configurations are complete, so none is guessed."""
     arguments = [f"--model-repository={MODELS}", "--disable-auto-complete-config", "--strict-readiness=true"]
     if needs.cache:
         arguments.append(f"--cache-config=local,size={CACHE_BYTES}")
-    return [*arguments, *control_arguments(models, poll_s)]
-
-
-def control_arguments(models: Sequence[str], poll_s: int | None) -> list[str]:
-    """Return Triton's options for which models it loads, and when.
-
-    Raises:
-        ServerStartError: Both are given: a server that polls loads all models.
-    """
-    if models and poll_s is not None:
-        raise ServerStartError("a server that polls loads all models: give --poll or --model, not both")
-    if poll_s is not None:
-        return ["--model-control-mode=poll", f"--repository-poll-secs={poll_s}"]
-    if models:
-        return ["--model-control-mode=explicit", *(f"--load-model={name}" for name in models)]
-    return []
+    return [*arguments, *restriction_arguments(key), *control_arguments(poll_s)]
 
 
 def run_docker(command: Sequence[str]) -> None:

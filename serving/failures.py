@@ -32,6 +32,15 @@ class Failure(Exception):
         super().__init__(self.message)
 
 
+def as_seen_before(failure: Failure) -> Failure:
+    """Read the failure of a request for a model that this client has seen there.
+
+    A server that is told to end unloads its models first and denies for seconds that it ever had them; who comes after
+    it will have them again. So a model that was there and is not is one that is away for a while.
+    """
+    return Failure(Kind.UNAVAILABLE, failure.message) if failure.kind is Kind.NOT_FOUND else failure
+
+
 def explain(
     failure: Failure, url: str, model: str, timeout: float, ready: Sequence[str] | None, door: str = ""
 ) -> ServingError:

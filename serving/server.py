@@ -7,10 +7,9 @@ It is the real server of the nvidia-pytriton wheel, an old release with known vu
 unless told otherwise. For production, let NVIDIA's current container serve the same repository.
 """
 
-import http.client
-import json
 import logging
 import os
+import secrets
 import shlex
 import signal
 import subprocess
@@ -19,15 +18,17 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from serving.docker import control_arguments
+from serving.control import choose_models, control_arguments, restriction_arguments
 from serving.errors import ServerStartError, ServerUnavailable
 from serving.model_config import CACHE_BYTES, repository_needs
 from serving.ports import Ports, claim_ports
 from serving.repository import check_repository
-from serving.runtime import Runtime, shared_runtime
+from serving.runtime import Runtime, runtimes_folder, shared_runtime
 from serving.server_folder import ServerFolder, find_leftovers
 from serving.stubs import find_stubs, is_stub, kill_stubs
 from serving.triton_log import last_error, model_failures
@@ -56,6 +57,8 @@ class TritonServer:
         models: Sequence[str] = (),
         log_file: str | os.PathLike[str] | None = None,
         poll_s: int | None = None,
+        grpc_only: bool = False,
+        shared_memory: bool = False,
     ) -> None:
         """Describe a server; nothing runs until `start`.
 
@@ -66,15 +69,16 @@ class TritonServer:
             models: Load only these models; all if empty.
             log_file: Where Triton's log goes; without it, to a temporary file that goes with the server.
             poll_s: Seconds between looks for new and changed models; None loads once.
-
-        Raises:
-            ServerStartError: Both `models` and `poll_s` are given: a server that polls loads all models.
+            grpc_only: Open neither the HTTP nor the metrics port.
+            shared_memory: Let clients of this machine register shared memory for their pictures.
         """
         self.repository = Path(repository)
         self.host = host
         self.ports = ports or Ports()
         self._models = tuple(models)
-        self._control = control_arguments(self._models, poll_s)
+        self._poll_s = poll_s
+        self._grpc_only, self._shared_memory = grpc_only, shared_memory
+        self._channel: Any = None
         self._log_file = None if log_file is None else Path(log_file)
         self._folder: ServerFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,14 +122,14 @@ class TritonServer:
         if self._process is not None:
             raise ServerStartError("this server is already running")
         check_repository(self.repository, self._models)
-        self.ports = claim_ports(self.host, self.ports)
+        self.ports = self._claim_ports()
         for leftover in find_leftovers():
             logger.info("removed %s of a server that was killed", leftover.path)
             leftover.remove()
         self._folder = ServerFolder(self._region)
         try:
             runtime = shared_runtime(otherwise=self._folder.path)
-            self._process = self._launch(runtime)
+            self._process = self._launch(runtime, self._folder.path)
         except BaseException:
             self._clean()
             raise
@@ -138,10 +142,11 @@ class TritonServer:
             ServerStartError: As `start`, or the cache, where its runtime is put, cannot be written.
         """
         check_repository(self.repository, self._models)
-        self.ports = claim_ports(self.host, self.ports)
+        self.ports = self._claim_ports()
         runtime = shared_runtime()
+        folder = runtimes_folder().with_name("triton-models")  # stays, as the runtime does
         changed = [f"{name}={runtime.environment[name]}" for name in ("LD_LIBRARY_PATH", "PATH")]
-        return shlex.join(["env", *changed, str(runtime.program), *self._arguments(runtime)])
+        return shlex.join(["env", *changed, str(runtime.program), *self._arguments(runtime, folder)])
 
     def wait_ready(self, timeout: float = 300.0) -> None:
         """Block until Triton says that it and all its models are ready.
@@ -170,14 +175,13 @@ class TritonServer:
         """Whether this very process runs and says that all its models are ready."""
         if self._process is None or self._process.poll() is not None or self._dead_models():
             return False
-        return self._request("GET", "/v2/health/ready")[0] == 200
+        answer = self._ask("ServerReady")
+        return answer is not None and bool(answer.ready)
 
     def ready_models(self) -> list[str]:
         """Names of the models that are ready, sorted."""
-        status, body = self._request("POST", "/v2/repository/index")
-        if status != 200:
-            return []
-        return sorted(entry["name"] for entry in json.loads(body) if entry.get("state") == "READY")
+        index = self._ask("RepositoryIndex")
+        return [] if index is None else sorted({entry.name for entry in index.models if entry.state == "READY"})
 
     def check_alive(self) -> None:
         """Do nothing while Triton and its models run.
@@ -208,6 +212,9 @@ class TritonServer:
                 process.kill()
                 process.wait()
                 kill_stubs(self._region)
+            if self._channel is not None:
+                self._channel.close()
+            self._channel = None
             self._stubs = {}
             self._process = None
             self._clean()
@@ -228,8 +235,12 @@ class TritonServer:
         """Stop."""
         self.stop()
 
-    def _launch(self, runtime: Runtime) -> subprocess.Popen[bytes]:
-        command = [str(runtime.program), *self._arguments(runtime)]
+    def _claim_ports(self) -> Ports:
+        closed = {"http": 0, "metrics": 0} if self._grpc_only else {}
+        return claim_ports(self.host, replace(self.ports, **closed))
+
+    def _launch(self, runtime: Runtime, folder: Path) -> subprocess.Popen[bytes]:
+        command = [str(runtime.program), *self._arguments(runtime, folder)]
         if threading.current_thread() is threading.main_thread():
             # The kernel's "parent died" means the thread that forked, so only the main thread may ask for it.
             launcher = Path(__file__).with_name("launch.py")
@@ -252,12 +263,14 @@ class TritonServer:
                 pass_fds=[self._folder.lock],
             )
 
-    def _arguments(self, runtime: Runtime) -> list[str]:
+    def _arguments(self, runtime: Runtime, folder: Path) -> list[str]:
+        repository = choose_models(self.repository, self._models, folder)
         cache = []
-        if repository_needs(self.repository).cache:
+        if repository_needs(repository).cache:
             cache = [f"--cache-config=local,size={CACHE_BYTES}", f"--cache-directory={runtime.caches}"]
+        closed = ["--allow-http=false", "--allow-metrics=false"] if self._grpc_only else []
         return [
-            f"--model-repository={self.repository.resolve()}",
+            f"--model-repository={repository}",
             f"--backend-directory={runtime.backends}",
             "--disable-auto-complete-config",
             "--strict-readiness=true",
@@ -270,24 +283,31 @@ class TritonServer:
             f"--metrics-port={self.ports.metrics}",
             f"--backend-config=python,shm-region-prefix-name={self._region}",
             *cache,
-            *self._control,
+            *closed,
+            *control_arguments(self._poll_s),
+            *restriction_arguments(secrets.token_hex(16), self._shared_memory),
         ]
 
-    def _request(self, method: str, path: str) -> tuple[int, bytes]:
-        """Ask the server over HTTP; (0, b"") when it does not answer."""
-        connection = http.client.HTTPConnection(self._reachable_host(), self.ports.http, timeout=5)
+    def _ask(self, method: str) -> Any:
+        """Put a question without arguments over gRPC, which is always open; None when the server does not answer."""
+        import grpc
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        if self._channel is None:
+            # No proxy reaches this machine; and gRPC would wait longer and longer for a server that is still starting.
+            options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
+            options += [(f"grpc.{bound}_reconnect_backoff_ms", 50) for bound in ("initial", "min", "max")]
+            self._channel = grpc.insecure_channel(self.grpc_url, options)
+        question = getattr(service_pb2, f"{method}Request")()
         try:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        except (OSError, http.client.HTTPException):
-            return 0, b""
-        finally:
-            connection.close()
+            return getattr(service_pb2_grpc.GRPCInferenceServiceStub(self._channel), method)(question, timeout=5)
+        except grpc.RpcError:
+            return None
 
     def _reachable_host(self) -> str:
         """Where a client on this machine finds the server."""
-        return "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host
+        host = "127.0.0.1" if self.host in ("", "0.0.0.0", "::") else self.host
+        return f"[{host}]" if ":" in host else host
 
     def _why_it_ended(self) -> str:
         log = self.log_path

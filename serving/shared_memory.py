@@ -105,9 +105,10 @@ class Regions:
             memory.close()
             if failure.kind is Kind.CLOSED:
                 raise
-            if failure.kind in (Kind.UNAVAILABLE, Kind.TIMEOUT):
-                return None  # the request itself will say so
-            self._give_up(f"the server cannot map this machine's shared memory: {failure.message}")
+            if "is restricted" in failure.message:
+                self._give_up("the server takes no shared memory; start it with `latentclr serve --shared-memory`")
+            elif failure.kind not in (Kind.UNAVAILABLE, Kind.TIMEOUT):  # else the request itself will say so
+                self._give_up(f"the server cannot map this machine's shared memory: {failure.message}")
             return None
         finally:
             path.unlink(missing_ok=True)

@@ -5,9 +5,13 @@ somebody else has to look. Stubs are known by the name of their shared memory, w
 is unique to the server; a process group's number could have been reused.
 """
 
+import contextlib
 import os
 import signal
+import time
 from pathlib import Path
+
+_GONE_S = 5.0
 
 
 def find_stubs(mark: str) -> dict[int, str]:
@@ -36,16 +40,19 @@ def is_stub(pid: int, mark: str) -> bool:
 
 
 def kill_stubs(mark: str) -> None:
-    """End the stubs that outlived their server.
+    """End the stubs that outlived their server, and wait until the kernel has taken their memory back.
 
     Args:
         mark: The server's prefix for shared memory.
     """
-    for pid in find_stubs(mark):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue  # it ended meanwhile
+    deadline = time.monotonic() + _GONE_S
+    while stubs := find_stubs(mark):
+        for pid in stubs:
+            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
 
 
 def _arguments(pid: int) -> list[str]:

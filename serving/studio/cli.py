@@ -58,9 +58,10 @@ def studio(
     from serving.studio.app import create_app
     from serving.studio.backend import Backend
     from serving.studio.catalog import Catalog
-    from serving.studio.runner import WebServer, keep_alive
+    from serving.studio.runner import WebServer
     from serving.studio.security import SHORTEST_TOKEN, Policy
     from serving.studio.service import Service
+    from serving.supervise import keep_alive
 
     policy = Policy(host, token or "", names)
     if policy.open and not policy.wants_token:
@@ -73,7 +74,7 @@ def studio(
     edits.read()  # a damaged file is told now, not at the first click
 
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    triton = None if url else TritonServer(repository, ports=Ports(0, 0, 0), models=(model,))
+    triton = None if url else TritonServer(repository, ports=Ports(0, 0, 0), models=(model,), grpc_only=True)
     try:
         with ExitStack() as stack:
             if triton is not None:

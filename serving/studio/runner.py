@@ -1,24 +1,18 @@
-"""The studio's processes: uvicorn in a thread, and Triton, which is started again when it dies."""
+"""The studio's web server: uvicorn in a thread."""
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import uvicorn
 
-from serving.errors import ServerStartError, ServerUnavailable, ServingError
-from serving.server import TritonServer
-
-logger = logging.getLogger(__name__)
+from serving.errors import ServerStartError
 
 _START_S, _STOP_S = 10.0, 5.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 
 
 class WebServer:
@@ -80,32 +74,6 @@ class WebServer:
     def close(self) -> None:
         """Give the port back, also if it was never served."""
         self._socket.close()
-
-
-def keep_alive(triton: TritonServer, say: Callable[[str], None]) -> None:
-    """Look at an embedded Triton once; start it again if it died, for as long as that takes.
-
-    Args:
-        triton: A server that was ready before.
-        say: Tells the user what happens.
-    """
-    try:
-        triton.check_alive()
-        return
-    except ServerUnavailable as error:
-        say(f"{error}; starting Triton again")
-    pause = _FIRST_PAUSE_S
-    while True:
-        try:
-            triton.stop()
-            triton.start()  # on the same ports, so that the client finds it
-            triton.wait_ready()
-            say("Triton is back")
-            return
-        except ServingError as error:
-            say(f"{error}; trying again in {pause:g} s")
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
 def _listen(host: str, port: int) -> socket.socket:

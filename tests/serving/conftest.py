@@ -52,8 +52,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[TritonServer]:
-    """A running server on free ports."""
-    with TritonServer(repository, ports=FREE) as running:
+    """A running server on free ports, which takes shared memory."""
+    with TritonServer(repository, ports=FREE, shared_memory=True) as running:
         yield running
 
 

@@ -59,16 +59,27 @@ def triton_arguments(file: str) -> list[str]:
     """What `tritonserver` is told in a file."""
     if file == "kubernetes.yaml":
         words = container()["args"]
+    elif file == "kserve.yaml":
+        words = ["tritonserver", *documents(file)[1]["spec"]["predictor"]["model"]["args"]]
     elif file == "compose.yaml":
-        words = yaml.safe_load((DEPLOY / file).read_text())["services"]["triton"]["command"]
+        command = yaml.safe_load((DEPLOY / file).read_text())["services"]["triton"]["command"]
+        words = run_by_shell([word.replace("$$", "$") for word in command])
     elif file == "Dockerfile":
         text = (DEPLOY / file).read_text().replace("\\\n", " ")
-        words = json.loads(re.findall(r'^CMD (\["tritonserver".*\])$', text, re.M)[0])
+        words = run_by_shell(json.loads(re.findall(r'^CMD (\["sh", "-c".*\])$', text, re.M)[0]))
     else:
         words = shlex.split(file)
         words = words[words.index("tritonserver") :]
     assert words[0] == "tritonserver"
-    return list(words[1:])
+    return [word.replace("$(POD_UID)", "11111111-2222") for word in words[1:]]
+
+
+def run_by_shell(command: list[str]) -> list[str]:
+    """What a shell makes of a command that would start Triton."""
+    assert command[:2] == ["sh", "-c"]
+    script = command[2].replace("exec ", "printf '%s\\n' ")
+    shell = ["sh", "-c", script, *command[3:]]
+    return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def test_kubernetes_schemas() -> None:
@@ -248,10 +259,11 @@ def test_every_option_is_one_that_tritonserver_knows(tmp_path: Path) -> None:
     )
     known = set(re.findall(r"--([a-z][a-z0-9-]+)", done.stdout + done.stderr))
     command = docker_command(tmp_path, models=("a",)), docker_command(tmp_path, poll_s=3)
-    for source in ("Dockerfile", "compose.yaml", "kubernetes.yaml", *map(shlex.join, command)):
+    for source in ("Dockerfile", "compose.yaml", "kubernetes.yaml", "kserve.yaml", *map(shlex.join, command)):
         arguments = triton_arguments(source)
-        assert "--model-repository=/models" in arguments
-        assert "--disable-auto-complete-config" in arguments
+        if source != "kserve.yaml":  # whose runtime says these
+            assert "--model-repository=/models" in arguments
+            assert "--disable-auto-complete-config" in arguments
         for argument in arguments:
             assert argument.removeprefix("--").partition("=")[0] in known, (source, argument)
 
@@ -289,6 +301,7 @@ def test_docker_command(models: Path) -> None:
     assert command[command.index("--shm-size") + 1] == "1g"
     assert command[command.index(IMAGE) + 1 :] == [
         "tritonserver", "--model-repository=/models", "--disable-auto-complete-config", "--strict-readiness=true",
+        *command[-3:-1], "--model-control-mode=none",
     ]  # fmt: skip
     change(models, "KIND_CPU", "KIND_GPU")
     with (models / "latent_edit" / "config.pbtxt").open("a") as file:
@@ -302,9 +315,9 @@ def test_docker_command(models: Path) -> None:
     assert "--cache-config=local,size=268435456" in command
     assert command[-2:] == ["--model-control-mode=poll", "--repository-poll-secs=7"]
     assert command[command.index("other:1") + 1] == "tritonserver"
-    assert docker_command(models, models=["a", "b"])[-3:] == [
-        "--model-control-mode=explicit", "--load-model=a", "--load-model=b",
-    ]  # fmt: skip
+    command = docker_command(models, models=["a", "b"], poll_s=7)
+    mounts = [command[i + 1] for i, word in enumerate(command) if word == "--mount"]
+    assert mounts[:2] == [f"type=bind,source={models.resolve()}/{name},target=/models/{name},readonly" for name in "ab"]
 
 
 def test_what_cannot_be_read_is_left_to_triton(models: Path) -> None:
@@ -332,13 +345,6 @@ def test_docker_is_missing(models: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(result.exception, ServerStartError)
     assert str(result.exception).startswith("docker is not installed; install it, use `--engine embedded`, or run")
     assert IMAGE in str(result.exception)
-
-
-def test_poll_or_models(models: Path) -> None:
-    for engine in ("embedded", "docker"):
-        result = invoke(models, "--engine", engine, "--poll", "1", "--model", "latent_edit", "--print-command")
-        assert isinstance(result.exception, ServerStartError)
-        assert "give --poll or --model, not both" in str(result.exception)
 
 
 @pytest.mark.parametrize(("code", "message"), [(125, "docker could not start the container"), (1, "container ended")])

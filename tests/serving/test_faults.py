@@ -254,7 +254,7 @@ def one_model(tmp_path: Path) -> Path:
 
 @pytest.mark.triton
 def test_a_killed_server_gives_typed_errors_and_clients_recover(one_model: Path) -> None:
-    server = TritonServer(one_model, ports=FREE)
+    server = TritonServer(one_model, ports=FREE, shared_memory=True)
     stop, outcomes = threading.Event(), list[tuple[float, str]]()
 
     def load(url: str, **options: Any) -> None:

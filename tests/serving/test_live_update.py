@@ -150,18 +150,16 @@ def test_a_new_version_and_back_without_a_failed_request(
 
 
 @pytest.mark.triton
-def test_a_server_that_is_told_to_load(export_version: Callable[[int], list[Path]], tmp_path: Path) -> None:
+def test_a_server_of_one_model_that_polls(export_version: Callable[[int], list[Path]], tmp_path: Path) -> None:
     export_version(1)
-    with TritonServer(tmp_path / "repository", ports=Ports(0, 0, 0), models=["latent_edit"]) as server:
+    with TritonServer(tmp_path / "repository", ports=Ports(0, 0, 0), models=["latent_edit"], poll_s=1) as server:
+        assert server.ready_models() == ["latent_edit"]
         with Asking(server.grpc_url, {"latent_edit": "image"}) as asking:
             asking.wait_for(picture(1), server)
             export_version(-1)
-            with grpc.InferenceServerClient(server.grpc_url) as client:
-                client.load_model("latent_edit")
-                asking.wait_for(picture(-1), server)
-                rollback(tmp_path / "repository", "latent_edit")
-                client.load_model("latent_edit")
-                asking.wait_for(picture(1), server)
+            asking.wait_for(picture(-1), server)
+            rollback(tmp_path / "repository", "latent_edit")
+            asking.wait_for(picture(1), server)
     assert asking.failures == []
     assert changes(asking.answers["latent_edit"]) == [1, -1, 1]
 

@@ -228,12 +228,16 @@ def test_a_killed_serve_takes_triton_with_it(serving: Serving) -> None:
 
 
 @pytest.mark.triton
-def test_a_killed_triton_is_one_line(serving: Serving) -> None:
-    assert serving.line().startswith("ready")
+def test_a_killed_triton_is_one_line_and_started_again(serving: Serving) -> None:
+    ready = serving.line()
+    assert ready.startswith("ready")
     for child in serving.children():
         os.kill(child, signal.SIGKILL)
-    output, errors = serving.process.communicate(timeout=20)
-    assert serving.process.returncode == 2
-    assert output == ""
-    assert errors.strip().endswith("the Triton server was killed by SIGKILL")
-    assert len(errors.splitlines()) == 1
+    assert serving.process.stderr is not None
+    assert serving.process.stderr.readline() == "the Triton server was killed by SIGKILL; starting Triton again\n"
+    assert serving.process.stderr.readline() == "Triton is back\n"
+    with EditClient(ready.split()[2].rstrip(",")) as client:
+        assert len(client.edit(seed=1)) == 1
+    serving.process.send_signal(signal.SIGINT)
+    assert serving.process.communicate(timeout=20) == ("stopping\n", "")
+    assert serving.process.returncode == 0

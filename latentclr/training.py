@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
@@ -27,6 +28,7 @@ from latentclr.progress import progress_bar
 from latentclr.rng import stream
 
 logger = logging.getLogger(__name__)
+ADVICE = ": lower hparams.optimizer.lr or set hparams.grad_clip_max_norm"
 
 
 @dataclass
@@ -99,9 +101,12 @@ class Trainer:
                 [float(v) for v in state["accuracy"]],
                 [(int(at), float(loss), float(accuracy)) for at, loss, accuracy in state["held_out"]],
             )
+            finite = all_finite(_tensors(state))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {reason}") from None
+        if not finite:
+            raise CheckpointError(f"{self.run / RESUME_FILE} holds numbers that are not finite: train anew{ADVICE}")
 
     def fit(self) -> bool:
         """Train to `hparams.iterations`, or until Ctrl-C.
@@ -110,7 +115,7 @@ class Trainer:
             True if the run is complete, False if it was interrupted; either way it is saved.
 
         Raises:
-            LatentCLRError: the loss is not finite any more, or the disk is full.
+            LatentCLRError: the loss, a gradient or the state is not finite any more, or the disk is full.
         """
         config, first = self.config, self.processes.first
         module: nn.Module = self.step
@@ -139,7 +144,10 @@ class Trainer:
 
         Raises:
             SaveError: the disk is full; the files that stood there before are untouched.
+            LatentCLRError: the state is not finite; what was saved before stays.
         """
+        if self.processes.any(not all_finite(_tensors(self.state()))):
+            raise self._diverged(f"the state is not finite after step {self.iteration}")
         if self.config.save and self.processes.first:
             loss = self.history.held_out[-1][1] if self.history.held_out else None
             self._save_weights("last", loss)
@@ -153,24 +161,34 @@ class Trainer:
         self.optimizer.zero_grad()
         loss, accuracy = module(batch)
         self.scaler.scale(loss).backward()
-        if self.config.hparams.grad_clip_max_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters, self.config.hparams.grad_clip_max_norm)
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # All numbers cross to the CPU at once, and are judged before anything is changed by them.
+        loss_now, accuracy_now, norm_now = torch.stack([loss.detach(), accuracy, norm.to(loss.device)]).tolist()
         scale = self.scaler.get_scale()
+        # A scaled fp16 gradient may overflow: the scaler skips that step and lowers its factor, while there is any.
+        usable = math.isfinite(norm_now) or (self.scaler.is_enabled() and scale > 1) or all_finite(gradients)
+        loss_now, accuracy_now, unusable = self.processes.mean(loss_now, accuracy_now, float(not usable))
+        if not math.isfinite(loss_now):
+            raise self._diverged(f"the loss became {loss_now} at step {self.iteration + 1}")
+        if unusable:
+            raise self._diverged(f"the gradient is not finite at step {self.iteration + 1}")
+        if self.config.hparams.grad_clip_max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.hparams.grad_clip_max_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.get_scale() >= scale:  # fp16 skips a step whose gradients overflowed; so must the schedule
             self.scheduler.step()
-        values = self.processes.mean(loss.item(), accuracy.item())
-        if not torch.isfinite(torch.tensor(values[0])):
-            raise LatentCLRError(
-                f"the loss became {values[0]} at step {self.iteration + 1}: lower hparams.optimizer.lr or set"
-                f" hparams.grad_clip_max_norm; the last good state is in {self.run}"
-            )
         self.iteration += 1
-        self.history.loss.append(values[0])
-        self.history.accuracy.append(values[1])
-        return values[0], values[1]
+        self.history.loss.append(loss_now)
+        self.history.accuracy.append(accuracy_now)
+        return loss_now, accuracy_now
+
+    def _diverged(self, what: str) -> LatentCLRError:
+        saved = self.config.save and (self.run / RESUME_FILE).is_file()
+        state = f"the last good state is in {self.run}" if saved else "nothing was saved yet"
+        return LatentCLRError(f"{what}{ADVICE}; {state}")
 
     def _evaluation_due(self) -> bool:
         # Asked before each step, not after: a run that was stopped in an evaluation does it again when resumed.
@@ -192,6 +210,8 @@ class Trainer:
         if measured is None:
             return False
         loss, accuracy = measured
+        if not math.isfinite(loss):
+            raise self._diverged(f"the held-out loss became {loss} at step {self.iteration}")
         self.history.held_out.append((self.iteration, loss, accuracy))
         window = self.history.loss[before:] or [float("nan")]
         if self.processes.first:
@@ -236,6 +256,19 @@ class Trainer:
             raise SaveError(f"could not write TensorBoard events to {self.run}: {reason}") from error
         finally:
             threading.excepthook = hook
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Return whether every number is finite; the norm tells in one fused pass, unless it overflows itself."""
+    return math.isfinite(nn.utils.get_total_norm(tensors)) or all(bool(t.isfinite().all()) for t in tensors)
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    """Return the floating-point tensors in nested containers."""
+    if isinstance(state, Tensor):
+        return [state] if state.is_floating_point() else []
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 @contextlib.contextmanager

@@ -11,10 +11,10 @@ from latentclr.commands import run_train
 from latentclr.compose import compose_train
 from latentclr.config import TrainConfig
 from latentclr.distributed import Processes
-from latentclr.errors import ConfigError, LatentCLRError
+from latentclr.errors import CheckpointError, ConfigError, LatentCLRError
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step, open_run, trained_step
-from latentclr.training import Trainer
+from latentclr.training import Trainer, all_finite
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -201,14 +201,71 @@ def test_nothing_is_saved_when_asked(short, tmp_path):
     assert not folder.exists()
 
 
-def test_a_loss_that_is_not_finite_stops_with_advice(short, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_with_advice(short, tmp_path):
     made = Trainer(compose_train([*short, "tensorboard=false"]), tmp_path / "run", ALONE)
     with torch.no_grad():
         made.step.directions.weights[0].fill_(float("nan"))
-    with pytest.raises(LatentCLRError, match=r"the loss became nan at step 1: lower hparams.optimizer.lr"):
+    with pytest.raises(LatentCLRError, match=r"the loss became nan at step 1: lower .*; nothing was saved yet$"):
         made.fit()
     assert made.iteration == 0
     assert not (tmp_path / "run").exists()
+
+
+def spoiled(words, folder, at, value) -> Trainer:
+    """A trainer whose gradient is `value` in one place at the step after `at`; the loss is as ever."""
+    made = Trainer(compose_train([*words, "tensorboard=false"]), folder, ALONE)
+
+    def spoil(gradient):
+        if made.iteration == at:
+            gradient = gradient.clone()
+            gradient[0, 0, 0] = value
+        return gradient
+
+    made.step.directions.weights[0].register_hook(spoil)
+    return made
+
+
+@pytest.mark.parametrize("extra", [[], ["hparams.grad_clip_max_norm=1.0"]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_is_not_stepped(short, tmp_path, extra, value):
+    """The tenth step, after which the run would be saved."""
+    run = tmp_path / "run"
+    made = spoiled([*short, *extra], run, 9, value)
+    with pytest.raises(LatentCLRError, match=r"the gradient is not finite at step 10: lower .*the last good state is"):
+        made.fit()
+    assert made.iteration == 9
+    assert all_finite(list(made.step.parameters()))
+    kept = load_resume(run / "resume.pt")
+    assert kept["iteration"] == 5
+    again = Trainer(compose_train([*short, *extra, "tensorboard=false"]), run, ALONE)
+    again.load_state(kept)  # which refuses numbers that are not finite
+    assert again.fit()
+
+
+def test_a_state_that_is_not_finite_is_not_saved(short, tmp_path):
+    """A finite gradient whose square is not: Adam's second moment overflows while the loss looks well."""
+    run = tmp_path / "run"
+    made = spoiled(short, run, 7, 1e30)
+    with pytest.raises(LatentCLRError, match=r"the state is not finite after step 10: lower .*the last good state is"):
+        made.fit()
+    kept = load_resume(run / "resume.pt")
+    assert kept["iteration"] == load_checkpoint(run / "last.safetensors").iteration == 5
+    with pytest.raises(CheckpointError, match=r"resume.pt holds numbers that are not finite: train anew: lower"):
+        Trainer(made.config, run, ALONE).load_state(made.state())  # as older versions saved it
+
+
+def test_a_scaled_gradient_that_overflows_is_skipped(short, tmp_path):
+    """The scaler of fp16 works on the CPU too: it leaves such a step out and lowers its factor."""
+    words = [*short, "hparams.scheduler.milestones=[12]", "hparams.scheduler.gamma=0.5"]
+    made = spoiled(words, tmp_path / "run", 3, float("inf"))
+    made.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    assert made.fit()
+    assert made.scaler.get_scale() == 4.0
+    assert made.optimizer.param_groups[0]["lr"] == 0.001  # 11 of 12 steps were done, so the schedule is not there yet
+    hopeless = spoiled(words, tmp_path / "hopeless", 3, float("inf"))
+    hopeless.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)  # nothing left to lower
+    with pytest.raises(LatentCLRError, match="the gradient is not finite at step 4"):
+        hopeless.fit()
 
 
 def test_states_that_do_not_fit_are_refused(short, tmp_path):

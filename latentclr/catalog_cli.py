@@ -101,14 +101,14 @@ def import_(origin_run: Path, out_run: Path, with_names: bool) -> None:
       latentclr import outputs/run/train/2021-09-01 outputs/ffhq
     """
     from latentclr.catalog import write_catalog
-    from latentclr.checkpoint import ORIGIN_BEST, ORIGIN_LAST, find_checkpoint, write_checkpoint
+    from latentclr.checkpoint import ORIGIN_BEST, ORIGIN_LAST, find_checkpoint, holds_run, write_checkpoint
     from latentclr.compose import compose_run, save_config
     from latentclr.config import TrainConfig
     from latentclr.errors import CheckpointError
     from latentclr.experiment import named_edits
     from latentclr.origin_run import read_origin_run
 
-    if (out_run / "resume.pt").exists() or any(out_run.glob("*.safetensors")):
+    if holds_run(out_run):
         raise ConfigError(f"{out_run} already holds a run; choose another folder")
     found = find_checkpoint(origin_run)
     if found.suffix == ".safetensors":

@@ -176,6 +176,12 @@ def find_checkpoint(run: Path, which: str | None = None) -> Path:
     return path
 
 
+def holds_run(folder: Path) -> bool:
+    """Return whether a run lies here, ours or the origin's, whose configuration another would overwrite."""
+    named = (RESUME_FILE, *ORIGIN_BEST, *ORIGIN_LAST)
+    return any((folder / name).exists() for name in named) or any(folder.glob("*.safetensors"))
+
+
 def check_generator(checkpoint: Checkpoint, generator: Generator) -> None:
     """Warn if the generator is not the one that the directions were trained on.
 

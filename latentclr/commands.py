@@ -19,7 +19,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
-from latentclr.checkpoint import RESUME_FILE, Checkpoint, load_resume
+from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume
 from latentclr.compose import compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import GenConfig, TrainConfig, slider_end
 from latentclr.distributed import processes, resolve_device
@@ -52,15 +52,14 @@ def run_train(words: Sequence[str]) -> bool:
         run = run.parent if run.is_file() else run
         resumed = load_resume(run / RESUME_FILE)
         config = compose_run(resumed["config"], words, TrainConfig)
-        run = Path(config.output_dir) if "output_dir" in overrides and config.output_dir else run
+        source, run = run, Path(config.output_dir) if "output_dir" in overrides and config.output_dir else run
+        if source.resolve() != run.resolve():
+            _check_free(run)
         config = dataclasses.replace(config, checkpoint=None)
     else:
         config = compose_train(words)
         run = Path(config.output_dir) if config.output_dir else _new_run_folder(config)
-        if (run / RESUME_FILE).exists() or any(run.glob("*.safetensors")):
-            raise ConfigError(
-                f"{run} already holds a run: resume it with checkpoint={run}, or choose another output_dir"
-            )
+        _check_free(run)
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(processes(config))
         trainer = Trainer(config, run, here)
@@ -251,6 +250,11 @@ def _overview(config: TrainConfig, trainer: Trainer, path: Path) -> None:
     tile = min(128, max(64, images.shape[2]))
     columns, corner = [alpha_label(a) for a in alphas], corner_label(step.generator)
     save_picture(grid(images, [f"k={k}" for k in shown], columns, tile, corner), path)
+
+
+def _check_free(run: Path) -> None:
+    if holds_run(run):
+        raise ConfigError(f"{run} already holds a run: resume it with checkpoint={run}, or choose another output_dir")
 
 
 def _new_run_folder(config: TrainConfig) -> Path:

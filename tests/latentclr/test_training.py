@@ -135,6 +135,25 @@ def test_a_run_is_not_overwritten(run, short):
         run_train([*short, f"output_dir={run}"])
 
 
+def test_a_resumed_run_overwrites_no_other(run, short, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    assert run_train([*short, "seed=1", f"output_dir={other}"])
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"other already holds a run: resume it with checkpoint=.*, or choose"):
+        run_train([f"checkpoint={run}", "hparams.iterations=14", f"output_dir={other}"])
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    monkeypatch.chdir(run)  # the run itself, by another name
+    assert run_train([f"checkpoint={run}", "hparams.iterations=14", "output_dir=../run"])
+    assert load_resume(run / "resume.pt")["iteration"] == 14
+
+
+def test_a_run_of_the_origin_is_not_overwritten(short, tmp_path):
+    (tmp_path / "best_model.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run_train([*short, f"output_dir={tmp_path}"])
+    assert [path.name for path in tmp_path.iterdir()] == ["best_model.pt"]
+
+
 @pytest.mark.parametrize("change", ["k=5", "model.depth=3", "model=linear", "projector=linear"])
 def test_resume_refuses_another_model(run, change):
     with pytest.raises(LatentCLRError):

@@ -209,7 +209,6 @@ def _move_all(staging: Path, repository: Path, models: list[str], version: int) 
     with contextlib.ExitStack() as undo:
         for model in models:
             staged, target = staging / model, repository / model
-            staged.chmod(0o755)
             if not target.exists():
                 os.replace(staged, target)
                 undo.callback(os.replace, target, staged)

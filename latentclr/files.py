@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,25 +22,19 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SaveError: the disk is full, or the folder cannot be written. What stood at `path` is untouched.
     """
-    temporary: Path | None = None
+    temporary = path.with_name(f".tmp-{path.stem}-{secrets.token_hex(6)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".tmp-{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        open(temporary, "xb").close()  # with the permissions of any new file: a server of another user may read it
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # a rename must never be older than the bytes it names
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's 0600 would lock out a server that runs as another user
         os.replace(temporary, path)
-        temporary = None
     except OSError as error:
         raise SaveError(f"could not write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # after the rename it is not there
+            temporary.unlink()
 
 
 def sha256_of(path: Path) -> str:

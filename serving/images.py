@@ -1,7 +1,8 @@
 """Pictures on disk: a labelled strip, files that are whole or not there, and PNGs that know how they were made."""
 
+import contextlib
 import os
-import tempfile
+import secrets
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,21 +144,14 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe 
         ImageError: The format is unknown or the file cannot be written.
     """
     path = check_path(path)
-    temporary = ""
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             write_image(image, file, Image.registered_extensions()[path.suffix.lower()], recipe)
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except (OSError, ValueError) as error:
-        Path(temporary).unlink(missing_ok=True) if temporary else None
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"cannot write {path}: {reason}") from error
-
-
-def _umask() -> int:
-    """The permissions that a plain `open` would leave out; `mkstemp` leaves out too many."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    finally:
+        with contextlib.suppress(OSError):  # after the rename it is not there
+            temporary.unlink()

@@ -80,6 +80,15 @@ def test_the_check_of_imports_can_fail():
     assert named_in_strings(tree) == {"serving.cli"}
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_sets_what_all_threads_share(package):
+    """The umask can only be read by setting it, and the working folder and environment of others are theirs."""
+    shared = {"umask", "chdir", "putenv"}
+    for path, tree in sources(package):
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & shared
+        assert not used, f"{path} uses os.{used.pop()}"
+
+
 def loaded_by(code: str) -> set[str]:
     """Run code in a fresh interpreter; return the top-level modules that it loaded."""
     script = f"import sys\n{code}\nprint('MODULES', *{{name.partition('.')[0] for name in sys.modules}})"

@@ -4,6 +4,8 @@ import json
 import os
 import pickle
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -205,9 +207,6 @@ def test_replacing_is_all_or_nothing(tmp_path):
         temporary.write_text("first")
         assert not target.exists()
     assert target.read_text() == "first"
-    mask = os.umask(0)
-    os.umask(mask)
-    assert target.stat().st_mode & 0o777 == 0o666 & ~mask
     with pytest.raises(KeyError), replacing(target) as temporary:
         temporary.write_text("half")
         raise KeyError
@@ -215,6 +214,27 @@ def test_replacing_is_all_or_nothing(tmp_path):
         raise OSError(28, "No space left on device")
     assert target.read_text() == "first"
     assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_many_threads_write_with_the_permissions_of_any_new_file(tmp_path, monkeypatch):
+    """To read the umask is to set it for a moment, for all threads; it may then stay at 0."""
+    umask = os.umask
+    monkeypatch.setattr(os, "umask", lambda mask: (umask(mask), time.sleep(0.001))[0])  # threads meet right after it
+    before = umask(0o027)
+    try:
+
+        def write(i):
+            for _ in range(20):
+                with replacing(tmp_path / f"{i}" / "file") as temporary:
+                    temporary.write_text("whole")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(write, range(8)))
+    finally:
+        after = umask(before)
+    assert after == 0o027
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*/file")} == {0o640}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("*")} == {0o750}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

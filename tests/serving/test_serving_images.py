@@ -1,5 +1,6 @@
 """Pictures on disk."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,15 @@ def test_save(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
     with Image.open(tmp_path / name) as picture:
         assert picture.size == (4, 4)
+
+
+def test_a_picture_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_image(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.png").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("name", ["a.docx", "a", "missing/a.png"])

@@ -27,6 +27,9 @@ COMMANDS_ELSEWHERE = {
 }
 
 
+INTERRUPTED = 130  # what shells make of SIGINT
+
+
 class UserError(click.ClickException):
     """One line on standard error."""
 
@@ -52,9 +55,12 @@ class Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an error that carries exit code 2 is a message to the user."""
+        """Run a command; an error that carries exit code 2 is a message to the user, and so is Ctrl-C at any time."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:  # its argument, if any, says what that means for the files
+            click.echo(": ".join(["interrupted", *map(str, interrupt.args)]), err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except click.exceptions.NoArgsIsHelpError:
             raise
         except click.UsageError as error:  # click would print the usage above it
@@ -117,7 +123,7 @@ def train(overrides: tuple[str, ...]) -> None:
     from latentclr.commands import run_train
 
     if not run_train(overrides):
-        click.get_current_context().exit(130)
+        click.get_current_context().exit(INTERRUPTED)
 
 
 @cli.command("eval", cls=Configured)

@@ -37,8 +37,9 @@ def loss_curve(history: History, path: Path, random_weights: bool = False) -> No
         strict=True,
     ):
         axes.plot(steps, values, color="0.8", linewidth=0.8, label="step")
-        smooth = np.convolve(values, np.ones(WINDOW) / WINDOW, mode="valid")[: max(0, len(values) - WINDOW + 1)]
-        axes.plot(steps[len(values) - len(smooth) :], smooth, color="tab:blue", label=f"mean of {WINDOW} steps")
+        if len(values) >= WINDOW:  # a run may also be stopped before its first step
+            smooth = np.convolve(values, np.ones(WINDOW) / WINDOW, mode="valid")
+            axes.plot(steps[WINDOW - 1 :], smooth, color="tab:blue", label=f"mean of {WINDOW} steps")
         axes.plot([h[0] for h in history.held_out], held, "o-", color="tab:orange", label="held out")
         axes.set(xlabel="step", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,7 @@ from latentclr.optim import build_optimizer, build_scheduler
 from latentclr.rng import stream
 
 KILLED = """
-import os, signal, time
+import importlib.abc, os, signal, sys, time
 from latentclr import training
 from latentclr.cli import main
 
@@ -42,6 +42,12 @@ def _evaluate(self, *arguments):
         die()
     return done
 
+class Importing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if where == name:
+            die()
+
+sys.meta_path.insert(0, Importing())
 measure = training.held_out
 
 def held_out(*arguments, **options):
@@ -51,6 +57,20 @@ def held_out(*arguments, **options):
 
 training.held_out = held_out
 training.Trainer._one, training.save_resume, training.Trainer._evaluate = _one, save_resume, _evaluate
+main()
+"""
+
+
+INTERRUPTED_IMPORT = """
+import importlib.abc, signal, sys
+from latentclr.cli import main
+
+class Importing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{module}":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Importing())
 main()
 """
 
@@ -67,7 +87,7 @@ def straight(words, tmp_path):
 
 
 def disturbed(start, words, run, **how):
-    process = start("train", *words, f"output_dir={run}", "tensorboard=false", code=KILLED.format(**how))
+    process = start("train", *words, f"output_dir={run}", code=KILLED.format(**how))
     stdout, stderr = process.communicate(timeout=120)
     return process.returncode, stdout, stderr
 
@@ -96,7 +116,10 @@ def test_resume_after_a_kill_is_exact(start, words, straight, tmp_path, where, a
     assert not list(run.rglob(".tmp-*")) or where == "save"
 
 
-@pytest.mark.parametrize(("where", "at", "stopped"), [("step", 8, 9), ("step", 5, 6), ("evaluating", 6, 6)])
+@pytest.mark.parametrize(
+    ("where", "at", "stopped"),
+    [("step", 8, 9), ("step", 5, 6), ("evaluating", 6, 6), ("torch.utils.tensorboard", 0, 0), ("tensorboard", 0, 0)],
+)
 def test_ctrl_c_saves_and_resumes_exactly(start, words, straight, tmp_path, where, at, stopped):
     run = tmp_path / "run"
     code, stdout, stderr = disturbed(start, words, run, signal="SIGINT", where=where, at=at)
@@ -111,10 +134,20 @@ def test_ctrl_c_saves_and_resumes_exactly(start, words, straight, tmp_path, wher
         assert equal(resumed[key], straight[key]), key
 
 
+@pytest.mark.parametrize("module", ["hydra", "latentclr.generators.dcgan", "torch"])
+def test_ctrl_c_before_there_is_a_run(start, words, tmp_path, module):
+    """While anything is imported: one line, no folder, and the exit code of every interrupted command."""
+    code = INTERRUPTED_IMPORT.format(module=module)
+    process = start("train", *words, f"output_dir={tmp_path / 'run'}", code=code)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_ctrl_c_from_outside(start, short, tmp_path):
     run = tmp_path / "run"
     process = start("-m", "latentclr", "train", *short, f"output_dir={run}", "hparams.iterations=1000000",
-                    "eval_freq=1000000", "tensorboard=false")  # fmt: skip
+                    "eval_freq=1000000")  # fmt: skip
     deadline = time.monotonic() + 60
     while not (run / "resume.pt").exists():
         assert process.poll() is None, process.communicate()[1]

@@ -150,7 +150,10 @@ def evaluate(words: tuple[str, ...], config_path: Path | None) -> None:
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
               help="Accepted for the origin's form.")  # fmt: skip
 def gen(words: tuple[str, ...], config_path: Path | None) -> None:
-    """Draw labelled grids of edited images, and walks.
+    """Draw labelled grids of edited images, and walks, into RUN/gen or output_dir.
+
+    Strengths are the run's own unless alphas=[...] names others. What gen drew there before is replaced, also where it
+    was more; files that it did not write, or that were changed since, stay.
 
     \b
     Example:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
 from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume
 from latentclr.compose import compose_run, compose_train, parse_overrides, save_config
-from latentclr.config import GenConfig, TrainConfig, slider_end
+from latentclr.config import GenConfig, TrainConfig, shown_alphas
 from latentclr.distributed import processes, resolve_device
 from latentclr.errors import ConfigError, SaveError
 from latentclr.evaluation import Evaluation, evaluate
 from latentclr.experiment import named_edits, open_run, trained_generator, trained_step
 from latentclr.files import replacing
+from latentclr.gallery import Gallery
 from latentclr.generators.base import Generator
 from latentclr.plots import loss_curve, similarity_map
 from latentclr.render import Drawing, alpha_label, corner_label, edited_images, grid, save_picture, save_walk
@@ -140,7 +142,7 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     given = _keys(words)
     if config.edits is not None and "iterative" not in given:
         config = dataclasses.replace(config, iterative=False)  # what names were given to, and what is served
-    alphas = _alphas(config.alphas)
+    alphas = _alphas(shown_alphas(checkpoint.config["model"]["alpha"]) if config.alphas is None else config.alphas)
     chosen = _chosen(config.n_dirs, config.k, config.seed)
     if config.walk not in ("none", "gif", "webp"):
         raise ConfigError(f"walk must be none, gif or webp, got {config.walk!r}")
@@ -151,12 +153,12 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     fed = None if config.feed_layers is None else feed_mask(config.feed_layers, generator.latent.layers).to(device)
     draw = Drawing(generator, checkpoint.directions.to(device), fed, config.iterative)
     edits = None if config.edits is None else _edits(config, checkpoint, generator.latent.layers)
-    own_alphas = alphas if "alphas" in given else None
+    own_alphas = None if config.alphas is None else alphas
     samples = _samples(config, generator).to(device)
     if generator.random_weights:
         click.echo(RANDOM_NOTICE)
     folder = Path(config.output_dir) if "output_dir" in given and config.output_dir else checkpoint.path.parent / "gen"
-    written: list[Path] = []
+    gallery = Gallery(folder)
     for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
         class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
         if edits is None:
@@ -165,8 +167,8 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
             images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
         else:
             images, rows, columns = draw.edits(z[None], class_id, edits, own_alphas)
-        written.append(folder / f"sample_{i}.png")
-        save_picture(grid(images, rows, columns, config.image_size, corner_label(generator)), written[-1])
+        picture = grid(images, rows, columns, config.image_size, corner_label(generator))
+        gallery.save(f"sample_{i}.png", partial(save_picture, picture))
         if config.walk == "none":
             continue
         if edits is None:
@@ -174,16 +176,16 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
             labels, images = [f"{a:+.1f}" for a in smooth], draw.numbers(z[None], class_id, chosen, smooth)
         else:
             images, rows, labels = draw.walk(z[None], class_id, edits, own_alphas, WALK_FRAMES)
-        written.append(folder / f"walk_{i}.{config.walk}")
-        save_walk(
-            [
-                grid(images[None, :, a], [label], rows, config.image_size, corner_label(generator))
-                for a, label in enumerate(labels)
-            ],
-            written[-1],
-        )
-    click.echo(f"wrote {len(written)} files to {folder}")
-    return written
+        frames = [
+            grid(images[None, :, a], [label], rows, config.image_size, corner_label(generator))
+            for a, label in enumerate(labels)
+        ]
+        gallery.save(f"walk_{i}.{config.walk}", partial(save_walk, frames))
+    click.echo(f"wrote {len(gallery.written)} files to {folder}")
+    if others := gallery.others():
+        names = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
+        click.echo(f"left alone there, as gen did not write them or they were changed since: {names}")
+    return gallery.written
 
 
 def _edits(config: NamedGenConfig, checkpoint: Checkpoint, layers: int) -> Edits:
@@ -239,8 +241,7 @@ def _alphas(wanted: Sequence[float]) -> list[float]:
 
 
 def _overview(config: TrainConfig, trainer: Trainer, path: Path) -> None:
-    step, end = trainer.step.eval(), slider_end(config.model.alpha)
-    alphas = [-end, -end / 2, 0.0, end / 2, end]
+    step, alphas = trainer.step.eval(), shown_alphas(config.model.alpha)
     device = trainer.processes.device
     z = step.generator.sample_seeds(config.seed, 1).to(device)
     class_id = step.generator.class_ids[0] if step.generator.class_ids else None

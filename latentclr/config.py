@@ -144,7 +144,9 @@ class GenConfig(TrainConfig):
 
     n_samples: Any = _option(10, "number of latent codes (row i is seed + i), or an .npy file [N, D]")
     n_dirs: Any = _option(10, "directions: a number of randomly chosen ones, -1 for all, or a list of indices")
-    alphas: list[float] = _option([-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3], "strengths, any signs")
+    alphas: list[float] | None = _option(
+        None, "strengths, any signs; null for the run's own: to twice the largest of its training, either way"
+    )
     iterative: bool = _option(True, "walk step by step, asking the model for the direction again at each step")
     image_size: int | None = _option(256, "height of a tile in pixels; null for the generator's own")
     walk: str = _option("none", "also write an animated walk of each sample: none, gif or webp")
@@ -240,6 +242,12 @@ def slider_end(alpha: Any) -> float:
     """Return how far a slider should reach, either way: twice the largest strength seen in training."""
     checked = check_alpha(alpha)
     return 2.0 * (abs(checked) if isinstance(checked, float) else max(map(abs, checked)))
+
+
+def shown_alphas(alpha: Any) -> list[float]:
+    """Return the five strengths that pictures show for a run trained with `model.alpha`, from end to end."""
+    end = slider_end(alpha)
+    return [-end, -end / 2, 0.0, end / 2, end]
 
 
 def option_lines(schema: type) -> Iterator[tuple[str, str, str]]:

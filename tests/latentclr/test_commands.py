@@ -10,6 +10,7 @@ from PIL import Image
 
 from latentclr.checkpoint import load_checkpoint
 from latentclr.commands import run_gen
+from latentclr.files import sha256_of
 from latentclr.pixels import to_uint8
 from latentclr.render import alpha_label, grid, walk_codes
 
@@ -90,6 +91,41 @@ def test_alphas_of_any_signs(run, invoke, alphas):
     assert result.exit_code == 0, result.output
     columns = {0.0, *json.loads(alphas)}
     assert size(run / "gen" / "sample_0.png")[0] > 32 * len(columns)
+
+
+def test_alphas_come_from_the_run(run, invoke):
+    """Trained on [-3, 3]: the pictures reach to twice that, as grid.png and the served sliders do."""
+    assert invoke("gen", run, "n_samples=1", "n_dirs=[2,0]", "image_size=null", "iterative=false").exit_code == 0
+    z = torch.from_numpy(np.random.RandomState(0).randn(24).astype(np.float32))
+    expected = by_hand(run, z, [2, 0], [-6, -3, 0.0, 3, 6], False)
+    assert np.abs(tiles(run / "gen" / "sample_0.png", 2, 5).astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_gen_replaces_what_it_drew_before_and_nothing_else(run, invoke):
+    folder, words = run / "gen", ("n_dirs=1", "image_size=null")
+    names = {"gen.json", "sample_0.png", "sample_1.png", "sample_2.png", "sample_3.png"}
+    assert invoke("gen", run, "n_samples=4", "walk=gif", *words).exit_code == 0
+    assert {path.name for path in folder.iterdir()} == names | {f"walk_{i}.gif" for i in range(4)}
+    (folder / "sample_3.png").write_bytes(b"edited by hand")
+    (folder / "sample_9.png").write_bytes(b"put there by hand")
+    (folder / "notes.txt").write_text("mine")
+    result = invoke("gen", run, "n_samples=2", *words)
+    assert result.exit_code == 0
+    assert "left alone there, as gen did not write them or they were changed since: sample_3.png" in result.stdout
+    kept = {"gen.json", "sample_0.png", "sample_1.png", "sample_3.png", "sample_9.png", "notes.txt"}
+    assert {path.name for path in folder.iterdir()} == kept
+    assert (folder / "sample_3.png").read_bytes() == b"edited by hand"
+
+
+@pytest.mark.parametrize(
+    "record", ["", "[]", "{}", '{"files_sha256": 3}', '{"files_sha256": {"../best.safetensors": "HASH"}}']
+)
+def test_a_record_of_drawn_files_is_not_trusted(run, invoke, record):
+    (run / "gen").mkdir()
+    digest = sha256_of(run / "best.safetensors")
+    (run / "gen" / "gen.json").write_text(record.replace("HASH", digest))
+    assert invoke("gen", run, "n_samples=1", "n_dirs=1", "image_size=null").exit_code == 0
+    assert sha256_of(run / "best.safetensors") == digest
 
 
 @pytest.mark.parametrize(("image_size", "pixels"), [("null", 16), ("40", 40), ("256", 256)])

@@ -90,7 +90,7 @@ def test_eval_and_gen_in_every_form(origin, weights, invoke, words):
     result = invoke("gen", *words, here, "+n_samples=2", "+alphas=[-15,-10,-5,5,10,15]", "+iterative=False",
                     "+image_size=32", "+n_dirs=[0,1,2,3]", "generator.device=cpu", "model.size=16")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert sorted(p.name for p in (run / "gen").iterdir()) == ["sample_0.png", "sample_1.png"]
+    assert sorted(p.name for p in (run / "gen").iterdir()) == ["gen.json", "sample_0.png", "sample_1.png"]
     assert "weights are not those" not in result.output  # the origin records none to compare with
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from export.editor import FusedEditor
 from export.errors import ExportError
-from latentclr.progress import progress_bar
+from latentclr.progress import duration, progress_bar
 from latentclr.rng import stream
 
 Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
@@ -21,6 +22,7 @@ Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.
 BATCHES = (1, 2, 5)  # N
 EDITS = 3  # M of combined edits
 ROWS = 16  # of each kind of combined edits, or some more: one by one, 100 directions at 1024 pixels take an hour
+NOTICE_S = 10.0  # a longer proof is announced
 WORST_STEP = 1  # float32 sums in another order may land on the other side of a rounding edge
 
 
@@ -91,21 +93,31 @@ def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) ->
             done, turn = done + n, turn + 1
 
 
-def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequence[float]) -> list[ParityReport]:
+def check_parity(
+    editor: FusedEditor,
+    engines: dict[str, Engine],
+    alphas: Sequence[float],
+    say: Callable[[str], None] = lambda line: None,
+    notice: float = NOTICE_S,
+) -> list[ParityReport]:
     """Compare engines with the eager editor; also that a bad row is reported and hurts no other.
 
     Args:
         editor: the eager editor, on the CPU.
         engines: name -> function of numpy arrays in `forward`'s order.
         alphas: strengths to try.
+        say: is told how long it takes, judged by the first two batches, if that is long.
+        notice: seconds that are long.
 
     Raises:
         ExportError: an engine differs by more than the tolerance, or handles a bad row in another way.
     """
     worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
     cases = list(parity_cases(editor, alphas))
-    with progress_bar(sum(len(inputs[0]) for inputs in cases), "image", desc="parity", delay=2) as bar:
+    images, took = sum(len(inputs[0]) for inputs in cases), []
+    with progress_bar(images, "image", desc="parity", delay=2) as bar:
         for inputs in cases:
+            start = time.monotonic()
             expected, valid = run_eager(editor, *inputs)
             for name, engine in engines.items():
                 image, engine_valid = engine(*inputs)
@@ -119,6 +131,10 @@ def check_parity(editor: FusedEditor, engines: dict[str, Engine], alphas: Sequen
                 squares[name] += float(np.square(difference, dtype=np.float64).sum())
                 rows[name] += len(image)
                 count[name] += image.size
+            took.append((time.monotonic() - start) / len(expected))  # the first may have had to warm up
+            if len(took) == 2 and (needed := images * min(took)) > notice:
+                with bar.external_write_mode():
+                    say(f"parity of {images} images takes {duration(needed)}; Ctrl-C ends it, and nothing is published")
             bar.update(len(expected))
     reports = []
     for name, engine in engines.items():

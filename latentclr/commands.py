@@ -30,8 +30,10 @@ from latentclr.experiment import named_edits, open_run, trained_generator, train
 from latentclr.files import replacing
 from latentclr.gallery import Gallery
 from latentclr.generators.base import Generator
+from latentclr.overview import BUDGET_S, NOTICE_S, draw_overview, seconds_a_picture
 from latentclr.plots import loss_curve, similarity_map
-from latentclr.render import Drawing, alpha_label, corner_label, edited_images, grid, save_picture, save_walk
+from latentclr.progress import duration
+from latentclr.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
 from latentclr.rng import stream
 from latentclr.step import feed_mask
 from latentclr.training import Trainer
@@ -81,14 +83,24 @@ def run_train(words: Sequence[str]) -> bool:
             if config.save:
                 save_config(config, run)
         done = trainer.fit()
-        if here.first and config.save:
-            loss_curve(trainer.history, run / "loss.png", trainer.step.generator.random_weights)
-            _overview(config, trainer, run / "grid.png")
+        drawn = here.first and config.save and _pictures(trainer, done)
         if here.first and not done:
             click.echo(f"interrupted at step {trainer.iteration}; go on with: latentclr train checkpoint={run}")
         elif here.first and config.save:
-            click.echo(f"best held-out loss {trainer.best_loss:.4f}; look at {run / 'grid.png'}")
+            look = f"look at {run / 'grid.png'}" if drawn else f"the run is saved in {run}, without a new grid.png"
+            click.echo(f"best held-out loss {trainer.best_loss:.4f}; {look}")
     return done
+
+
+def _pictures(trainer: Trainer, done: bool) -> bool:
+    """Draw what a saved run shows; Ctrl-C skips that and costs nothing else. Return whether all is drawn."""
+    try:
+        loss_curve(trainer.history, trainer.run / "loss.png", trainer.step.generator.random_weights)
+        budget = BUDGET_S if done else BUDGET_S / 10  # who stopped a run wants to go on
+        draw_overview(trainer.step, trainer.config, trainer.run / "grid.png", budget)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
@@ -159,28 +171,36 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         click.echo(RANDOM_NOTICE)
     folder = Path(config.output_dir) if "output_dir" in given and config.output_dir else checkpoint.path.parent / "gen"
     gallery = Gallery(folder)
-    for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
-        class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
-        if edits is None:
-            columns = [alpha_label(a) for a in alphas]
-            rows = [f"k={k}" for k in chosen]
-            images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
-        else:
-            images, rows, columns = draw.edits(z[None], class_id, edits, own_alphas)
-        picture = grid(images, rows, columns, config.image_size, corner_label(generator))
-        gallery.save(f"sample_{i}.png", partial(save_picture, picture))
-        if config.walk == "none":
-            continue
-        if edits is None:
-            smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
-            labels, images = [f"{a:+.1f}" for a in smooth], draw.numbers(z[None], class_id, chosen, smooth)
-        else:
-            images, rows, labels = draw.walk(z[None], class_id, edits, own_alphas, WALK_FRAMES)
-        frames = [
-            grid(images[None, :, a], [label], rows, config.image_size, corner_label(generator))
-            for a, label in enumerate(labels)
-        ]
-        gallery.save(f"walk_{i}.{config.walk}", partial(save_walk, frames))
+    first_class = generator.class_ids[0] if generator.class_ids else None
+    shown = len(chosen) * len(alphas) if edits is None else len(edits) * len(own_alphas or alphas)
+    walked = 0 if config.walk == "none" else WALK_FRAMES * (len(chosen) if edits is None else len(edits))
+    needed = len(samples) * (shown + walked) * seconds_a_picture(generator, samples[:1], first_class)
+    if needed > NOTICE_S:
+        click.echo(f"drawing takes {duration(needed)}; Ctrl-C keeps what is drawn by then")
+    try:
+        for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
+            class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
+            if edits is None:
+                images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
+                rows, columns = [f"k={k}" for k in chosen], [alpha_label(a) for a in alphas]
+            else:
+                images, rows, columns = draw.edits(z[None], class_id, edits, own_alphas)
+            picture = grid(images, rows, columns, config.image_size, corner_label(generator))
+            gallery.save(f"sample_{i}.png", partial(save_picture, picture))
+            if config.walk == "none":
+                continue
+            if edits is None:
+                smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
+                images, labels = draw.numbers(z[None], class_id, chosen, smooth), [f"{a:+.1f}" for a in smooth]
+            else:
+                images, rows, labels = draw.walk(z[None], class_id, edits, own_alphas, WALK_FRAMES)
+            frames = [
+                grid(images[None, :, a], [label], rows, config.image_size, corner_label(generator))
+                for a, label in enumerate(labels)
+            ]
+            gallery.save(f"walk_{i}.{config.walk}", partial(save_walk, frames))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"wrote {len(gallery.written)} files to {folder}") from None
     click.echo(f"wrote {len(gallery.written)} files to {folder}")
     if others := gallery.others():
         names = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
@@ -238,19 +258,6 @@ def _alphas(wanted: Sequence[float]) -> list[float]:
     if not wanted or not all(np.isfinite(a) for a in wanted):
         raise ConfigError(f"alphas must be finite numbers, got {list(wanted)}")
     return sorted({0.0, *(float(a) for a in wanted)})
-
-
-def _overview(config: TrainConfig, trainer: Trainer, path: Path) -> None:
-    step, alphas = trainer.step.eval(), shown_alphas(config.model.alpha)
-    device = trainer.processes.device
-    z = step.generator.sample_seeds(config.seed, 1).to(device)
-    class_id = step.generator.class_ids[0] if step.generator.class_ids else None
-    shown = list(range(min(config.k, 32)))
-    fed = step.get_buffer("fed")
-    images = edited_images(step.generator, step.directions, z, shown, alphas, fed=fed, class_id=class_id)
-    tile = min(128, max(64, images.shape[2]))
-    columns, corner = [alpha_label(a) for a in alphas], corner_label(step.generator)
-    save_picture(grid(images, [f"k={k}" for k in shown], columns, tile, corner), path)
 
 
 def _check_free(run: Path) -> None:

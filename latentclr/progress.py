@@ -18,3 +18,10 @@ def progress_bar(total: int, unit: str, **options: Any) -> Any:
     """
     pause = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm(total=total, unit=unit, dynamic_ncols=True, mininterval=pause, **options)
+
+
+def duration(seconds: float) -> str:
+    """Return roughly how long something takes, such as `about 45 s`, `about 7 min` or `about 1.5 h`."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -87,9 +87,15 @@ def edited_images(
         p = generator.encode(z)  # [1, D]
         codes = walk_codes(directions, p, chosen, alphas, iterative)  # [M, A, D]
         mask = torch.ones(generator.latent.layers, device=z.device) if fed is None else fed
-        ps = p[:, None] + mask[:, None] * (codes.flatten(0, 1) - p)[:, None]  # [M * A, L, D]
-        images = _pixels(generator, ps, class_id)
-    return images.reshape(len(chosen), len(alphas), *images.shape[1:])
+        edited = [a for a, alpha in enumerate(alphas) if alpha != 0]  # E of them
+        moved = codes[:, edited].flatten(0, 1)  # [M * E, D]
+        ps = p[:, None] + mask[:, None] * (moved - p)[:, None]  # [M * E, L, D]
+        unedited = p[: len(alphas) - len(edited), None].expand(-1, len(mask), -1)  # drawn once for all rows
+        images = draw_codes(generator, torch.cat([unedited, ps]), class_id)
+    table = np.empty((len(chosen), len(alphas), *images.shape[1:]), np.uint8)  # [M, A, H, W, 3]
+    table[:] = images[0]
+    table[:, edited] = images[len(unedited) :].reshape(len(chosen), len(edited), *images.shape[1:])
+    return table
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,7 @@ class Drawing:
             p = self.generator.encode(z)  # [1, D]
             d = self.directions.select(p, chosen)[0]  # [M, D]
             ps = p[:, None] + alpha.transpose(1, 2).to(z.device) @ d  # [A, L, D]
-            return _pixels(self.generator, ps, class_id)[None]
+            return draw_codes(self.generator, ps, class_id)[None]
 
     def _mask(self, edit: NamedEdit) -> Tensor:
         layers = self.generator.latent.layers
@@ -231,7 +237,7 @@ def grid(
     return picture
 
 
-def _pixels(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
+def draw_codes(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
     """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
     images = []
     at_once = min(32, max(1, AT_ONCE // generator.resolution**2))

@@ -1,6 +1,7 @@
 """ONNX and TorchScript graphs: dynamic sizes, bad rows, conditional generators, and the parity check itself."""
 
 import dataclasses
+import re
 
 import numpy as np
 import onnx
@@ -205,6 +206,17 @@ def test_parity_numbers():
     assert one.mean_step == pytest.approx(1 / pixels)
     assert one.psnr_db == pytest.approx(10 * np.log10(255**2 * pixels))
     assert ParityReport(**one.as_dict()) == one
+
+
+def test_a_long_proof_is_announced():
+    made, lines = editor(False), []
+    engine = {"same": lambda *given: run_eager(made, *given)}
+    check_parity(made, engine, ALPHAS, lines.append, notice=1e9)
+    assert lines == []
+    check_parity(made, engine, ALPHAS, lines.append, notice=0.0)
+    rows = sum(len(case[0]) for case in parity_cases(made, ALPHAS))
+    (line,) = lines
+    assert re.fullmatch(rf"parity of {rows} images takes about .+; Ctrl-C ends it, and nothing is published", line)
 
 
 def test_two_steps_in_one_pixel_fail():

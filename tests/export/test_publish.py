@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from tiny_generators import LayeredGenerator
 from tritonclient.grpc import model_config_pb2 as pb
 
 import export.cli
+import export.parity
 import export.pipeline
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx, split_weights
@@ -74,6 +76,22 @@ def test_what_is_there(published):
     assert result.stderr == ""
     for path in repository.rglob("*"):  # a server under another user must be able to read it
         assert path.stat().st_mode & 0o044 == 0o044
+
+
+def test_ctrl_c_in_the_proof_publishes_nothing(trained, tmp_path, monkeypatch, invoke):
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return run_eager(*arguments)
+
+    monkeypatch.setattr(export.parity, "run_eager", interrupted)
+    result = invoke("export", trained, "--repository", tmp_path / "new" / "repository")
+    assert (result.exit_code, result.stderr) == (130, "interrupted: nothing is published\n")
+    assert len(calls) == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("model", "backend", "outputs"), [

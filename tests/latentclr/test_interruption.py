@@ -5,6 +5,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 from test_training import equal, trainer, without_place
 
 from latentclr.checkpoint import load_resume
@@ -160,6 +161,55 @@ def test_ctrl_c_from_outside(start, short, tmp_path):
     assert "Traceback" not in stderr
     assert {p.name for p in run.iterdir()} >= {"last.safetensors", "resume.pt", "loss.png", "grid.png"}
     assert not list(run.rglob(".tmp-*"))
+
+
+DRAWING = """
+import signal, sys
+from latentclr import {module} as module
+from latentclr.cli import main
+
+draw, calls = module.{function}, []
+
+def interrupted(*arguments, **options):
+    calls.append(1)
+    if len(calls) == {call}:
+        signal.raise_signal(signal.SIGINT)
+    return draw(*arguments, **options)
+
+module.{function} = interrupted
+main()
+"""
+
+
+@pytest.mark.parametrize("function", ["seconds_a_picture", "edited_images", "save_picture"])
+def test_ctrl_c_skips_the_picture_of_a_finished_run(start, words, straight, tmp_path, function):
+    run = tmp_path / "run"
+    process = start(
+        "train", *words, f"output_dir={run}", code=DRAWING.format(module="overview", function=function, call=1)
+    )
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert stdout.startswith("best held-out loss")
+    assert stdout.endswith(f"; the run is saved in {run}, without a new grid.png\n")
+    assert "Traceback" not in stderr
+    state = without_place(load_resume(run / "resume.pt"))
+    assert all(equal(state[key], straight[key]) for key in set(straight) - {"config"})
+    assert not (run / "grid.png").exists()
+    assert not list(run.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(("function", "call"), [("save_picture", 2), ("grid", 3)])
+def test_ctrl_c_in_gen_leaves_whole_files(start, run, function, call):
+    code = DRAWING.format(module="commands", function=function, call=call)
+    process = start("gen", run, "n_samples=4", "n_dirs=2", code=code)
+    stdout, stderr = process.communicate(timeout=120)
+    whole = [f"sample_{i}.png" for i in range(call - 1)]
+    assert (process.returncode, stdout) == (130, ""), stderr
+    assert stderr.splitlines()[-1] == f"interrupted: wrote {len(whole)} files to {run / 'gen'}"
+    assert sorted(path.name for path in (run / "gen").iterdir()) == ["gen.json", *whole]
+    for name in whole:
+        with Image.open(run / "gen" / name) as picture:
+            picture.load()
 
 
 RANKS = """

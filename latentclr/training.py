@@ -120,7 +120,8 @@ class Trainer:
         config, first = self.config, self.processes.first
         module: nn.Module = self.step
         if self.processes.world > 1:
-            module = DistributedDataParallel(self.step)
+            # No buffers at each step: the generator's never change, and batch statistics are shared before they count.
+            module = DistributedDataParallel(self.step, broadcast_buffers=False)
         total = config.hparams.iterations
         bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
         with bar, _interruptible() as interrupted, self._events() as events:
@@ -198,7 +199,8 @@ class Trainer:
 
     def _evaluate(self, events: Any, interrupted: Callable[[], bool]) -> bool:
         config, before = self.config, self.history.held_out[-1][0] if self.history.held_out else 0
-        self.processes.share_buffers(self.step)
+        for trained in (self.step.directions, self.step.projector):
+            self.processes.share_buffers(trained)
         measured = held_out(
             self.step,
             config.hparams.batch_size,

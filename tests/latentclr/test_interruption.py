@@ -218,14 +218,20 @@ import torch
 from latentclr import training
 from latentclr.cli import cli
 
-fit, folder = training.Trainer.fit, sys.argv[1]
+fit, one, folder = training.Trainer.fit, training.Trainer._one, sys.argv[1]
 
 def fit_and_tell(self):
+    self.step.generator.register_buffer("mark", torch.zeros(1))
     done = fit(self)
-    torch.save(self.state(), f"{folder}/rank{self.processes.rank}.pt")
+    mark = self.step.generator.get_buffer("mark").item()
+    torch.save({**self.state(), "mark": mark}, f"{folder}/rank{self.processes.rank}.pt")
     return done
 
-training.Trainer.fit = fit_and_tell
+def mark_and_step(self, module):
+    self.step.generator.get_buffer("mark").fill_(self.processes.rank + 1)
+    return one(self, module)
+
+training.Trainer.fit, training.Trainer._one = fit_and_tell, mark_and_step
 cli(sys.argv[2:], prog_name="latentclr")
 """
 
@@ -277,6 +283,7 @@ def test_two_processes_are_one_with_averaged_gradients(start, words, tmp_path):
     _, stderr = process.communicate(timeout=180)
     assert process.returncode == 0, stderr
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert [rank["mark"] for rank in ranks] == [1, 2]  # nobody sends the frozen generator's buffers around
     for key in ("optimizer", "scheduler", "iteration", "best_loss", "loss", "accuracy", "held_out"):
         assert equal(ranks[0][key], ranks[1][key]), key
     for name, tensor in {**ranks[0]["directions"], **ranks[0]["projector"]}.items():

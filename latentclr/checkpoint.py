@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from latentclr.directions import Directions, build_directions
-from latentclr.errors import CheckpointError
+from latentclr.errors import CheckpointError, first_reason
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.plain_load import load_plain
@@ -140,8 +140,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             directions.eval(), projector.eval(), config, meta["generator"], int(meta["iteration"]), meta["loss"], path
         )
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: weights and metadata do not fit: {reason[:200]}") from None
+        raise CheckpointError(f"{path}: weights and metadata do not fit: {first_reason(error)}") from None
 
 
 def find_checkpoint(run: Path, which: str | None = None) -> Path:

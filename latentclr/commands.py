@@ -21,7 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
 from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume
-from latentclr.compose import compose_run, compose_train, parse_overrides, save_config
+from latentclr.compose import check_resumable, compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import GenConfig, TrainConfig, shown_alphas
 from latentclr.distributed import processes, resolve_device
 from latentclr.errors import ConfigError, SaveError
@@ -56,6 +56,7 @@ def run_train(words: Sequence[str]) -> bool:
         run = run.parent if run.is_file() else run
         resumed = load_resume(run / RESUME_FILE)
         config = compose_run(resumed["config"], words, TrainConfig)
+        check_resumable(compose_run(resumed["config"], [], TrainConfig), config, run)
         source, run = run, Path(config.output_dir) if "output_dir" in overrides and config.output_dir else run
         if source.resolve() != run.resolve():
             _check_free(run)

@@ -36,6 +36,12 @@ RENAMED = {
     "hparams.optimizer._target_": "hparams.optimizer.name",
     "hparams.scheduler._target_": "hparams.scheduler.name",
 }
+# What a run's weights, features or schedule depend on; the rest may change when it is resumed.
+FIXED = (
+    "k", "generator.name", "generator.feature_layer", "generator.use_w", "model.name", "model.normalize", "model.depth",
+    "projector.name", "projector.normalize", "projector.depth", "projector.middle_features", "projector.out_features",
+    "hparams.optimizer.name", "hparams.scheduler",
+)  # fmt: skip
 NOT_NEEDED = ("model.size", "projector.in_features")
 
 
@@ -89,6 +95,21 @@ def compose_run(saved: dict[str, Any], words: Sequence[str], schema: type[C]) ->
             if name != was:
                 raise ConfigError(f"{o.input_line}: this run was trained with {o.key_or_group} {was}")
     return _typed(saved, overrides, schema)
+
+
+def check_resumable(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
+    """Check that a run can go on under a configuration.
+
+    Raises:
+        ConfigError: it changes what cannot be changed any more.
+    """
+    before, now = plain(saved), plain(config)
+    for key in FIXED:
+        was, wanted = _get(before, key), _get(now, key)
+        if was != wanted:
+            raise ConfigError(
+                f"{key} is {was} in {run} and cannot be changed to {wanted} on resume: train anew, into another folder"
+            )
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:

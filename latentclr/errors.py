@@ -35,3 +35,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as ``; did you mean 'model' or 'models'?``, empty if nothing is near."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def first_reason(error: Exception) -> str:
+    """Return an error's own words on one line: of torch's list of what does not fit, the first entry."""
+    heading, *rest = str(error).splitlines() or [type(error).__name__]
+    if heading.startswith("Error(s) in loading state_dict") and rest:
+        return " ".join(rest[0].split())
+    return " ".join(str(error).split())[:200]

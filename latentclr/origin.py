@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentclr.directions import Directions, build_directions
-from latentclr.errors import CheckpointError
+from latentclr.errors import CheckpointError, first_reason
 from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
 
 _NETWORK = re.compile(r"nets\.(\d+)\.")
@@ -169,5 +169,6 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     try:
         module.load_state_dict(dict(state))
     except (RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the tensors of {what} of the origin do not fit together: {reason}") from None
+        raise CheckpointError(
+            f"the tensors of {what} of the origin do not fit together: {first_reason(error)}"
+        ) from None

@@ -7,7 +7,7 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resu
 from latentclr.compose import plain
 from latentclr.config import TrainConfig
 from latentclr.distributed import Processes
-from latentclr.errors import CheckpointError, LatentCLRError, SaveError
+from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step
 from latentclr.optim import build_optimizer, build_scheduler
@@ -94,6 +94,7 @@ class Trainer:
             self.step.projector.load_state_dict(state["projector"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
+            self._change_arguments(state["config"]["hparams"]["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.iteration, self.best_loss = int(state["iteration"]), float(state["best_loss"])
             self.history = History(
@@ -103,10 +104,22 @@ class Trainer:
             )
             finite = all_finite(_tensors(state))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {reason}") from None
+            raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None
         if not finite:
             raise CheckpointError(f"{self.run / RESUME_FILE} holds numbers that are not finite: train anew{ADVICE}")
+
+    def _change_arguments(self, saved: Mapping[str, Any]) -> None:
+        """Give the optimizer what differs from the saved configuration; the schedule's progress stays in the rate."""
+        for key, value in self.config.hparams.optimizer.items():
+            if key == "name" or value == saved.get(key):
+                continue
+            for group in self.optimizer.param_groups:
+                if key == "lr":
+                    group["lr"] *= value / group["initial_lr"]
+                    group["initial_lr"] = value
+                    self.scheduler.base_lrs = [value]
+                else:
+                    group[key] = value
 
     def fit(self) -> bool:
         """Train to `hparams.iterations`, or until Ctrl-C.

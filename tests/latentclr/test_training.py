@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_generators import dcgan_tensors
 
 from latentclr.checkpoint import load_checkpoint, load_resume
 from latentclr.commands import run_train
-from latentclr.compose import compose_train
+from latentclr.compose import compose_run, compose_train
 from latentclr.config import TrainConfig
 from latentclr.distributed import Processes
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError
@@ -154,11 +156,44 @@ def test_a_run_of_the_origin_is_not_overwritten(short, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["best_model.pt"]
 
 
-@pytest.mark.parametrize("change", ["k=5", "model.depth=3", "model=linear", "projector=linear"])
-def test_resume_refuses_another_model(run, change):
-    with pytest.raises(LatentCLRError):
-        run_train([f"checkpoint={run}", change, "hparams.iterations=20"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("k=5", "k is 4 in RUN and cannot be changed to 5 on resume: train anew, into another folder"),
+        ("model.depth=3", "model.depth is 2 in RUN and cannot be changed to 3 on resume"),
+        ("projector.depth=2", "projector.depth is 3 in RUN and cannot be changed to 2"),
+        ("generator.feature_layer=main.5", "generator.feature_layer is main.2 in RUN and cannot be changed to main.5"),
+        ("hparams.optimizer.name=SGD", "hparams.optimizer.name is Adam in RUN and cannot be changed to SGD"),
+        ("hparams.scheduler.gamma=0.5", "hparams.scheduler is {'name': 'MultiStepLR'"),
+        ("model=linear", "model=linear: this run was trained with model nonlinear"),
+        ("projector=linear", "projector=linear: this run was trained with projector identity"),
+        (
+            "generator.weights=OTHER",
+            "RUN/resume.pt does not fit this run: size mismatch for ",
+        ),
+    ],
+)
+def test_resume_refuses_another_model(run, tmp_path, invoke, refused, change, message):
+    save_file(dcgan_tensors(dim=9), tmp_path / "other.safetensors")
+    change = change.replace("OTHER", str(tmp_path / "other.safetensors"))
+    line = refused(invoke("train", f"checkpoint={run}", change, "hparams.iterations=20"))
+    assert message.replace("RUN", str(run)) in line
     assert load_resume(run / "resume.pt")["iteration"] == 12
+
+
+def test_a_lower_rate_on_resume_is_taken(run):
+    """The advice after a divergence; what the schedule has done to the rate stays."""
+    words = ["hparams.scheduler.milestones=[8]", "hparams.scheduler.gamma=0.5"]
+    config = load_resume(run / "resume.pt")["config"]
+    made = Trainer(compose_run(config, [*words, "tensorboard=false"], TrainConfig), run, ALONE)
+    assert made.fit()
+    lower = ["hparams.optimizer.lr=0.0001", "hparams.optimizer.weight_decay=0.0", "hparams.iterations=14"]
+    again = Trainer(compose_run(made.state()["config"], lower, TrainConfig), run, ALONE)
+    again.load_state(load_resume(run / "resume.pt"))
+    (group,) = again.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (pytest.approx(0.00005), 0.0)
+    assert again.fit()
+    assert group["lr"] == pytest.approx(0.00005)
 
 
 @pytest.mark.parametrize("name", ["linear", "nonlinear"])

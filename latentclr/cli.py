@@ -11,7 +11,7 @@ import click
 
 from latentclr import __version__
 from latentclr.catalog import NamedGenConfig
-from latentclr.config import GROUPS, TrainConfig, option_lines
+from latentclr.config import GROUPS, Line, TrainConfig, option_sections, own_lines
 
 COMMANDS_ELSEWHERE = {
     "name": "latentclr.catalog_cli:name",
@@ -74,23 +74,49 @@ class Commands(click.Group):
 
 
 class Configured(click.Command):
-    """A command whose help lists every option of a configuration class with default and meaning."""
+    """A command on a run, whose help lists its own options of the form KEY=VALUE with default and meaning."""
 
     schema: type = TrainConfig
+    keys: tuple[str, ...] = ("checkpoint",)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write groups and options."""
-        with formatter.section("Groups (the first is the default)"):
-            formatter.write_dl([(f"{group}=", " | ".join(options)) for group, options in GROUPS.items()])
-        with formatter.section("Options, as KEY=VALUE"):
-            formatter.write_dl([(f"{key}={default}", text) for key, default, text in option_lines(self.schema)])
+        """Write options, and where the rest is listed."""
+        _write_options(formatter, "Options of this command, as KEY=VALUE", own_lines(self.schema, self.keys))
+        with formatter.section("Options of the run, as KEY=VALUE"):
+            formatter.write_text("As it was trained, unless overridden here too; latentclr train --help lists them.")
         super().format_epilog(ctx, formatter)
 
 
+class ConfiguredTrain(Configured):
+    """`train`, whose help lists every option of a run."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write groups and options, under headings."""
+        (run, lines), *others = option_sections().items()
+        _write_options(formatter, f"{run}, as KEY=VALUE", lines)
+        with formatter.section("Groups, as KEY=NAME (the first is the default)"):
+            formatter.write_dl([(f"{group}=", " | ".join(options)) for group, options in GROUPS.items()])
+        for heading, lines in others:
+            _write_options(formatter, heading, lines)
+        click.Command.format_epilog(self, ctx, formatter)
+
+
+class ConfiguredEval(Configured):
+    """`eval`."""
+
+    keys = ("checkpoint", "eval_iters", "hparams.batch_size", "seed", "device", "output_dir")
+
+
 class ConfiguredGen(Configured):
-    """Help for `gen`."""
+    """`gen`."""
 
     schema = NamedGenConfig
+    keys = ("checkpoint", "seed", "device", "output_dir")
+
+
+def _write_options(formatter: click.HelpFormatter, heading: str, lines: Sequence[Line]) -> None:
+    with formatter.section(heading):
+        formatter.write_dl([(f"{key}={default}", meaning) for key, default, meaning in lines])
 
 
 def check_config_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -106,7 +132,7 @@ def cli() -> None:
     """Editing sliders for generative models: discover directions without labels, export them, serve them."""
 
 
-@cli.command(cls=Configured)
+@cli.command(cls=ConfiguredTrain)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...")
 def train(overrides: tuple[str, ...]) -> None:
     """Discover K directions of a generator, without labels.
@@ -126,7 +152,7 @@ def train(overrides: tuple[str, ...]) -> None:
         click.get_current_context().exit(INTERRUPTED)
 
 
-@cli.command("eval", cls=Configured)
+@cli.command("eval", cls=ConfiguredEval)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,

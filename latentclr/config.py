@@ -7,7 +7,7 @@ torch or Hydra, so `--help` is instant.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,7 +93,7 @@ class LossConfig:
 
 @dataclass
 class HParamsConfig:
-    """How to optimise."""
+    """hparams: how to optimise."""
 
     batch_size: int = _option(32, "latent codes per step (and per process under torchrun), at least 2")
     iterations: int = _option(10_000, "training steps in all")
@@ -135,7 +135,10 @@ class TrainConfig:
     checkpoint: str | None = _option(
         None, "train: run folder to resume; eval, gen, export: which checkpoint of the run (best, last or a file)"
     )
-    output_dir: str | None = _option(None, "run folder; null for outputs/GENERATOR-MODEL-kK/DATE-TIME")
+    output_dir: str | None = _option(
+        None,
+        "train: run folder, null for outputs/GENERATOR-MODEL-kK/DATE-TIME; eval, gen: where files go, null for the run",
+    )
 
 
 @dataclass
@@ -250,19 +253,39 @@ def shown_alphas(alpha: Any) -> list[float]:
     return [-end, -end / 2, 0.0, end / 2, end]
 
 
-def option_lines(schema: type) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, default, meaning) of every option of a configuration class, groups first."""
-    for cls, prefix in [*_group_classes(schema), (schema, "")]:
-        for option in dataclasses.fields(cls):
-            if "help" in option.metadata:
-                default = option.default_factory() if callable(option.default_factory) else option.default
-                yield prefix + option.name, "null" if default is None else str(default), option.metadata["help"]
+Line = tuple[str, str, str]
+"""An option of `--help`: key, default, meaning."""
 
 
-def _group_classes(schema: type) -> Iterator[tuple[type, str]]:
-    for option in dataclasses.fields(schema):
-        if "help" not in option.metadata and option.default_factory is not dataclasses.MISSING:
-            prefix = f"{option.name}."
-            default = option.default_factory()
-            for cls in GENERATORS.values() if option.name == "generator" else [type(default)]:
-                yield cls, prefix
+def option_sections() -> dict[str, list[Line]]:
+    """Return all options of a run under headings, the run's own first; what generators share stands apart, once."""
+    sections = {"The run": list(_lines(TrainConfig))}
+    for option in dataclasses.fields(TrainConfig):
+        if "help" in option.metadata or not callable(option.default_factory):
+            continue
+        prefix = f"{option.name}."
+        if option.name == "generator":
+            sections["generator, any of them"] = list(_lines(GeneratorConfig, prefix))
+            for cls in GENERATORS.values():
+                sections[_heading(cls)] = list(_lines(cls, prefix, dataclasses.fields(GeneratorConfig)))
+        else:
+            default = type(option.default_factory())
+            sections[_heading(default)] = list(_lines(default, prefix))
+    return sections
+
+
+def own_lines(schema: type, keys: Sequence[str]) -> list[Line]:
+    """Return what `schema` adds to a run's options, then the run's called `keys`, whose defaults are the run's own."""
+    meanings = {key: meaning for lines in option_sections().values() for key, _, meaning in lines}
+    return [*_lines(schema, "", dataclasses.fields(TrainConfig)), *((key, "", meanings[key]) for key in keys)]
+
+
+def _lines(cls: type, prefix: str = "", without: Sequence[Any] = ()) -> Iterator[Line]:
+    for option in dataclasses.fields(cls):
+        if "help" in option.metadata and option not in without:
+            default = option.default_factory() if callable(option.default_factory) else option.default
+            yield prefix + option.name, "null" if default is None else str(default), option.metadata["help"]
+
+
+def _heading(cls: type) -> str:
+    return (cls.__doc__ or cls.__name__).strip().rstrip(".")

@@ -207,15 +207,31 @@ def test_pyproject_lists_every_package():
     assert settings["project"]["scripts"]["latentclr"] == "latentclr.cli:main"
 
 
+def copy_of_the_checkout(folder: Path) -> Path:
+    """Copy what a package is made of: building leaves files behind."""
+    folder.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def test_an_editable_install_is_found_from_the_folder_above_the_clone(tmp_path):
+    """`git clone` makes a folder called latentclr without an __init__.py, which must not be taken for the package."""
+    clone, target = copy_of_the_checkout(tmp_path / "latentclr"), tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index"]
+    command = [*pip, "--no-build-isolation", "--target", str(target), "--editable", str(clone)]
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    code = f"import site; site.addsitedir({str(target)!r}); import latentclr; print(latentclr.__file__)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == str(clone / "latentclr" / "__init__.py")
+
+
 @pytest.mark.slow
 def test_wheel_works_without_the_checkout(tmp_path):
     """Build from a copy, install into a bare environment that sees this one's packages, run from another folder."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = copy_of_the_checkout(tmp_path / "copy")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(copy)]
     subprocess.run(build, check=True, capture_output=True, text=True, cwd=tmp_path)
     (wheel,) = (tmp_path / "dist").glob("latentclr-*.whl")
@@ -253,6 +269,14 @@ def test_wheel_works_without_the_checkout(tmp_path):
         "export) for m in pkgutil.walk_packages(p.__path__, p.__name__ + '.') if not m.name.endswith('__main__')]"
     )
     run(str(python), "-c", everywhere)
+
+
+def test_the_documents_hold_no_placeholder():
+    """What a reader is told to type must work as it stands; capitals such as RUN are the commands' own words."""
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for line in path.read_text().splitlines():
+            if line.startswith("    "):
+                assert not re.search(r"<[a-z][a-z ]+>", line), f"{path.name}: {line}"
 
 
 def test_the_documents_figures_are_those_of_the_benchmarks() -> None:

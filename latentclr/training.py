@@ -7,13 +7,13 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from latentclr.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
@@ -23,6 +23,7 @@ from latentclr.distributed import Processes
 from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step
+from latentclr.finite import all_finite, tensors_in
 from latentclr.optim import build_optimizer, build_scheduler
 from latentclr.progress import progress_bar
 from latentclr.rng import stream
@@ -102,7 +103,7 @@ class Trainer:
                 [float(v) for v in state["accuracy"]],
                 [(int(at), float(loss), float(accuracy)) for at, loss, accuracy in state["held_out"]],
             )
-            finite = all_finite(_tensors(state))
+            finite = all_finite(tensors_in(state))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None
         if not finite:
@@ -160,7 +161,7 @@ class Trainer:
             SaveError: the disk is full; the files that stood there before are untouched.
             LatentCLRError: the state is not finite; what was saved before stays.
         """
-        if self.processes.any(not all_finite(_tensors(self.state()))):
+        if self.processes.any(not all_finite(tensors_in(self.state()))):
             raise self._diverged(f"the state is not finite after step {self.iteration}")
         if self.config.save and self.processes.first:
             loss = self.history.held_out[-1][1] if self.history.held_out else None
@@ -271,19 +272,6 @@ class Trainer:
             raise SaveError(f"could not write TensorBoard events to {self.run}: {reason}") from error
         finally:
             threading.excepthook = hook
-
-
-def all_finite(tensors: Sequence[Tensor]) -> bool:
-    """Return whether every number is finite; the norm tells in one fused pass, unless it overflows itself."""
-    return math.isfinite(nn.utils.get_total_norm(tensors)) or all(bool(t.isfinite().all()) for t in tensors)
-
-
-def _tensors(state: Any) -> list[Tensor]:
-    """Return the floating-point tensors in nested containers."""
-    if isinstance(state, Tensor):
-        return [state] if state.is_floating_point() else []
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from latentclr.distributed import Processes
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError
 from latentclr.evaluation import held_out
 from latentclr.experiment import new_step, open_run, trained_step
-from latentclr.training import Trainer, all_finite
+from latentclr.finite import all_finite
+from latentclr.training import Trainer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,7 +25,7 @@ from latentclr.directions import Directions, build_directions
 from latentclr.errors import CheckpointError, first_reason
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
-from latentclr.plain_load import load_plain
+from latentclr.plain_load import load_plain, load_safetensors, safetensors_metadata
 from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
 
 logger = logging.getLogger(__name__)
@@ -119,13 +119,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("latentclr", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, ValueError, OSError, RecursionError) as error:
+        meta = json.loads(safetensors_metadata(path).get("latentclr", "null"))
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
+        tensors = load_safetensors(path)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
     try:
         config, k, dim = meta["config"], int(meta["k"]), int(meta["dim"])
         if not isinstance(config, dict) or not isinstance(meta["generator"], dict):

@@ -89,7 +89,8 @@ class StoredTensor:
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if math.prod(self.size) > available or (0 not in self.size and last >= available):
             raise GeneratorError(f"a tensor of size {list(self.size)} lies outside its storage of {available} values")
-        return torch.empty(0, dtype=stored.dtype).set_(data, self.offset, self.size, self.stride).clone()
+        view = torch.empty(0, dtype=stored.dtype).set_(data, self.offset, self.size, self.stride)
+        return view.clone(memory_format=torch.contiguous_format)
 
 
 # The allow-list: what a name does when it is applied. Every function returns inert data.

@@ -13,7 +13,7 @@ from latentclr.errors import GeneratorError
 from latentclr.generators.safe_pickle import load_pickle
 from latentclr.generators.stylegan2_nvidia import from_nvidia
 from latentclr.generators.weights import load_tensors
-from latentclr.plain_load import load_plain
+from latentclr.plain_load import load_plain, owned
 
 
 class StyleGAN2Options(Protocol):
@@ -65,4 +65,4 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
         tensors["latent_avg"] = content["latent_avg"]
     if "latent_avg" in tensors and tensors["latent_avg"].ndim == 2:  # encoders keep it once per latent input
         tensors["latent_avg"] = tensors["latent_avg"][0]
-    return tensors
+    return {name: owned(tensor) for name, tensor in tensors.items()}

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.plain_load import load_plain
+from latentclr.plain_load import load_plain, load_safetensors, owned
 
 
 def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
@@ -20,7 +18,7 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
         nested: key of the table inside a `torch.save` file that holds several; ignored if it is not there.
 
     Returns:
-        name -> tensor.
+        name -> tensor, each in aligned memory of its own (see `plain_load`).
 
     Raises:
         GeneratorError: the file is missing, truncated, holds anything but tensors, or asks to run code.
@@ -29,15 +27,13 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
         raise GeneratorError(f"no weights file at {path}")
     try:
         if path.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(path)
-            return tensors
+            return load_safetensors(path)
         content = load_plain(path)
-    except SafetensorError as error:
-        raise GeneratorError(f"{path} is not a whole safetensors file: {error}") from None
-    except (ValueError, OSError) as error:
-        raise GeneratorError(f"{path} is not a file of plain tensors: {error}") from None
+    except ValueError as error:
+        kind = "a whole safetensors file" if path.suffix == ".safetensors" else "a file of plain tensors"
+        raise GeneratorError(f"{path} is not {kind}: {error}") from None
     if isinstance(content, dict) and isinstance(content.get(nested), dict):
         content = content[nested]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise GeneratorError(f"{path} holds no table of tensors")
-    return content
+    return {name: owned(tensor) for name, tensor in content.items()}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -40,10 +41,24 @@ def record(script: str, *options: str, random_weights: bool = False) -> dict[str
     return last
 
 
+def rounding(longest_sum: int, smallest_change: float) -> float:
+    """Bound how far apart rounding may take two ways of computing one gradient, relative to its largest entry.
+
+    Features are sums of up to n = `longest_sum` products and then of unit length, so that float32, whose eps is 2^-23,
+    leaves them wrong by eps sqrt(n) where the errors of a sum are independent. An edit's change is the difference of
+    two of them, wrong by eps sqrt(2 n), and is itself scaled to unit length: relative to its length before,
+    `smallest_change`, that error is what the loss and its gradient are computed from.
+
+    It takes codes enough for the batch norms. Of two codes they make +1 and -1 whatever the codes are; of the gradient
+    only what their eps of 1e-5 leaves comes through, and that is rounding.
+    """
+    return 2.0**-23 * math.sqrt(2 * longest_sum) / smallest_change
+
+
 @needs_faces
 def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> None:
     output = tmp_path / "step.json"
-    options = ["--layers", "main.2", "--k", "3", "--batch-size", "2", "--runs", "2", "--threads", "1"]
+    options = ["--layers", "main.2", "--k", "3", "--batch-size", "4", "--runs", "2", "--threads", "1"]
     got = record("training_step.py", *options, "--no-large", "--output", str(output), "--note", "a test")
     assert json.loads(output.read_text()) == got
     assert got["note"] == "a test"
@@ -51,7 +66,8 @@ def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> Non
     rows = {row["way"]: row for row in got["results"]}
     assert list(rows) == ["origin", "lean", "lean chunked", "lean bf16"]
     assert rows["lean"]["loss_difference"] <= 1e-4
-    assert rows["lean"]["gradient_difference"] <= 1e-3
+    # 100 latent numbers make each feature of main.2; with seed 0 the smallest change is 0.11 long.
+    assert rows["lean"]["gradient_difference"] <= rounding(100, 0.11)  # 1.5e-5
     assert all(row["runs"] == 2 and row["peak_mib"] > 0 for row in rows.values())
     assert got["targets"][0]["at_least"] == 2.5
 
@@ -97,11 +113,12 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
 
 @pytest.mark.slow
 def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None:
-    options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "2", "--runs", "2"]
+    options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "4", "--runs", "2"]
     got = record("training_step.py", *options, "--threads", "1", "--no-memory", random_weights=True)
     rows = {row["way"]: row for row in got["results"]}
     assert rows["lean"]["loss_difference"] <= 1e-4
-    assert rows["lean"]["gradient_difference"] <= 1e-3
+    # A 3 x 3 convolution of 512 channels; with seed 0 the smallest change of an edit of alpha 1 is 0.024 long.
+    assert rows["lean"]["gradient_difference"] <= rounding(512 * 9, 0.024)  # 4.8e-4
     assert got["settings"]["alpha"] == 1.0
 
 

@@ -10,9 +10,10 @@ import math
 import pickle
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,6 +56,34 @@ class DType:
 
     code: str
     order: str = "<"
+
+
+@dataclass
+class StoredArray:
+    """A numpy array of numbers that has not been decoded yet; empty until the file sets its state."""
+
+    shape: tuple[int, ...] = (0,)
+    dtype: DType = field(default_factory=lambda: DType("f8"))
+    data: bytes = b""
+    order: Literal["C", "F"] = "C"
+
+    def set_state(self, shape: Any, dtype: Any, data: Any, order: Literal["C", "F"]) -> None:
+        """Take over what the file says.
+
+        Raises:
+            ValueError: it is no array of numbers, or shape and bytes do not fit together.
+        """
+        plain = type(shape) is tuple and type(dtype) is DType and type(data) is bytes and len(shape) <= MAX_RANK
+        if not plain or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+            raise ValueError
+        if math.prod(shape) * int(dtype.code[1]) != len(data):
+            raise ValueError
+        self.shape, self.dtype, self.data, self.order = shape, dtype, data, order
+
+    def read(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """Decode the array, as a copy in C order."""
+        dtype = np.dtype(self.dtype.order + self.dtype.code)
+        return np.frombuffer(self.data, dtype).reshape(self.shape, order=self.order).copy(order="C")
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,24 @@ def _scalar(dtype: Any, data: Any) -> int | float | bool:
     return value if dtype.code[0] != "u" else value % 256 ** len(data)  # unpacked as signed
 
 
+def _array(kind: Any, shape: Any, code: Any) -> StoredArray:
+    if type(kind) is not Name or kind.path != "numpy.ndarray" or shape != (0,) or code != b"b":
+        raise TypeError  # numpy always makes an empty array of bytes first, and fills it by its state
+    return StoredArray()
+
+
+def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> StoredArray:
+    if order not in ("C", "F"):
+        raise ValueError
+    array = StoredArray()
+    array.set_state(shape, dtype, data, order)
+    return array
+
+
+def _never(*_: Any) -> Any:
+    raise TypeError  # a name that is only ever an argument
+
+
 def _bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
     if type(text) is not str or encoding != "latin1":  # how protocol 2 writes bytes; empty ones as bytes()
         raise TypeError
@@ -173,6 +220,11 @@ ALLOWED: dict[str, Callable[..., Any]] = {
     "numpy.dtype": _dtype,
     "numpy.core.multiarray.scalar": _scalar,
     "numpy._core.multiarray.scalar": _scalar,
+    "numpy.ndarray": _never,
+    "numpy.core.multiarray._reconstruct": _array,
+    "numpy._core.multiarray._reconstruct": _array,
+    "numpy.core.numeric._frombuffer": _array_of_buffer,
+    "numpy._core.numeric._frombuffer": _array_of_buffer,
     "_codecs.encode": _bytes,
     "__builtin__.bytes": _bytes,
 }

@@ -5,8 +5,8 @@ files go further and bring Python source to be executed. Here the instructions a
 out by a machine of our own that has no way to import, call or set an attribute: a name on the allow-list of
 `pickle_objects` becomes a `Name`, applying it runs the function listed there, and every other name is refused.
 
-What comes out is inert: plain containers, `Record` for a module (its embedded source is dropped), and `StoredTensor`,
-whose bytes are decoded only when they are asked for.
+What comes out is inert: plain containers, `Record` for a module (its embedded source is dropped), `StoredTensor` and
+`StoredArray`, whose bytes are decoded only when they are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.pickle_objects import ALLOWED, DType, Name, Refused, key_of, kind_of, mapping
+from latentclr.generators.pickle_objects import ALLOWED, DType, Name, Refused, StoredArray, key_of, kind_of, mapping
 
 MAX_OPCODES = 2_000_000  # a published network has about 100,000; a byte of hostile input may cost 100 bytes of memory
 MAX_TEXT = 10_000_000  # characters of one string; the largest is a module's source
@@ -30,7 +30,7 @@ def load_pickle(path: Path) -> Any:
     """Read a pickle of tensors and plain data.
 
     Returns:
-        dict, list, tuple, set, str, bytes, int, float, bool, None, `Record` and `StoredTensor`.
+        dict, list, tuple, set, str, bytes, int, float, bool, None, `Record`, `StoredTensor` and `StoredArray`.
 
     Raises:
         GeneratorError: the file is missing, truncated, or asks for anything else; the message names what it asked for.
@@ -64,7 +64,7 @@ class _Machine:
             if opcode.name in _VALUES:
                 if isinstance(arg, str) and len(arg) > MAX_TEXT:
                     raise Refused(f"a string of {len(arg)} characters")
-                self.stack.append(arg)
+                self.stack.append(bytes(arg) if type(arg) is bytearray else arg)
             elif opcode.name in _CONSTANTS:
                 self.stack.append(_CONSTANTS[opcode.name]())
             elif (action := _ACTIONS.get(opcode.name)) is not None:
@@ -149,6 +149,11 @@ class _Machine:
         target = self.stack[-1]
         if type(target) is DType and type(state) is tuple and len(state) >= 2 and state[1] in ("<", ">", "|", "="):
             target.order = state[1]
+        elif type(target) is StoredArray and type(state) is tuple and len(state) == 5 and type(state[3]) is bool:
+            try:
+                target.set_state(state[1], state[2], state[4], "F" if state[3] else "C")
+            except ValueError:
+                raise Refused("it holds a numpy array that is not of numbers, or not of their size") from None
         elif not (type(target) is dict and (state is None or state == {})):  # EasyDict's attributes are its items
             raise Refused(f"setting the state of a {kind_of(target)}")
 
@@ -159,7 +164,7 @@ def _global(machine: _Machine, arg: str) -> None:
 
 _VALUES = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8"
-    " STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8".split()
+    " STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
 )
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,

@@ -18,6 +18,10 @@ from latentclr.generators.pickle_objects import Record, StoredTensor
 from latentclr.generators.stylegan2_layout import count_indices, listed
 
 MAX_MODULES, MAX_DEPTH = 1000, 16  # of a module tree; a real generator has about 100 and 5
+SUPPORTED = (
+    "StyleGAN2 without classes (NVIDIA's .pkl of stylegan2-ada-pytorch or training.networks_stylegan2,"
+    " rosinality's .pt, .safetensors)"
+)
 
 
 def from_nvidia(content: Any, path: Path) -> dict[str, Tensor]:
@@ -36,6 +40,7 @@ def from_nvidia(content: Any, path: Path) -> dict[str, Tensor]:
     theirs: dict[str, StoredTensor] = {}
     modules: dict[str, dict[str, Any]] = {}
     try:
+        _check_kind(generator)
         _flatten(generator, "", theirs, modules)
         return _translate(theirs, modules)
     except GeneratorError as error:
@@ -105,6 +110,19 @@ def _translate(theirs: dict[str, StoredTensor], modules: dict[str, dict[str, Any
     if clamps and (clamp := clamps.pop()) is not None:
         ours["conv_clamp"] = torch.tensor(clamp)
     return ours
+
+
+def _check_kind(generator: Record) -> None:
+    # A pickle names classes and not their modules, and every network of NVIDIA's is a Generator: look inside. Only
+    # StyleGAN3's synthesis network has a layer for its input.
+    synthesis = _table(generator, "_modules").get("synthesis")
+    first = _table(synthesis, "_modules").get("input") if isinstance(synthesis, Record) else None
+    if isinstance(first, Record) and first.class_name == "SynthesisInput":
+        pixels = generator.state.get("img_resolution")
+        size = f" of {pixels} px" if type(pixels) is int and 0 < pixels <= 2**16 else ""
+        raise GeneratorError(
+            f"this is a StyleGAN3 generator{size} (training.networks_stylegan3.Generator); supported: {SUPPORTED}"
+        )
 
 
 def _take_filter(ours: dict[str, Tensor], name: str, stored: StoredTensor | None) -> None:

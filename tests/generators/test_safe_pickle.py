@@ -13,6 +13,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import nvidia_files
 import pytest
 import torch
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.pickle_objects import Record, StoredTensor
+from latentclr.generators.pickle_objects import Record, StoredArray, StoredTensor
 from latentclr.generators.safe_pickle import load_pickle
 
 
@@ -81,10 +82,62 @@ def test_tensors_records_and_numpy_scalars(tmp_path: Path) -> None:
         assert isinstance(stored, StoredTensor)
         assert torch.equal(stored.read(), tensor) and stored.read().dtype == tensor.dtype
 
-    import numpy as np
-
     numbers = [np.float64(0.1), np.float32(0.5), np.int64(-3), np.uint8(250), np.bool_(True), np.float16(2)]
     assert load(pickle.dumps(numbers), tmp_path) == numbers
+
+
+ARRAYS = {
+    "sizes": np.broadcast_to(np.asarray(36), [2]),
+    "filter": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+    "turned": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big endian": np.arange(3, dtype=">i4"),
+    "half": np.array(2.5, dtype=np.float16),
+    "flags": np.array([True, False]),
+    "unsigned": np.array([2**64 - 1], dtype=np.uint64),
+    "empty": np.zeros((0, 3)),
+}
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_numpy_arrays_of_numbers(protocol: int, tmp_path: Path) -> None:
+    for name, array in ARRAYS.items():
+        stored = load(pickle.dumps(array, protocol), tmp_path)
+        assert isinstance(stored, StoredArray)
+        read = stored.read()
+        assert read.dtype == array.dtype and read.shape == array.shape and read.flags["C_CONTIGUOUS"], name
+        assert np.array_equal(read, array), name
+
+
+RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+EMPTY_ARRAY = RECONSTRUCT + b"(cnumpy\nndarray\n(K\x00tc_codecs\nencode\n(X\x01\x00\x00\x00bX\x06\x00\x00\x00latin1tRtR"
+DOUBLE = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f8\x89\x88tR"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps(np.array([os.system], dtype=object)), r"numpy\.dtype with arguments that it never has"),
+        (pickle.dumps(np.array(["text"])), r"numpy\.dtype with arguments that it never has"),
+        (pickle.dumps(np.zeros(1, dtype=[("a", "f8")])), r"numpy\.dtype with arguments that it never has"),
+        (pickle.dumps(np.ma.array([1.0])), r"asks for numpy\.ma\.core\._mareconstruct"),
+        (pickle.dumps(np.random.RandomState(0)), r"asks for numpy\.random"),
+        (write(b"cnumpy\nndarray\n(K\x02tR"), r"numpy\.ndarray with arguments that it never has"),
+        (write(RECONSTRUCT + b"(cnumpy\ndtype\n(K\x00tK\x00tR"), "_reconstruct with arguments that it never has"),
+        # (version, shape, dtype, order, bytes), where the bytes are missing, an object, too few or of no shape
+        (write(EMPTY_ARRAY + b"(K\x01(K\x02t" + DOUBLE + b"\x89tb"), "setting the state of a StoredArray"),
+        (write(EMPTY_ARRAY + b"(K\x01(K\x02t" + DOUBLE + b"\x89]tb"), "numpy array that is not of numbers"),
+        (write(EMPTY_ARRAY + b"(K\x01(K\x02t" + DOUBLE + b"\x89C\x04aaaatb"), "or not of their size"),
+        (write(EMPTY_ARRAY + b"(K\x01(\x8a\x06\x00\x00\x00\x00\x00\x40K\x00t" + DOUBLE + b"\x89C\x00tb"), None),
+        (write(EMPTY_ARRAY + b"(K\x01(J\xff\xff\xff\xfft" + DOUBLE + b"\x89C\x00tb"), "or not of their size"),
+        (write(EMPTY_ARRAY + b"(K\x01K\x02" + DOUBLE + b"\x89C\x00tb"), "numpy array that is not of numbers"),
+    ],
+)
+def test_other_numpy_objects_are_refused(content: bytes, message: str | None, tmp_path: Path) -> None:
+    if message is None:  # an empty array may have a large side
+        assert load(content, tmp_path).read().size == 0
+        return
+    with pytest.raises(GeneratorError, match=message):
+        load(content, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +311,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_bytes_give_data_or_one_error(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    whole = bytearray(nvidia_files.dumps({"a": nvidia_files.Persistent("Thing", b=torch.zeros(3), c=(1, "x"))}))
+    whole = bytearray(nvidia_files.dumps({"a": nvidia_files.Persistent("Thing", b=torch.zeros(3), c=np.ones(2))}))
     codes = [opcode.code.encode("latin1")[0] for opcode in pickletools.opcodes]
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.sampled_from(codes) | st.integers(0, 255))

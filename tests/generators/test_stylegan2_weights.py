@@ -138,6 +138,19 @@ def test_other_nvidia_networks_are_refused(tensors: dict[str, Tensor], tmp_path:
     refuses(change(clamped, "synthesis.b4.torgb", conv_clamp=1), "expected one conv_clamp for all layers")
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_stylegan3_pickle_is_refused_by_its_name(protocol: int, tmp_path: Path) -> None:
+    for content in ({"G": None, "G_ema": nvidia_files.stylegan3()}, nvidia_files.stylegan3()):
+        path = nvidia_files.write_pickle(tmp_path / "a.pkl", content, protocol)
+        with pytest.raises(GeneratorError) as refused:
+            read_tensors(path)
+        assert str(refused.value) == (
+            f"{path}: this is a StyleGAN3 generator of 16 px (training.networks_stylegan3.Generator); supported:"
+            " StyleGAN2 without classes (NVIDIA's .pkl of stylegan2-ada-pytorch or training.networks_stylegan2,"
+            " rosinality's .pt, .safetensors)"
+        )
+
+
 def test_module_trees_are_bounded(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     own_child = nvidia_files.module("Generator", {}, {})
     own_child.meta["state"]["_modules"]["again"] = own_child

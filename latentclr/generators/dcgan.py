@@ -45,7 +45,7 @@ class DCGAN(Generator):
         tensors = dict(tensors)
         convolutions = [key for key in sorted(tensors, key=_layer_index) if tensors[key].ndim == 4]
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        self.scales: list[Tensor] = []  # of the folded batch norms, to undo them for main.0, main.3, ...
+        self.scales = nn.ParameterList()  # of the folded batch norms, to undo them for main.0, main.3, ...
         try:
             for i, key in enumerate(convolutions):
                 if key != f"main.{3 * i}.weight":
@@ -60,7 +60,7 @@ class DCGAN(Generator):
                     tensors.pop(f"main.{3 * i + 1}.num_batches_tracked", None)
                     scale = gain / torch.sqrt(var + BATCH_NORM_EPS)  # [out]
                     weight, bias = weight * scale[:, None, None], shift - mean * scale
-                    self.scales.append(scale)
+                    self.scales.append(nn.Parameter(scale))
                 self.biases.append(nn.Parameter(bias))
                 if i == 0:  # on a 1 x 1 input a transposed convolution is one matrix product
                     self.first_shape = weight.shape[1:]  # out, 4, 4
@@ -102,7 +102,7 @@ class DCGAN(Generator):
             if i + 1 == len(self.biases):
                 return x if last == 3 * i else torch.tanh(x)
             if last == 3 * i:  # before the batch norm, which is folded: undo it
-                scale, shift = self.scales[i].to(x), self.biases[i]
+                scale, shift = self.scales[i], self.biases[i]
                 before: Tensor = (x - shift[:, None, None]) / scale[:, None, None]
                 return before
             if last == 3 * i + 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,41 @@ def test_sampling_is_truncated(tiny: BigGAN) -> None:
     z = tiny.sample(500, torch.Generator().manual_seed(0))
     assert z.abs().max() <= 0.8
     assert z.std() == pytest.approx(0.4 * 0.8796, rel=0.02)  # a normal cut at +-2 has that deviation
+
+
+NO_SCIPY = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError("No module named 'scipy'")
+
+sys.meta_path.insert(0, Refuse())
+from latentclr.cli import main
+sys.argv[0] = "latentclr"
+try:
+    main()
+except SystemExit as ended:
+    assert ended.code == 0, ended.code
+from serving.latents import draw_latents
+from serving.manifest import Latent
+print(draw_latents(Latent("z", 3, 11, "truncated_normal", 0.4), 7).tolist())
+"""
+
+
+def test_a_biggan_is_trained_and_drawn_without_scipy(
+    tiny: BigGAN, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    words = ["generator=biggan", f"generator.weights={GOLDEN}", "generator.class_name=3", "model=linear", "k=2",
+             "generator.feature_layer=generator.gen_z", "hparams.batch_size=2", "hparams.iterations=2", "eval_iters=1",
+             "tensorboard=false", "device=cpu", f"output_dir={tmp_path / 'run'}"]  # fmt: skip
+    process = start("train", *words, code=NO_SCIPY)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert (tmp_path / "run" / "grid.png").is_file()  # whose rows are seeds
+    served = json.loads(out.splitlines()[-1])[0]
+    assert served == tiny.sample_seeds(7, 1)[0, :3].tolist()  # the client's draw and the trainer's are one
 
 
 def test_class_is_needed(tiny: BigGAN) -> None:

@@ -148,7 +148,8 @@ def main(
             for precision in PRECISIONS:
                 engines[f"openvino {precision}"] = openvino_engine(files["model.onnx"], precision, threads)
         else:
-            click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else "not installed"))
+            missing = "not installed: pip install 'latentclr[bench]'"
+            click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else missing))
         served = stack.enter_context(_server(folder / "models")) if serve and has_session else None
         if served is not None:
             engines["served, EditClient"] = lambda *arrays: served.edit.edit_rows(*arrays).images

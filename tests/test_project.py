@@ -228,6 +228,24 @@ def test_an_editable_install_is_found_from_the_folder_above_the_clone(tmp_path):
     assert done.stdout.strip() == str(clone / "latentclr" / "__init__.py")
 
 
+def test_make_benchmarks_installs_every_engine_of_the_tables():
+    """README's rows are what `make benchmarks` writes, so each engine in them must be installed before it measures."""
+    engines = set(re.findall(r"^\| \d+ \| ([\w .,]+?) \| [\d.]+ \|", (ROOT / "README.md").read_text(), re.M))
+    assert {"eager", "onnxruntime", "openvino f32", "openvino bf16", "pytorch_pretrained_biggan"} <= engines
+    told = subprocess.run(
+        ["make", "-n", "-B", "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    settings = (ROOT / "pyproject.toml").read_text()
+    installed = set()
+    for extras in re.findall(r"-e '\.\[([\w,]+)\]'", told.partition("benchmarks/")[0]):
+        for extra in extras.split(","):
+            (line,) = re.findall(rf"^{extra} = (.*)$", settings, re.M)
+            installed |= {name.replace("-", "_") for name in re.findall(r'"([\w-]+)', line)}
+    for package in ("openvino", "onnxruntime", "pytorch_pretrained_biggan"):
+        assert package in installed, package
+    assert re.search(r"^openvino==", (ROOT / "constraints.txt").read_text(), re.M)
+
+
 @pytest.mark.slow
 def test_wheel_works_without_the_checkout(tmp_path):
     """Build from a copy, install into a bare environment that sees this one's packages, run from another folder."""

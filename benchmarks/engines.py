@@ -67,7 +67,7 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
     """Load a TorchScript editor as the server's backend does."""
     load: Any = torch.jit.load
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.")  # deprecated, and still what Triton's backend loads
         return load(str(path), map_location=device).eval()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,7 @@ def export_torchscript(editor: FusedEditor, path: Path) -> None:
         ExportError: torch cannot trace it.
     """
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the owner wants TorchScript, deprecated or not
+        with torch.no_grad(), _not_deprecated():
             warnings.simplefilter("ignore", TracerWarning)  # parity over many shapes is the real check
             traced = torch.jit.trace(editor, editor.example_inputs(3, 2), check_trace=False)
             torch.jit.freeze(traced.eval()).save(str(path))
@@ -46,8 +47,7 @@ class TorchScriptEditor:
             ExportError: torch cannot load it.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
+            with _not_deprecated():
                 self.module = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as error:
             raise ExportError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
@@ -57,3 +57,11 @@ class TorchScriptEditor:
         with torch.no_grad():
             image, valid = self.module(*(torch.from_numpy(array) for array in inputs))
         return image.numpy(), valid.numpy()
+
+
+@contextlib.contextmanager
+def _not_deprecated() -> Iterator[None]:
+    # The owner wants TorchScript, deprecated or not. From torch 2.14 on it is said in a FutureWarning, which users see.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.")
+        yield

@@ -228,6 +228,17 @@ def test_an_editable_install_is_found_from_the_folder_above_the_clone(tmp_path):
     assert done.stdout.strip() == str(clone / "latentclr" / "__init__.py")
 
 
+def test_pyproject_keeps_the_tested_range_of_torch():
+    """A torch that nobody has tried must not come in by itself; the pinned one is inside."""
+    (low, high) = re.findall(r'"torch>=([\d.]+),<([\d.]+)"', (ROOT / "pyproject.toml").read_text())[0]
+    (pinned,) = re.findall(r"^torch==([\d.]+)$", (ROOT / "constraints.txt").read_text(), re.M)
+
+    def number(version: str) -> list[int]:
+        return [int(part) for part in version.split(".")]
+
+    assert number(low) <= number(pinned) < number(high)
+
+
 def test_make_benchmarks_installs_every_engine_of_the_tables():
     """README's rows are what `make benchmarks` writes, so each engine in them must be installed before it measures."""
     engines = set(re.findall(r"^\| \d+ \| ([\w .,]+?) \| [\d.]+ \|", (ROOT / "README.md").read_text(), re.M))

@@ -61,6 +61,33 @@ def published(trained, tmp_path_factory):
     return repository, result
 
 
+LATER_TORCH = """
+import sys
+import warnings
+
+real = warnings.warn
+
+def warn(message, category=None, stacklevel=1, **rest):
+    # As torch 2.14 has it: what was a DeprecationWarning, which Python shows to nobody, is a FutureWarning.
+    later = FutureWarning if category is DeprecationWarning and "torch" in str(message) else category
+    real(message, later, stacklevel + 1, **rest)
+
+warnings.warn = warn
+from latentclr.cli import main
+sys.argv[0] = "latentclr"
+main()
+"""
+
+
+@pytest.mark.slow
+def test_no_warning_of_torch_reaches_the_user(run, tmp_path, start):
+    process = start("export", run, "--repository", tmp_path / "repository", "--name", "faces", code=LATER_TORCH)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "published" in out
+    assert err == ""
+
+
 def test_what_is_there(published):
     repository, result = published
     assert sorted(everything(repository)) == [

@@ -199,7 +199,7 @@ def test_onnx_has_a_dynamic_batch(
     np.testing.assert_allclose(image, tiny.synthesize(ps, class_id), atol=TOLERANCE)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::torch.jit.TracerWarning")
 def test_torchscript_has_a_dynamic_batch(tiny: BigGAN, expected: dict[str, Tensor]) -> None:
     traced = torch.jit.trace(Served(tiny), (torch.zeros(2, 11, 128), torch.zeros(2, dtype=torch.int64)))
     ps, class_id = expected["z_layers"] * 0.4, expected["class_id"]

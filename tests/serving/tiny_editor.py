@@ -191,7 +191,7 @@ def save_torchscript(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # TorchScript is deprecated upstream, and still what Triton's PyTorch backend loads.
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", r"`torch\.jit\.")
         torch.jit.trace(Editor().eval(), example).save(str(path))
 
 

@@ -6,6 +6,7 @@ these are read: `INTRA_OP_THREAD_COUNT` and `INTER_OP_THREAD_COUNT`.
 """
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,9 @@ def output_index(configured: list[str]) -> dict[str, int]:
 
 def _load(path: Path, device: torch.device) -> Any:
     load: Any = torch.jit.load  # not typed by torch
-    return load(str(path), map_location=device).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit\.")  # deprecated, and still what this backend is for
+        return load(str(path), map_location=device).eval()
 
 
 def _index(name: str) -> int:

@@ -7,7 +7,7 @@ MEASURABLE := $(VENV)/.installed-bench
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 
-.PHONY: demo test test-fast lint benchmarks soak clean
+.PHONY: demo test test-fast test-cpus lint benchmarks soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,16 @@ test: lint  ## everything that CI runs
 
 test-fast: lint  ## without the slow tests
 	$(BIN)/python -m pytest -m 'not slow'
+
+# CONTRIBUTING says what each stands for.
+CPUS := MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=default \
+    OMP_NUM_THREADS=1
+
+test-cpus: $(INSTALLED)  ## the numeric tests as other machines would compute them (a quarter of an hour)
+	for cpu in $(CPUS); do \
+	    echo "$$cpu" && env $$cpu $(BIN)/python -m pytest -q -m 'not slow' tests/latentclr tests/generators tests/export \
+	        tests/benchmarks && env $$cpu $(BIN)/python -m pytest -q -k equal_losses tests/benchmarks || exit; \
+	done
 
 benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and README's tables
 	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json

@@ -12,6 +12,7 @@ import os
 import secrets
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -176,7 +177,9 @@ class TritonServer:
         if self._process is None or self._process.poll() is not None or self._dead_models():
             return False
         answer = self._ask("ServerReady")
-        return answer is not None and bool(answer.ready)
+        # Triton opens the ports one after another, gRPC's first.
+        others = () if self._grpc_only else (self.ports.http, self.ports.metrics)
+        return answer is not None and bool(answer.ready) and all(map(self._listens, others))
 
     def ready_models(self) -> list[str]:
         """Names of the models that are ready, sorted."""
@@ -303,6 +306,13 @@ class TritonServer:
             return getattr(service_pb2_grpc.GRPCInferenceServiceStub(self._channel), method)(question, timeout=5)
         except grpc.RpcError:
             return None
+
+    def _listens(self, port: int) -> bool:
+        try:
+            socket.create_connection((self._reachable_host().strip("[]"), port), timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def _reachable_host(self) -> str:
         """Where a client on this machine finds the server."""

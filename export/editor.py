@@ -11,6 +11,7 @@ from latentclr.generators.base import Generator
 from latentclr.pixels import to_uint8
 
 LATENT_INPUTS = ("z", "w", "w+")
+_TINY = 2.0**-24  # the smallest number of half precision; 16 million pixels of 1 times this have the sum 1
 
 
 class FusedEditor(nn.Module):
@@ -93,8 +94,9 @@ class FusedEditor(nn.Module):
             ps = p[:, None] + alpha.transpose(1, 2) @ d  # [N, L, D]
         image = self.generator.synthesize(ps, class_id)  # [N, 3, H, W] in [-1, 1]
         # Finite but enormous strengths can still overflow inside the generator. A sum is finite only if all its terms
-        # are, and is one pass over the picture where asking each pixel is four.
-        valid = valid & torch.isfinite(image.sum(dim=(1, 2, 3)))
+        # are, and costs less than asking each pixel. The terms are made tiny first, so that the sum of a good picture
+        # cannot overflow, in half precision either; times zero would do, but an optimiser may take it for zero.
+        valid = valid & torch.isfinite((image * _TINY).sum(dim=(1, 2, 3)))
         image = torch.where(valid[:, None, None, None], image, torch.full_like(image, -1.0))
         return to_uint8(image), valid
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 from tiny_generators import CLASSES, SIZE, LayeredGenerator
 
 from export.editor import FusedEditor
@@ -136,6 +137,71 @@ def test_engines_refuse_what_is_no_graph(tmp_path):
         OnnxEditor(tmp_path / "x")
     with pytest.raises(ExportError, match="torch cannot load"):
         TorchScriptEditor(tmp_path / "x")
+
+
+class Flat(LayeredGenerator):
+    """Draws one colour, 0.9 and the code's first number, at any size and in any precision."""
+
+    def __init__(self, side, dtype):
+        super().__init__()
+        self.resolution, self.dtype = side, dtype
+
+    def synthesize(self, ps, class_id=None):
+        colour = (0.9 + ps[:, 0, 0]).to(self.dtype)  # [N]
+        return colour[:, None, None, None] * torch.ones(1, 3, self.resolution, self.resolution, dtype=self.dtype)
+
+
+def flat(side, dtype):
+    return FusedEditor(Flat(side, dtype), build_directions("global", K, 6, torch.Generator().manual_seed(1)))
+
+
+def flat_request():
+    z = np.zeros((5, 6), np.float32)
+    z[1:, 0] = 0.1, 3e38, -3e38, 0.0  # in half precision the third and fourth are infinite
+    return z, np.zeros((5, 1), np.int64), np.zeros((5, 1, 3), np.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_large_good_picture_is_valid_in_any_precision(dtype, tmp_path):
+    """Three million pixels of one have a sum that half precision cannot hold, and of 1e33 one that float32 cannot."""
+    made = flat(1024, dtype)
+    z, direction, alpha = flat_request()
+    overflows = dtype is torch.float16  # 3e38 is a number in the others, and its picture is saturated
+    if not overflows:
+        z[2:4, 0] = np.inf, np.nan
+    image, valid = run_eager(made, z, direction, alpha)
+    assert valid.tolist() == [True, True, False, False, True]
+    assert (image[[0, 4]] == image[0, 0, 0, 0]).all() and (image[1] == 255).all() and not image[2:4].any()
+    export_torchscript(made, tmp_path / "model.pt")
+    for once_more in range(3):  # TorchScript rewrites a graph after it has seen it run
+        image, valid = TorchScriptEditor(tmp_path / "model.pt")(z, direction, alpha)
+        assert valid.tolist() == [True, True, False, False, True], once_more
+
+
+@pytest.fixture(scope="module")
+def half_graph(tmp_path_factory):
+    path = tmp_path_factory.mktemp("half") / "model.onnx"
+    export_onnx(flat(1024, torch.float16), path)
+    return path
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL"])
+def test_no_optimiser_takes_the_check_for_overflow_away(level, half_graph):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    session = onnxruntime.InferenceSession(str(half_graph), options, providers=["CPUExecutionProvider"])
+    image, valid = session.run(None, dict(zip(("z", "direction", "alpha"), flat_request(), strict=True)))
+    assert valid.tolist() == [True, True, False, False, True]
+    assert not image[2:4].any() and image[[0, 1, 4]].all()
+
+
+def test_the_check_for_overflow_in_half_precision_all_the_way(half_graph):
+    """ONNX's reference in numpy adds half precision in half precision, as a GPU without a wider adder would."""
+    given = dict(zip(("z", "direction", "alpha"), flat_request(), strict=True))
+    with np.errstate(over="ignore"):
+        _, valid = ReferenceEvaluator(str(half_graph)).run(None, given)
+    assert valid.tolist() == [True, True, False, False, True]
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5, 10, 16])

@@ -7,7 +7,10 @@ MEASURABLE := $(VENV)/.installed-bench
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 
-.PHONY: demo test test-fast test-cpus lint benchmarks soak clean
+# The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
+ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
+
+.PHONY: demo test test-fast test-cpus test-ort lint benchmarks soak clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +51,17 @@ test-cpus: $(INSTALLED)  ## the numeric tests as other machines would compute th
 	for cpu in $(CPUS); do \
 	    echo "$$cpu" && env $$cpu $(BIN)/python -m pytest -q -m 'not slow' tests/latentclr tests/generators tests/export \
 	        tests/benchmarks && env $$cpu $(BIN)/python -m pytest -q -k equal_losses tests/benchmarks || exit; \
+	done
+
+test-ort: $(INSTALLED)  ## the exported graphs on several ONNX Runtimes (Python 3.11 or 3.12), minutes each
+	for version in $(ORT_VERSIONS); do \
+	    folder=$(VENV)/onnxruntime/$$version; \
+	    test -d $$folder || { $(BIN)/pip install --quiet --disable-pip-version-check --no-deps \
+	        --target $$folder.new onnxruntime==$$version && mv $$folder.new $$folder; } || exit; \
+	    PYTHONPATH=$$folder $(BIN)/python -c "import onnxruntime as o; assert o.__version__ == '$$version'" || exit; \
+	    echo "ONNX Runtime $$version"; \
+	    PYTHONPATH=$$folder $(BIN)/python -m pytest -q tests/export/test_graphs.py tests/export/test_latent_input.py \
+	        -k 'not triton' || exit; \
 	done
 
 benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and README's tables

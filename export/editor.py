@@ -18,7 +18,7 @@ class FusedEditor(nn.Module):
     """Direction model and generator as one module of tensors in and tensors out.
 
     p = encode(z); d = directions(p, direction); ps_l = p + sum_m alpha_ml d_m; image = to_uint8(synthesize(ps)).
-    The direction is gathered by index, so the cost does not grow with K.
+    The direction is gathered by index, so the cost does not grow with K. Without edits, M = 0, p itself is drawn.
 
     For codes that come from GAN inversion the latent input is `w` (p itself) or `w+` (a p_l for each latent input; then
     d_l = directions(p_l), each code's own direction). Equal codes at all layers draw the same image in all three forms.
@@ -62,7 +62,7 @@ class FusedEditor(nn.Module):
         Args:
             z: the latent input, float32: z [N, D] as the generator's own sampler draws it; or w [N, D], or w+
                 [N, L, D], as `Generator.encode` returns them (before truncation).
-            direction: [N, M] int64 in [0, K).
+            direction: [N, M] int64 in [0, K); M = 0 leaves the image as it is.
             alpha: [N, M, L] float32, strength of each edit at each latent input; zero leaves the image as it is.
             class_id: [N] int64, for class-conditional generators only.
 
@@ -70,6 +70,11 @@ class FusedEditor(nn.Module):
             image: [N, H, W, 3] uint8 RGB, black where not valid.
             valid: [N] bool, False where the row was out of range or not finite.
         """
+        # One edit of strength zero goes before the others, so that no step runs on an empty axis: without any, ONNX
+        # Runtime up to 1.26 answers "not valid", and 1.27 to 1.30 now and then a wrong picture.
+        rows = direction.shape[0]
+        direction = torch.cat([direction.new_zeros(rows, 1), direction], dim=1)  # [N, 1 + M]
+        alpha = torch.cat([alpha.new_zeros(rows, 1, alpha.shape[2]), alpha], dim=1)  # [N, 1 + M, L]
         in_range = (direction >= 0) & (direction < self.directions.k)
         finite = torch.isfinite(z).flatten(1).all(dim=1) & torch.isfinite(alpha).flatten(1).all(dim=1)  # [N]
         valid = in_range.all(dim=1) & finite  # [N]
@@ -90,7 +95,7 @@ class FusedEditor(nn.Module):
             ps = z + torch.cat(steps, dim=1)  # [N, L, D]
         else:
             p = self.generator.encode(z) if self.latent_input == "z" else z  # [N, D]
-            d = self.directions.select(p, direction)  # [N, M, D]
+            d = self.directions.select(p, direction)  # [N, 1 + M, D]
             ps = p[:, None] + alpha.transpose(1, 2) @ d  # [N, L, D]
         image = self.generator.synthesize(ps, class_id)  # [N, 3, H, W] in [-1, 1]
         # Finite but enormous strengths can still overflow inside the generator. A sum is finite only if all its terms

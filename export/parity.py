@@ -100,7 +100,7 @@ def check_parity(
     say: Callable[[str], None] = lambda line: None,
     notice: float = NOTICE_S,
 ) -> list[ParityReport]:
-    """Compare engines with the eager editor; also that a bad row is reported and hurts no other.
+    """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and that M may be 0.
 
     Args:
         editor: the eager editor, on the CPU.
@@ -110,7 +110,7 @@ def check_parity(
         notice: seconds that are long.
 
     Raises:
-        ExportError: an engine differs by more than the tolerance, or handles a bad row in another way.
+        ExportError: an engine differs by more than the tolerance, or handles a bad row or no edits in another way.
     """
     worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
     cases = list(parity_cases(editor, alphas))
@@ -139,6 +139,7 @@ def check_parity(
     reports = []
     for name, engine in engines.items():
         _check_bad_rows(editor, name, engine)
+        _check_no_edits(editor, name, engine)
         mse = squares[name] / count[name]
         psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
         report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
@@ -167,3 +168,11 @@ def _check_bad_rows(editor: FusedEditor, name: str, engine: Engine) -> None:
         )
     if not np.array_equal(image[[0, 3]], good[[0, 3]]):
         raise ExportError(f"{name}: a bad row changed the other rows of its batch")
+
+
+def _check_no_edits(editor: FusedEditor, name: str, engine: Engine) -> None:
+    code, direction, alpha, *classes = (tensor.numpy() for tensor in editor.example_inputs(2, 1))
+    unedited, _ = engine(code, direction, 0 * alpha, *classes)
+    image, valid = engine(code, direction[:, :0], alpha[:, :0], *classes)
+    if not valid.all() or not np.array_equal(image, unedited):
+        raise ExportError(f"{name}: without edits (M = 0) it does not draw the unedited image")

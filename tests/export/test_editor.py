@@ -82,6 +82,33 @@ def test_no_strength_is_the_unedited_image_bit_for_bit(kind, m, request):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind", ["layered", "conditional", "faces"])
+def test_no_edits_at_all_is_the_unedited_image_bit_for_bit(kind, faces):
+    if kind == "faces":
+        editor = FusedEditor(faces, build_directions("nonlinear", K, 100, torch.Generator().manual_seed(1), 2))
+    else:
+        editor = make(kind == "conditional")
+    z, direction, alpha, *class_id = inputs(editor, 4, 0)
+    assert direction.shape[1] == alpha.shape[1] == 0
+    image, valid = editor(z, direction, alpha, *class_id)
+    assert valid.all()
+    ps = z[:, None].expand(-1, editor.generator.latent.layers, -1)
+    assert torch.equal(image, to_uint8(editor.generator.synthesize(ps, *class_id)))
+    z[2, 0] = float("nan")
+    image, valid = editor(z, direction, alpha, *class_id)
+    assert valid.tolist() == [True, True, False, True]
+
+
+@torch.no_grad()
+def test_one_edit_is_the_plain_sum_bit_for_bit():
+    """The edit of strength zero that goes before it adds nothing, in whatever order a processor adds."""
+    editor = make()
+    z, direction, alpha = inputs(editor, 4, 1)
+    ps = z[:, None] + alpha.transpose(1, 2) * editor.directions.select(z, direction)
+    assert torch.equal(editor(z, direction, alpha)[0], to_uint8(editor.generator.synthesize(ps)))
+
+
+@torch.no_grad()
 def test_zero_at_a_layer_feeds_it_the_unedited_code():
     editor = make()
     z, direction, alpha = inputs(editor, 2, 1)

@@ -15,6 +15,7 @@ from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
 from export.parity import parity_cases, run_eager
 from export.pipeline import rename_input
+from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.checkpoint import load_checkpoint
 from latentclr.commands import run_train
 from latentclr.directions import build_directions
@@ -83,7 +84,25 @@ def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
         ps = codes if latent_input == "w+" else codes[:, None].expand(-1, L, -1)
         expected = to_uint8(made.generator.synthesize(ps))
         image, _ = made(codes, torch.tensor([[1], [3]]), torch.zeros(2, 1, L))
+        without, valid = made(codes, torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, L))
     assert torch.equal(image, expected)
+    assert torch.equal(without, expected) and valid.all()
+
+
+@pytest.mark.parametrize("latent_input", ["z", "w", "w+"])
+def test_no_edits_on_every_engine(latent_input, tmp_path):
+    made = editor(latent_input)
+    export_onnx(made, tmp_path / "model.onnx")
+    export_torchscript(made, tmp_path / "model.pt")
+    codes = made.sample_codes(2, torch.Generator().manual_seed(5)).numpy()
+    none = np.zeros((2, 0), np.int64), np.zeros((2, 0, L), np.float32)
+    zero = np.ones((2, 1), np.int64), np.zeros((2, 1, L), np.float32)
+    for engine in (OnnxEditor(tmp_path / "model.onnx", threads=1), TorchScriptEditor(tmp_path / "model.pt")):
+        expected, _ = engine(codes, *zero)
+        for _ in range(10):
+            image, valid = engine(codes, *none)
+            assert valid.all()
+            assert np.array_equal(image, expected)
 
 
 @pytest.mark.parametrize("latent_input", ["w", "w+"])

@@ -11,6 +11,9 @@ from latentclr.generators.base import Generator
 from latentclr.pixels import to_uint8
 
 LATENT_INPUTS = ("z", "w", "w+")
+MAX_EDITS = 64
+"""Edits of one row, M. Each gathers a copy of its direction's weights: at D = 512 this many take 64 MB a row and layer,
+which is less than the activations of 1024 pixels, and without a bound one request could take all of the memory."""
 _TINY = 2.0**-24  # the smallest number of half precision; 16 million pixels of 1 times this have the sum 1
 
 
@@ -62,20 +65,24 @@ class FusedEditor(nn.Module):
         Args:
             z: the latent input, float32: z [N, D] as the generator's own sampler draws it; or w [N, D], or w+
                 [N, L, D], as `Generator.encode` returns them (before truncation).
-            direction: [N, M] int64 in [0, K); M = 0 leaves the image as it is.
+            direction: [N, M] int64 in [0, K), M in [0, MAX_EDITS]; M = 0 leaves the image as it is.
             alpha: [N, M, L] float32, strength of each edit at each latent input; zero leaves the image as it is.
             class_id: [N] int64, for class-conditional generators only.
 
         Returns:
             image: [N, H, W, 3] uint8 RGB, black where not valid.
-            valid: [N] bool, False where the row was out of range or not finite.
+            valid: [N] bool, False where the row was out of range or not finite; for all if M is more than MAX_EDITS.
         """
         # One edit of strength zero goes before the others, so that no step runs on an empty axis: without any, ONNX
         # Runtime up to 1.26 answers "not valid", and 1.27 to 1.30 now and then a wrong picture.
         rows = direction.shape[0]
         direction = torch.cat([direction.new_zeros(rows, 1), direction], dim=1)  # [N, 1 + M]
         alpha = torch.cat([alpha.new_zeros(rows, 1, alpha.shape[2]), alpha], dim=1)  # [N, 1 + M, L]
-        in_range = (direction >= 0) & (direction < self.directions.k)
+        # What lies beyond the bound is out of range, and cut off. A slice stays dynamic in every graph, as comparing M
+        # would not, and names no device, as `arange` would in TorchScript.
+        direction, beyond = direction[:, : 1 + MAX_EDITS], direction[:, 1 + MAX_EDITS :]
+        marked = torch.cat([direction, torch.full_like(beyond, -1)], dim=1)  # [N, 1 + M]
+        in_range = (marked >= 0) & (marked < self.directions.k)
         finite = torch.isfinite(z).flatten(1).all(dim=1) & torch.isfinite(alpha).flatten(1).all(dim=1)  # [N]
         valid = in_range.all(dim=1) & finite  # [N]
         if class_id is not None and self.generator.class_names is not None:
@@ -85,6 +92,7 @@ class FusedEditor(nn.Module):
         z = torch.where(valid[:, None, None] if z.ndim == 3 else valid[:, None], z, torch.zeros_like(z))
         alpha = torch.where(valid[:, None, None], alpha, torch.zeros_like(alpha))
         direction = direction.clamp(0, self.directions.k - 1)
+        alpha = alpha[:, : 1 + MAX_EDITS]
 
         if self.latent_input == "w+":
             # Layer by layer: gathering all L at once would hold L copies of the direction's weights.

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from export.editor import MAX_EDITS
 from export.parity import ParityReport
 from latentclr import __version__
 from latentclr.catalog import NamedEdit
@@ -51,6 +52,7 @@ def build_manifest(
             "count": checkpoint.directions.k,
             "model": checkpoint.directions.kind,
             "alpha_range": [-end, end],
+            "max_edits": MAX_EDITS,
             "checkpoint_sha256": sha256_of(checkpoint.path),
             "iteration": checkpoint.iteration,
             "feature_layer": checkpoint.config["generator"]["feature_layer"],

@@ -39,7 +39,7 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
     """
     if not 18 <= opset <= 20:
         raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
-    n, m = torch.export.Dim("N", min=1), torch.export.Dim("M", min=1)
+    n, m = torch.export.Dim("N", min=1), torch.export.Dim("M", min=0)
     dynamic = {"z": {0: n}, "direction": {0: n, 1: m}, "alpha": {0: n, 1: m}, "class_id": {0: n}}
     # Batch and edit counts above 1 keep torch.export from specialising; three is no size of anything else here.
     try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export.editor import FusedEditor
+from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from latentclr.progress import duration, progress_bar
 from latentclr.rng import stream
@@ -63,7 +63,8 @@ def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) ->
 
     Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits.
     Of more directions 32 are edited alone, and 16 combined edits hold 48; if there are still more, 16 larger ones hold
-    all, M = K / 16. Strengths differ from latent input to latent input in the combined ones.
+    all, M = K / 16 (beyond 1024, as many as it takes with the largest M). Strengths differ from latent input to latent
+    input in the combined ones.
     """
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
@@ -72,7 +73,8 @@ def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) ->
     turn = 0
     kinds = [(1, min(max(2 * k, len(strengths)), 2 * ROWS)), (EDITS, min(k, ROWS))]  # M, rows
     if k > EDITS * ROWS:
-        kinds.append((-(-k // ROWS), ROWS))
+        m = min(-(-k // ROWS), MAX_EDITS)
+        kinds.append((m, -(-k // m) if m == MAX_EDITS else ROWS))
     for m, rows in kinds:
         apart = max(1, k // m) if k <= ROWS else -(-k // m)
         done = 0
@@ -100,7 +102,7 @@ def check_parity(
     say: Callable[[str], None] = lambda line: None,
     notice: float = NOTICE_S,
 ) -> list[ParityReport]:
-    """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and that M may be 0.
+    """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and the bounds of M.
 
     Args:
         editor: the eager editor, on the CPU.
@@ -110,7 +112,7 @@ def check_parity(
         notice: seconds that are long.
 
     Raises:
-        ExportError: an engine differs by more than the tolerance, or handles a bad row or no edits in another way.
+        ExportError: an engine differs by more than the tolerance, or handles bad rows, no edits or too many otherwise.
     """
     worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
     cases = list(parity_cases(editor, alphas))
@@ -139,7 +141,7 @@ def check_parity(
     reports = []
     for name, engine in engines.items():
         _check_bad_rows(editor, name, engine)
-        _check_no_edits(editor, name, engine)
+        _check_edit_counts(editor, name, engine)
         mse = squares[name] / count[name]
         psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
         report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
@@ -170,9 +172,13 @@ def _check_bad_rows(editor: FusedEditor, name: str, engine: Engine) -> None:
         raise ExportError(f"{name}: a bad row changed the other rows of its batch")
 
 
-def _check_no_edits(editor: FusedEditor, name: str, engine: Engine) -> None:
+def _check_edit_counts(editor: FusedEditor, name: str, engine: Engine) -> None:
     code, direction, alpha, *classes = (tensor.numpy() for tensor in editor.example_inputs(2, 1))
     unedited, _ = engine(code, direction, 0 * alpha, *classes)
     image, valid = engine(code, direction[:, :0], alpha[:, :0], *classes)
     if not valid.all() or not np.array_equal(image, unedited):
         raise ExportError(f"{name}: without edits (M = 0) it does not draw the unedited image")
+    for m in (MAX_EDITS, MAX_EDITS + 1):
+        image, valid = engine(code, direction.repeat(m, 1), 0 * alpha.repeat(m, 1), *classes)
+        if valid.any() != valid.all() or valid.all() != (m <= MAX_EDITS) or (not valid.any() and image.any()):
+            raise ExportError(f"{name}: M must be at most {MAX_EDITS}; for M = {m} valid is {valid.tolist()}")

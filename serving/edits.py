@@ -180,7 +180,7 @@ def check_rows(
     Args:
         manifest: The served editor.
         z: Codes, see `check_latents`.
-        direction: Direction indices [N, M], each in [0, K).
+        direction: Direction indices [N, M], each in [0, K); M at least 1 and at most what the model takes.
         alpha: Strengths [N, M, L], finite.
         class_id: Class numbers [N], only for conditional generators.
 
@@ -195,6 +195,9 @@ def check_rows(
     indices = _as_array(direction, np.int64, "direction")
     if indices.ndim != 2 or len(indices) != rows or indices.shape[1] == 0:
         raise InvalidEdit(f"direction must be of shape [{rows}, M] with M >= 1, got {list(indices.shape)}")
+    most = manifest.directions.max_edits
+    if most is not None and indices.shape[1] > most:
+        raise InvalidEdit(f"at most {most} edits can be applied together, got {indices.shape[1]}", field="direction")
     _check_rows((indices >= 0) & (indices < count), indices, "direction", (0, count))
     alphas = _as_array(alpha, np.float32, "alpha")
     wanted = [rows, indices.shape[1], layers]

@@ -65,11 +65,15 @@ class Latent:
 
 @dataclass(frozen=True)
 class Directions:
-    """`count` directions; `alpha_range` is a hint for sliders, not a limit."""
+    """`count` directions; `alpha_range` is a hint for sliders, not a limit.
+
+    At most `max_edits` of them can be applied together; None if the model does not say.
+    """
 
     count: int
     model: str
     alpha_range: tuple[float, float]
+    max_edits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
     generator, latent, directions = (_table(raw[key], key) for key in ("generator", "latent", "directions"))
     classes = generator.get("classes")
     truncation = latent.get("truncation")
+    most = directions.get("max_edits")
     slider = _range(directions.get("alpha_range", [-6.0, 6.0]), "directions.alpha_range")
     return Manifest(
         name=_name(raw["name"], "name"),
@@ -148,6 +153,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             _whole(directions["count"], "directions.count", 1, _MOST),
             _word(directions.get("model", ""), "directions.model"),
             slider,
+            None if most is None else _whole(most, "directions.max_edits", 1, _MOST),
         ),
         edits={
             name: NamedEdit(

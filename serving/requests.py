@@ -137,10 +137,11 @@ def check_answer(
         raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")
     refused = np.flatnonzero(~valid.reshape(-1))
     if len(refused):
-        index, count = int(refused[0]), manifest.directions.count
+        index, count, most = int(refused[0]), manifest.directions.count, manifest.directions.max_edits
+        bound = "" if most is None else f", of which there may be at most {most}"
         raise InvalidEdit(
             f"row {start + index}: the server refused it; codes and alpha must be finite and direction in "
-            f"[0, {count}), got direction {arrays['direction'][index].tolist()} and alpha "
+            f"[0, {count}){bound}, got direction {arrays['direction'][index].tolist()} and alpha "
             f"{arrays['alpha'][index].tolist()}",
             row=start + index,
             limits=(0, count),

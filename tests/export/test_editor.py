@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_generators import CLASSES, LAYERS, SIZE, LayeredGenerator, dcgan_tensors
 
-from export.editor import FusedEditor
+from export.editor import MAX_EDITS, FusedEditor
 from latentclr.directions import build_directions
 from latentclr.generators.dcgan import DCGAN
 from latentclr.pixels import to_uint8
@@ -175,6 +175,16 @@ def test_enormous_strength_on_a_real_network(faces):
     assert valid.tolist() == [True, False, True]
     assert (image[1] == 0).all()
     assert torch.equal(image[[0, 2]], alone[[0, 2]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("m", [MAX_EDITS, MAX_EDITS + 1, 5000])
+def test_the_number_of_edits_is_bounded(m):
+    editor = make(conditional=True)
+    z, direction, alpha, class_id = inputs(editor, 3, m)
+    image, valid = editor(z, direction, 0 * alpha, class_id)
+    assert valid.tolist() == [m <= MAX_EDITS] * 3
+    assert image.any() == (m <= MAX_EDITS)
 
 
 def test_all_rows_bad_at_once():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,7 +11,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from tiny_generators import CLASSES, SIZE, LayeredGenerator
 
-from export.editor import FusedEditor
+from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
 from export.parity import ParityReport, check_parity, parity_cases, run_eager
@@ -104,6 +105,55 @@ def test_no_edits_are_the_unedited_image_every_time(exported):
                 image, valid = engine(given[0], given[1][:, :0], given[2][:, :0], *given[3:])
                 assert valid.all()
                 assert np.array_equal(image, expected)
+
+
+@pytest.mark.parametrize("m", [MAX_EDITS - 1, MAX_EDITS, MAX_EDITS + 1, 5000])
+def test_too_many_edits_are_not_valid_on_any_engine(exported, m):
+    made, *engines, _ = exported
+    given = request_of(made, 2, m)
+    expected, valid = run_eager(made, *given)
+    assert valid.tolist() == [m <= MAX_EDITS] * 2
+    for engine in engines:
+        image, engine_valid = engine(*given)
+        assert engine_valid.tolist() == valid.tolist()
+        assert np.abs(image.astype(int) - expected.astype(int)).max() <= 1
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import numpy as np
+from export.onnx import OnnxEditor
+from export.torchscript import TorchScriptEditor
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+kind, path = sys.argv[1:]
+engine = (OnnxEditor if kind == "onnx" else TorchScriptEditor)(Path(path))
+peaks = []
+for m in (1, 64, 5000):
+    for _ in range(3):
+        engine(np.zeros((1, 100), np.float32), np.zeros((1, m), np.int64), np.zeros((1, m, 1), np.float32))
+    peaks.append(peak())
+print(*peaks)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_memory_of_one_request_is_bounded(kind, faces, tmp_path, start):
+    """Five thousand copies of a direction's 100 x 100 numbers would be 190 MiB."""
+    made = FusedEditor(faces, build_directions("nonlinear", K, 100, torch.Generator().manual_seed(1), depth=2))
+    (export_onnx if kind == "onnx" else export_torchscript)(made, tmp_path / "model")
+    process = start(kind, tmp_path / "model", code=MEASURE)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    one, most, beyond = map(float, out.split())
+    assert most - one < 40, out
+    assert beyond - most < 40, out
 
 
 def test_onnx_names_types_and_axes(exported):
@@ -239,6 +289,15 @@ def test_parity_covers_what_it_promises(k):
     assert all(case[3].dtype == np.int64 for case in cases)
 
 
+@pytest.mark.parametrize("k", [1024, 1100, 3000])
+def test_parity_of_very_many_directions_keeps_the_bound(k):
+    made = editor(False)
+    made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
+    combined = [case[1] for case in parity_cases(made, ALPHAS) if case[1].shape[1] > 3]
+    assert {direction.shape[1] for direction in combined} == {MAX_EDITS}
+    assert set(np.concatenate([direction.ravel() for direction in combined])) == set(range(k))
+
+
 @pytest.mark.parametrize("k", [17, 33, 47, 100])
 def test_parity_of_many_directions_holds_them_all_in_few_pictures(k):
     made = editor(False)
@@ -334,6 +393,9 @@ def test_other_faults_of_an_engine_fail():
         image, valid = eager(*given)
         return (image, valid) if given[1].size else (0 * image, ~valid)
 
-    for engine in (halved, floating, trusting, contagious, showing, lost, OffBy(made, 0, valid_too=True)):
+    def boundless(*given):  # applies any number of edits, here of strength zero
+        return eager(given[0], given[1][:, :3], given[2][:, :3], *given[3:])
+
+    for engine in (halved, floating, trusting, contagious, showing, lost, boundless, OffBy(made, 0, valid_too=True)):
         with pytest.raises(ExportError):
             check_parity(made, {"engine": engine}, ALPHAS)

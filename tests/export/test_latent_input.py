@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tiny_generators import LayeredGenerator
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.editor import FusedEditor
+from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
 from export.parity import parity_cases, run_eager
@@ -201,6 +201,7 @@ def test_config_and_manifest(repository, name, dims, latent_input):
             "w",
             tuple(dims),
         )
+        assert manifest.directions.max_edits == MAX_EDITS
         assert all(report["worst_step"] <= 1 and report["rows"] >= 12 for report in manifest.parity.values())
 
 
@@ -238,6 +239,31 @@ def server(repository):
 
     with TritonServer(repository, ports=Ports(0, 0, 0)) as running:
         yield running
+
+
+@pytest.mark.parametrize(("model", "valid"), [("inverted", "valid"), ("inverted_plus_torchscript", "valid__1")])
+def test_no_edits_and_too_many_on_triton(server, model, valid):
+    """What only a raw client can ask for: no edits are the unedited image, and too many are refused."""
+    import tritonclient.grpc as grpc
+
+    shape = (2, L, D) if "plus" in model else (2, D)
+    codes = np.linspace(-1, 1, np.prod(shape), dtype=np.float32).reshape(shape)
+    image = valid.replace("valid__1", "image__0").replace("valid", "image")
+    answers = {}
+    with grpc.InferenceServerClient(server.grpc_url) as client:
+        for m in (0, 1, MAX_EDITS + 1, 5000):
+            arrays = {"w": codes, "direction": np.ones((2, m), np.int64), "alpha": np.zeros((2, m, L), np.float32)}
+            inputs = []
+            for name, array in arrays.items():
+                inputs.append(grpc.InferInput(name, list(array.shape), "INT64" if name == "direction" else "FP32"))
+                inputs[-1].set_data_from_numpy(array)
+            result = client.infer(model, inputs)
+            answers[m] = result.as_numpy(image), result.as_numpy(valid)
+            assert answers[m][1].shape == (2, 1)
+    assert answers[0][1].all() and answers[1][1].all()
+    assert np.array_equal(answers[0][0], answers[1][0])
+    for m in (MAX_EDITS + 1, 5000):
+        assert not answers[m][1].any() and not answers[m][0].any()
 
 
 @pytest.mark.parametrize("engine", ["", "_torchscript"])

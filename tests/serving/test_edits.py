@@ -82,6 +82,15 @@ class TestEdits:
         assert direction.tolist() == [2, 1]
         assert alpha.tolist() == [[0.0, 4.0], [-2.0, -2.0]]
 
+    def test_the_number_of_edits_is_bounded_where_the_model_says_so(self) -> None:
+        check_rows(MANIFEST, **rows(edits=1000))
+        raw = copy.deepcopy(tiny_editor.MANIFEST)
+        raw["directions"]["max_edits"] = 64
+        bounded = parse_manifest(json.dumps(raw))
+        check_rows(bounded, **rows(edits=64))
+        with pytest.raises(InvalidEdit, match=r"^at most 64 edits can be applied together, got 65$"):
+            check_rows(bounded, **rows(edits=65))
+
     def test_layers_restrict(self) -> None:
         assert edit_arrays(MANIFEST, {1: 3.0}, [0])[1].tolist() == [[3.0, 0.0]]
 

@@ -22,6 +22,7 @@ def test_fields_are_read_and_later_keys_ignored() -> None:
     manifest = parse_manifest(json.dumps(tiny_editor.MANIFEST))
     assert (manifest.latent.dim, manifest.latent.layers, manifest.directions.count) == (4, 2, 3)
     assert manifest.directions.alpha_range == (-6.0, 6.0)
+    assert manifest.directions.max_edits is None  # of a model that was published before there was a bound
     assert manifest.edits["smile"].direction == 2
     assert manifest.edits["smile"].layers == (1,)
     assert manifest.generator.classes is None
@@ -61,6 +62,7 @@ def test_classes() -> None:
         (["directions"], None, "directions must be a table, got None"),
         (["directions", "alpha_range"], [1], r"alpha_range must be \[low, high\]"),
         (["directions", "alpha_range"], [float("nan"), 6], "alpha_range must be a finite number, got nan"),
+        (["directions", "max_edits"], 0, r"directions.max_edits must be a whole number in \[1, .*got 0"),
         (["files_sha256"], {"model.onnx": 7}, "files_sha256.model.onnx must be a text, got 7"),
     ],
 )

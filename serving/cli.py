@@ -115,7 +115,7 @@ def serve(
 @click.option("--w", "w_file", type=click.Path(path_type=Path),
               help="An .npy of codes from GAN inversion, if the model was exported for them.")  # fmt: skip
 @click.option("--from", "source", type=click.Path(path_type=Path),
-              help="Make the picture of this PNG again, which `latentclr edit` wrote.")  # fmt: skip
+              help="Make the picture of this PNG again, which a client, `edit` or the studio wrote.")  # fmt: skip
 @click.option("--force", is_flag=True, help="With --from: also if another model is served now.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="edit.png", help="Picture to write.")
 @click.option("--url", default="127.0.0.1:8001", help="The server: host:port for gRPC, or http://host:port.")
@@ -207,7 +207,7 @@ def _edit_again(
     from PIL import Image
 
     from serving.client import EditClient
-    from serving.images import check_path, pixels_of, read_recipe, save_image, strip
+    from serving.images import check_path, enlarge, pixels_of, read_recipe, save_image, strip
     from serving.replay import replay
 
     check_path(output)
@@ -216,7 +216,8 @@ def _edit_again(
     url, model, timeout = where
     with EditClient(url, model or recipe.model, timeout) as client:
         result = replay(client, recipe, codes, force=force)
-    picture = strip(result.images, recipe.labels, recipe.title) if recipe.labels else Image.fromarray(result.images[0])
+    images = enlarge(result.images, recipe.scale)
+    picture = strip(images, recipe.labels, recipe.title) if recipe.labels else Image.fromarray(images[0])
     save_image(picture, output, result.recipe)
     after = pixels_of(picture)
     if before.shape == after.shape and (before == after).all():

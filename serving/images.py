@@ -52,6 +52,14 @@ def strip(images: NDArray[np.uint8], labels: Sequence[str], title: str = "") -> 
     return canvas
 
 
+def enlarge(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Enlarge pictures smoothly: [N, H, W, 3] -> [N, scale * H, scale * W, 3]."""
+    if scale == 1:
+        return images
+    size = (images.shape[2] * scale, images.shape[1] * scale)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
+
+
 def check_path(path: str | os.PathLike[str]) -> Path:
     """Check that a picture could be written there, before work is spent on it.
 
@@ -74,7 +82,12 @@ def check_path(path: str | os.PathLike[str]) -> Path:
 
 
 def write_image(
-    image: Image.Image, file: IO[bytes], format: str, recipe: Recipe | None = None, quality: int = 90
+    image: Image.Image,
+    file: IO[bytes],
+    format: str,
+    recipe: Recipe | None = None,
+    quality: int = 90,
+    compress_level: int = 6,
 ) -> None:
     """Write a picture into an open file.
 
@@ -84,6 +97,7 @@ def write_image(
         format: `png`, `jpeg`, `webp` or another that PIL can write.
         recipe: How the picture was made; only a PNG carries it, as JSON under the keyword `latentclr`.
         quality: Of JPEG and WebP, in [1, 100].
+        compress_level: Of PNG, in [0, 9].
 
     Raises:
         ImageError: There is no such format or quality.
@@ -95,6 +109,8 @@ def write_image(
     if not 1 <= quality <= 100:
         raise ImageError(f"quality must be in [1, 100], got {quality}")
     options: dict[str, Any] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    if kind == "PNG":
+        options["compress_level"] = compress_level
     if kind == "PNG" and recipe is not None:
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_text(KEYWORD, recipe.to_json())

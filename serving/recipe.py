@@ -20,7 +20,7 @@ from serving.manifest import Manifest
 KEYWORD = "latentclr"
 """The keyword of the PNG text that holds a recipe."""
 FORMAT = 1
-_MOST_ROWS, _LONGEST_LABEL, _LONGEST_TITLE = 1024, 40, 400
+_MOST_ROWS, _LONGEST_LABEL, _LONGEST_TITLE, _LARGEST_SCALE = 1024, 40, 400, 8
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Recipe:
         class_id: Class numbers [N], None without classes.
         labels: The texts under the pictures of a strip; empty for one picture.
         title: The text above a strip.
+        scale: How many times each side of a picture was enlarged (see `images.enlarge`).
     """
 
     model: str
@@ -58,6 +59,7 @@ class Recipe:
     class_id: NDArray[np.int64] | None
     labels: Sequence[str] = ()
     title: str = ""
+    scale: int = 1
 
     @staticmethod
     def of(
@@ -101,6 +103,14 @@ class Recipe:
         picture = replace(self, codes=codes, direction=self.direction[rows], alpha=self.alpha[rows], class_id=class_id)
         return replace(picture, labels=(), title="", edits=self.edits if len(self) == 1 else {})
 
+    def of_seed(self, seed: int, edits: Mapping[str, Any]) -> "Recipe":
+        """Return the recipe of rows whose only code is a seed's draw, with the edits as they were asked for."""
+        return replace(self, seed=seed, codes=None, codes_sha256="", edits=edits)
+
+    def enlarged(self, scale: int) -> "Recipe":
+        """Return the recipe of the same pictures, each side enlarged."""
+        return replace(self, scale=scale)
+
     def as_strip(self, labels: Sequence[str], title: str) -> "Recipe":
         """Return the recipe of the strip of all pictures."""
         return replace(self, labels=tuple(labels), title=title)
@@ -125,6 +135,7 @@ class Recipe:
             "alpha": self.alpha.tolist(),
             "labels": list(self.labels),
             "title": self.title,
+            **({} if self.scale == 1 else {"scale": self.scale}),
         }
         return json.dumps(record, default=_plain)
 
@@ -178,6 +189,9 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
     labels, title = [str(label) for label in raw["labels"]], str(raw["title"])
     if len(labels) not in (0, rows) or (not labels and rows > 1):
         raise ValueError(f"there must be {rows} labels, got {len(labels)}")
+    scale = raw.get("scale", 1)
+    if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
+        raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {scale!r}")
     if len(title) > _LONGEST_TITLE or any(len(label) > _LONGEST_LABEL for label in labels):
         raise ValueError("a text is too long")
     return Recipe(
@@ -195,6 +209,7 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
         class_id=class_id,
         labels=tuple(labels),
         title=title,
+        scale=scale,
     )
 
 

@@ -99,9 +99,9 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
     def image(body: ImageRequest) -> Response:
         """Draw one picture."""
         started = time.perf_counter()
-        images = service.image(body)
+        result = service.image(body)
         drawn = time.perf_counter()
-        return _picture(encode_row(images, body.format, body.quality, body.scale), body.format, started, drawn)
+        return _picture(encode_row(result, body.format, body.quality, body.scale), body.format, started, drawn)
 
     @router.post(
         "/gallery",
@@ -112,9 +112,9 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
     def gallery(body: GalleryRequest) -> Response:
         """Draw several seeds in one batch, side by side in one picture."""
         started = time.perf_counter()
-        images = service.gallery(body)
+        result = service.gallery(body)
         drawn = time.perf_counter()
-        return _picture(encode_row(images, body.format, body.quality, body.scale), body.format, started, drawn)
+        return _picture(encode_row(result, body.format, body.quality, body.scale), body.format, started, drawn)
 
     @router.post(
         "/sweep",
@@ -125,12 +125,12 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
     def sweep(body: SweepRequest) -> Response:
         """Draw one seed at several strengths of one edit, in one batch: a strip, or an animation."""
         started = time.perf_counter()
-        images = service.sweep(body)
+        result = service.sweep(body)
         drawn = time.perf_counter()
         if body.format == "gif":
-            return _picture(encode_gif(images, body.scale), "gif", started, drawn)
+            return _picture(encode_gif(result.images, body.scale), "gif", started, drawn)
         labels = [f"{alpha:+g}" if alpha else "0" for alpha in body.alphas] if body.labels else []
-        return _picture(encode_row(images, body.format, body.quality, body.scale, labels), body.format, started, drawn)
+        return _picture(encode_row(result, body.format, body.quality, body.scale, labels), body.format, started, drawn)
 
     @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED})
     def code(body: ImageRequest, request: Request) -> Code:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.alpha_range import telling
 from serving.client import EditClient
+from serving.edited import Edited
 from serving.edits import layer_strengths, resolve_class, resolve_direction
 from serving.errors import InvalidEdit
 from serving.latents import draw_latents
@@ -110,8 +113,8 @@ class Service:
         ]
         return [ClassInfo(id=number, name=names[number]) for _, number in sorted(found)[:limit]]
 
-    def image(self, request: ImageRequest) -> NDArray[np.uint8]:
-        """Draw one picture, [1, H, W, 3].
+    def image(self, request: ImageRequest) -> Edited:
+        """Draw one picture, with the recipe of its seed.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
@@ -120,10 +123,11 @@ class Service:
         manifest = self.manifest()
         check_size(1, manifest.generator.resolution, request.scale)
         row = self.strengths(manifest, request.edits)
-        return self._draw(manifest, [request.seed], [row], request.class_id)
+        drawn = self._draw(manifest, [request.seed], [row], request.class_id)
+        return _of_seed(drawn, request.seed, _asked(request.edits))
 
-    def gallery(self, request: GalleryRequest) -> NDArray[np.uint8]:
-        """Draw several seeds with the same edits, [N, H, W, 3].
+    def gallery(self, request: GalleryRequest) -> Edited:
+        """Draw several seeds with the same edits, one picture each.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
@@ -134,8 +138,8 @@ class Service:
         row = self.strengths(manifest, request.edits)
         return self._draw(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
 
-    def sweep(self, request: SweepRequest) -> NDArray[np.uint8]:
-        """Draw one seed at each strength of one edit, [N, H, W, 3].
+    def sweep(self, request: SweepRequest) -> Edited:
+        """Draw one seed at each of N strengths of one edit, with the recipe of its seed.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
@@ -147,7 +151,9 @@ class Service:
         rows = [
             self.strengths(manifest, [*request.edits, _with_alpha(request.walk, alpha)]) for alpha in request.alphas
         ]
-        return self._draw(manifest, [request.seed] * len(rows), rows, request.class_id)
+        drawn = self._draw(manifest, [request.seed] * len(rows), rows, request.class_id)
+        walked = {_key(request.walk): list(request.alphas)}
+        return _of_seed(drawn, request.seed, {**_asked(request.edits), **walked})
 
     def strengths(self, manifest: Manifest, edits: Sequence[Edit]) -> Strengths:
         """Turn edits into alphas [L] by direction.
@@ -200,7 +206,7 @@ class Service:
 
     def _draw(
         self, manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None
-    ) -> NDArray[np.uint8]:
+    ) -> Edited:
         """Draw one picture for each seed and its strengths; all rows have the same directions."""
         number = resolve_class(manifest, class_id, None)
         codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in seeds])  # [N, D]
@@ -210,9 +216,9 @@ class Service:
         alpha = np.array([list(row.values()) for row in filled], np.float32)  # [N, M, L]
         classes = None if number is None else np.full(len(codes), number)
 
-        def question(client: EditClient) -> NDArray[np.uint8]:
+        def question(client: EditClient) -> Edited:
             with telling(None):  # the page shows each slider's range
-                return client.edit_rows(codes, direction, alpha, classes).images
+                return client.edit_rows(codes, direction, alpha, classes)
 
         return self.backend.ask(question)
 
@@ -237,3 +243,21 @@ def _with_alpha(target: DirectionTarget | NamedTarget, alpha: float) -> Edit:
     if isinstance(target, NamedTarget):
         return NamedEdit(name=target.name, layers=target.layers, alpha=alpha)
     return DirectionEdit(direction=target.direction, layers=target.layers, alpha=alpha)
+
+
+def _key(edit: DirectionTarget | NamedTarget) -> str:
+    return edit.name if isinstance(edit, NamedTarget) else str(edit.direction)
+
+
+def _asked(edits: Sequence[Edit]) -> dict[str, Any]:
+    """The edits as they were asked for, for people who read a recipe; what counts are its resolved rows."""
+    asked: dict[str, list[Any]] = {}
+    for edit in edits:
+        layers = {} if edit.layers is None else {"layers": edit.layers}
+        asked.setdefault(_key(edit), []).append({"alpha": edit.alpha, **layers} if layers else edit.alpha)
+    return {key: given[0] if len(given) == 1 else given for key, given in asked.items()}
+
+
+def _of_seed(drawn: Edited, seed: int, edits: dict[str, Any]) -> Edited:
+    """Say that the codes were a seed's draw, so that the picture is made again without them."""
+    return drawn if drawn.recipe is None else replace(drawn, recipe=drawn.recipe.of_seed(seed, edits))

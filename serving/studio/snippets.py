@@ -34,7 +34,7 @@ def python_code(
         "from serving import EditClient\n\n"
         f"with EditClient({where}) as client:\n"
         f"    picture = client.edit({', '.join(arguments)})\n"
-        f'    picture.to_pil().save("seed_{seed}.png")\n'
+        f'    picture.save("seed_{seed}.png")\n'
     )
 
 

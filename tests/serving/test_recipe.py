@@ -157,6 +157,7 @@ def test_pictures_without_a_usable_recipe(server: TritonServer) -> None:
         "long": json.dumps({**good, "labels": ["x" * 9999] * 5}),
         "many": json.dumps({**good, "direction": [[0]] * 5000, "alpha": [[[0, 0]]] * 5000, "labels": [""] * 5000}),
         "class": json.dumps({**good, "class_id": [1]}),
+        "scale": json.dumps({**good, "scale": 9}), "scale_text": json.dumps({**good, "scale": "2"}),
     }  # fmt: skip
     for name, text in bad.items():
         write_text(f"{name}.png", text)

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.images import read_recipe
+
 SMILE = {"name": "smile"}  # direction 2 at layer 1 only, see tiny_editor
 
 
@@ -70,9 +72,10 @@ def test_edits_are_applied_together(studio: Any, pixels: Any, formula: Any, edit
     assert not np.array_equal(image, pixels(post(studio, "/api/image", seed=11).content))
 
 
-def test_alpha_zero_is_the_unedited_picture_bit_for_bit(studio: Any) -> None:
-    plain = post(studio, "/api/image", seed=3).content
-    assert post(studio, "/api/image", seed=3, edits=[{"direction": 1, "alpha": 0}]).content == plain
+def test_alpha_zero_is_the_unedited_picture_bit_for_bit(studio: Any, pixels: Any) -> None:
+    plain = pixels(post(studio, "/api/image", seed=3).content)
+    zero = pixels(post(studio, "/api/image", seed=3, edits=[{"direction": 1, "alpha": 0}]).content)
+    assert np.array_equal(zero, plain)
 
 
 def test_scale_enlarges(studio: Any, pixels: Any) -> None:
@@ -107,6 +110,60 @@ def test_a_gif_goes_there_and_back(studio: Any) -> None:
     with Image.open(io.BytesIO(response.content)) as gif:
         assert (gif.n_frames, gif.size, gif.info["loop"]) == (8, (16, 16), 0)
     assert post(studio, "/api/sweep", **{**body, "alphas": [1]}).content[:3] == b"GIF"
+
+
+# ---- pictures that say how they were made
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/image", {"edits": [{**SMILE, "alpha": 3.3}, {"direction": 0, "alpha": 0.1, "layers": [0]}]}),
+        ("/api/image", {"edits": [{"direction": 2, "alpha": 1}, {**SMILE, "alpha": 0.7}], "scale": 3}),
+        ("/api/image", {}),
+        ("/api/sweep", {"walk": SMILE, "alphas": [-4, 0, 0.1], "labels": True, "scale": 2}),
+        ("/api/sweep", {"walk": {"direction": 1}, "alphas": [2], "edits": [{**SMILE, "alpha": 1}], "labels": True}),
+    ],
+)
+def test_a_png_is_made_again_bit_for_bit(studio: Any, pixels: Any, tmp_path: Path, path: str, body: Any) -> None:
+    from click.testing import CliRunner
+
+    from serving.cli import edit
+
+    (tmp_path / "studio.png").write_bytes(post(studio, path, seed=11, **body).content)
+    words = ["--url", studio.service.backend.url, "--from", tmp_path / "studio.png", "-o", tmp_path / "again.png"]
+    result = CliRunner().invoke(edit, [str(word) for word in words])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.output.endswith(f"the same pixels as {tmp_path / 'studio.png'}\n")
+    assert np.array_equal(*(pixels((tmp_path / name).read_bytes()) for name in ("studio.png", "again.png")))
+    with Image.open(tmp_path / "again.png") as again, Image.open(tmp_path / "studio.png") as first:
+        assert again.text == first.text  # type: ignore[attr-defined]
+
+
+def test_a_picture_of_a_class_is_made_again(classes_studio: Any, pixels: Any, tmp_path: Path) -> None:
+    from serving import EditClient
+    from serving.replay import replay
+
+    (tmp_path / "a.png").write_bytes(post(classes_studio, "/api/image", seed=3, class_id=0).content)
+    recipe, before = read_recipe(tmp_path / "a.png")
+    with EditClient(classes_studio.service.backend.url, "conditional") as client:
+        assert np.array_equal(replay(client, recipe).image, before)
+
+
+def test_the_recipe_says_what_was_asked_for(studio: Any) -> None:
+    edits = [{**SMILE, "alpha": 3}, {"direction": 0, "alpha": 1, "layers": [0]}, {"direction": 1, "alpha": 2}]
+    with Image.open(io.BytesIO(post(studio, "/api/image", seed=1, edits=edits).content)) as picture:
+        recipe = json.loads(picture.text["latentclr"])  # type: ignore[attr-defined]
+    assert (recipe["seed"], recipe["codes_sha256"]) == (1, None)
+    assert recipe["edits"] == {"smile": 3, "0": {"alpha": 1, "layers": [0]}, "1": 2}
+    assert recipe["alpha"] == [[[0, 3], [1, 0], [2, 2]]]
+    assert "scale" not in recipe  # a file of scale 1 is as it was before there was one
+
+
+def test_tiles_for_a_page_carry_no_recipe(studio: Any) -> None:
+    for path, body in (("gallery", {"seeds": [1, 2]}), ("sweep", {"seed": 1, "walk": SMILE, "alphas": [1, 2]})):
+        with Image.open(io.BytesIO(post(studio, f"/api/{path}", **body).content)) as picture:
+            assert "latentclr" not in picture.text  # type: ignore[attr-defined]
 
 
 # ---- the model
@@ -269,6 +326,7 @@ def test_the_code_makes_the_same_picture(studio: Any, pixels: Any, tmp_path: Pat
     subprocess.run([sys.executable, "-c", code["python"]], cwd=tmp_path, env=environment, check=True, timeout=60)
     picture = tmp_path / "seed_7.png"
     assert np.array_equal(pixels(picture.read_bytes()), wanted)
+    assert read_recipe(picture)[0].seed == 7
     if shutil.which("curl"):
         picture.unlink()
         environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}

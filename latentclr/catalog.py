@@ -2,48 +2,31 @@
 
     smile: {direction: 28, layers: [4, 5], alpha: [-7, 7], note: "mouth only"}
 
-`layers` are the latent inputs that receive the edit; none means all. The studio reads and writes the same file.
+`layers` are the latent inputs that receive the edit; none means all. The file's grammar is `serving.contract`'s, so the
+studio reads and writes the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from latentclr.config import GenConfig
-from latentclr.errors import CheckpointError, ConfigError, nearest
-from latentclr.files import replacing
+from latentclr.errors import CheckpointError, ConfigError, SaveError, nearest
+from serving.contract import named_edit
+from serving.contract.catalog import CATALOG_FILE, CatalogFile
+from serving.contract.errors import CatalogError, CatalogWriteError
+from serving.contract.named_edit import NamedEdit, entry_of
 
-CATALOG_FILE = "catalog.yaml"
-NAME_LENGTH = 40
-_LARGEST_FILE = 1_000_000
-
-
-@dataclass(frozen=True)
-class NamedEdit:
-    """A direction that somebody gave a name to.
-
-    Attributes:
-        direction: its index in [0, K).
-        layers: latent inputs at which it acts, in rising order; empty for all.
-        alpha: (low, high), how far a slider should reach.
-        note: what the name does not say.
-    """
-
-    direction: int
-    layers: tuple[int, ...] = ()
-    alpha: tuple[float, float] = (-6.0, 6.0)
-    note: str = ""
-
+__all__ = ["CATALOG_FILE", "Edits", "NamedEdit", "NamedGenConfig", "check_name", "chosen_edits", "fitting_edits",
+           "published_edits", "read_catalog", "readable_edits", "update_catalog", "write_catalog"]  # fmt: skip
 
 Edits = dict[str, tuple[NamedEdit, float | None]]
 """What to draw: name -> edit and strength, None for the whole range."""
@@ -68,14 +51,10 @@ def check_name(name: str) -> str:
         ConfigError: it is not 1 to 40 letters, digits, blanks, - or _ that begin with a letter, so that it is never
             taken for a direction's number and needs no quoting in an address.
     """
-    name = unicodedata.normalize("NFC", name)
-    kinds = [unicodedata.category(character)[0] for character in name]
-    good = all(kind in "LMN" or character in " -_" for kind, character in zip(kinds, name, strict=True))
-    if not name or len(name) > NAME_LENGTH or not good or kinds[0] != "L" or name != name.strip():
-        raise ConfigError(
-            f"a name must be 1 to {NAME_LENGTH} letters, digits, blanks, - or _, and begin with a letter, got {name!r}"
-        )
-    return name
+    try:
+        return named_edit.check_name(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def read_catalog(run: Path) -> dict[str, NamedEdit]:
@@ -84,7 +63,21 @@ def read_catalog(run: Path) -> dict[str, NamedEdit]:
     Raises:
         CheckpointError: the file cannot be read, or an entry is not understood.
     """
-    return _parse(_text(run / CATALOG_FILE), run / CATALOG_FILE)
+    edits, problems = readable_edits(run)
+    if problems:
+        raise CheckpointError(problems[0])
+    return edits
+
+
+def readable_edits(run: Path) -> tuple[dict[str, NamedEdit], list[str]]:
+    """Read the named edits of a run folder, and a line for each entry that is not understood.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no catalog.
+    """
+    with _errors_of_a_run():
+        names = CatalogFile(run / CATALOG_FILE).read()
+    return dict(names.edits), [f"{problem}: left out" for problem in names.problems]
 
 
 def write_catalog(run: Path, edits: Mapping[str, NamedEdit]) -> None:
@@ -94,18 +87,48 @@ def write_catalog(run: Path, edits: Mapping[str, NamedEdit]) -> None:
         CheckpointError: what stands there is not understood, and so is not overwritten.
         SaveError: the disk is full or the folder cannot be written.
     """
-    path = run / CATALOG_FILE
-    text = _text(path)
-    before = _parse(text, path)
-    added = {name: edit for name, edit in edits.items() if before.get(name) != edit}
-    longer = text + ("" if not text or text.endswith("\n") else "\n") + _lines(added)
-    grows = not set(added) & set(before) and {**before, **added} == dict(edits)
+
+    def change(entries: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        before = {}
+        for key, entry in entries.items():
+            try:
+                name, edit = named_edit.parse_entry(key, entry)
+            except ValueError as error:
+                raise CheckpointError(f"{run / CATALOG_FILE}: {error}") from None
+            before[name] = (edit, entry)
+        kept = {name: entry for name, (edit, entry) in before.items() if edits.get(name) == edit}
+        return {name: kept[name] if name in kept else entry_of(edit) for name, edit in edits.items()}
+
+    update_catalog(run, change)
+
+
+def update_catalog(run: Path, change: Callable[[dict[Any, Any]], Mapping[Any, Any]]) -> None:
+    """Change the entries of a run folder's catalog; no other process changes them meanwhile.
+
+    Args:
+        run: the run folder; made if missing.
+        change: gets the entries as written and returns what shall stand there (see `serving.contract.catalog`).
+
+    Raises:
+        CheckpointError: what stands there is no catalog.
+        SaveError: it cannot be written.
+    """
+    with _errors_of_a_run():
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(f"could not write {run / CATALOG_FILE}: {error.strerror}") from None
+        CatalogFile(run / CATALOG_FILE).update(change)
+
+
+@contextlib.contextmanager
+def _errors_of_a_run() -> Iterator[None]:
     try:
-        grows = grows and _parse(longer, path) == dict(edits)
-    except CheckpointError:  # the file is written in a way that no line can be added to
-        grows = False
-    with replacing(path) as temporary:
-        temporary.write_text(longer if grows else _lines(edits), encoding="utf-8")
+        yield
+    except CatalogWriteError as error:
+        raise SaveError(str(error)) from None
+    except CatalogError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def published_edits(class_name: str, k: int) -> tuple[dict[str, NamedEdit], str]:
@@ -199,63 +222,3 @@ def chosen_edits(asked: Any, edits: Mapping[str, NamedEdit], k: int) -> Edits:
             raise ConfigError(f"edits: this run names no edit {name!r}{nearest(str(name), edits)} (names: {known})")
         chosen[str(name)] = edit, None if strength is None else float(strength)
     return chosen
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            raise CheckpointError(f"{path} must be at most {_LARGEST_FILE} bytes")
-        return data.decode()
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise CheckpointError(f"{path} is not UTF-8 text") from None
-
-
-def _parse(text: str, path: Path) -> dict[str, NamedEdit]:
-    try:
-        entries = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        raise CheckpointError(f"{path} is not YAML{place}: {getattr(error, 'problem', None) or error}") from None
-    if not isinstance(entries or {}, dict):
-        raise CheckpointError(f"{path} must be a table from names to edits")
-    return {_name(name, path): _entry(name, entry, path) for name, entry in (entries or {}).items()}
-
-
-def _name(name: Any, path: Path) -> str:
-    try:
-        return check_name(name if isinstance(name, str) else str(name)[:NAME_LENGTH])
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
-def _entry(name: str, entry: Any, path: Path) -> NamedEdit:
-    try:
-        layers = entry.get("layers") or []
-        low, high = (float(end) for end in entry.get("alpha", NamedEdit.alpha))
-        if any(type(number) is not int or number < 0 for number in (entry["direction"], *layers)):
-            raise ValueError
-        if not -math.inf < low < high < math.inf:
-            raise ValueError
-        note = " ".join(str(entry.get("note") or "").split())
-        return NamedEdit(entry["direction"], tuple(sorted(set(layers))), (low, high), note)
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # what was written is not repeated here
-        raise CheckpointError(
-            f"{path}: {name} must be like {{direction: 28, layers: [4, 5], alpha: [-7, 7], note: text}} with low < high"
-        ) from None
-
-
-def _lines(edits: Mapping[str, NamedEdit]) -> str:
-    text = ""
-    for name, edit in edits.items():
-        alpha = [int(end) if end == int(end) else end for end in edit.alpha]
-        entry = {"direction": edit.direction, "layers": list(edit.layers), "alpha": alpha, "note": edit.note}
-        line = yaml.safe_dump({name: entry}, default_flow_style=True, sort_keys=False, allow_unicode=True, width=1e9)
-        text += str(line).strip()[1:-1] + "\n"
-    return text

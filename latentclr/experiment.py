@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, read_catalog
+from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, readable_edits
 from latentclr.checkpoint import (
     Checkpoint,
     check_generator,
@@ -92,20 +92,20 @@ def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Check
 
 
 def catalog_of(config: TrainConfig, checkpoint: Checkpoint) -> tuple[dict[str, NamedEdit], list[str]]:
-    """Return a run's catalog as it stands, and why it is empty if that needs saying.
+    """Return a run's catalog as it stands, and what needs saying: entries that are no edits, or why there are none.
 
     A checkpoint of the origin without a catalog gets the names that its authors published for the class, if they are
     for such a checkpoint at all.
 
     Raises:
-        CheckpointError: the catalog cannot be read or understood.
+        CheckpointError: the catalog cannot be read, or is none.
     """
     generator, folder = config.generator, checkpoint.path.parent
     of_origin = checkpoint.path.suffix in SUFFIXES and not (folder / CATALOG_FILE).is_file()
     if of_origin and isinstance(generator, StyleGAN2Config) and generator.use_w:
         edits, reason = published_edits(generator.class_name, checkpoint.directions.k)
         return edits, [reason] if reason else []
-    return read_catalog(folder), []
+    return readable_edits(folder)
 
 
 def named_edits(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
 from serving.errors import ManifestError
 
 FORMAT = 1
@@ -74,16 +75,6 @@ class Directions:
     model: str
     alpha_range: tuple[float, float]
     max_edits: int | None = None
-
-
-@dataclass(frozen=True)
-class NamedEdit:
-    """A direction that somebody gave a name to, and the latent inputs at which it acts (empty: all)."""
-
-    direction: int
-    layers: tuple[int, ...]
-    alpha_range: tuple[float, float]
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,7 +150,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             name: NamedEdit(
                 direction=_whole(edit["direction"], f"edits.{name}.direction"),
                 layers=tuple(_whole(layer, f"edits.{name}.layers") for layer in _list(edit.get("layers") or [], name)),
-                alpha_range=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
+                alpha=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
                 note=_word(edit.get("note", ""), f"edits.{name}.note"),
             )
             for name, edit in _tables(raw.get("edits") or {}, "edits")

@@ -41,6 +41,18 @@ def imported(tree: ast.Module) -> set[str]:
     return names
 
 
+def modules_of(tree: ast.Module) -> set[str]:
+    """Return the dotted names of all modules that are imported, or from which something is."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            # `from serving import contract` imports serving.contract.
+            names |= {node.module} if "." in node.module else {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
 def named_in_strings(tree: ast.Module) -> set[str]:
     """Return the modules of these packages that string constants name, as `pkg.module` or `pkg.module:attribute`."""
     found = set()
@@ -66,6 +78,10 @@ def test_imports_go_one_way(package, forbidden):
         wrong = imported(tree) & forbidden
         if path == "serving/backends/pytorch/model.py":
             wrong -= {"torch"}  # runs TorchScript inside Triton
+        if package == "export" or path in ("latentclr/catalog.py", "latentclr/catalog_cli.py"):
+            served = {name for name in modules_of(tree) if name.partition(".")[0] == "serving"}
+            assert not {name for name in served if not f"{name}.".startswith("serving.contract.")}, path
+            wrong -= {"serving"}  # the contract, and nothing else of it
         assert not wrong, f"{path} imports {sorted(wrong)}"
         for name in named_in_strings(tree):
             own = name.partition(".")[0] == package
@@ -80,6 +96,18 @@ def test_the_check_of_imports_can_fail():
     )
     assert imported(tree) == {"export", "torch"}
     assert named_in_strings(tree) == {"serving.cli"}
+    tree = ast.parse("from serving import contract, client\nfrom serving.contract.catalog import x\nimport serving")
+    assert modules_of(tree) == {"serving.contract", "serving.client", "serving.contract.catalog", "serving"}
+
+
+def test_the_contract_stands_on_nothing():
+    """Whoever agrees to it (training, export, an app) must not get a server's libraries with it."""
+    for path, tree in sources("serving/contract"):
+        above = {name for name in modules_of(tree) if name.partition(".")[0] in PACKAGES}
+        assert not {name for name in above if not name.startswith(("serving.contract", "serving.errors"))}, path
+    modules = [path.removesuffix(".py").replace("/", ".") for path, _ in sources("serving/contract")]
+    loaded = loaded_by("import " + ", ".join(name for name in modules if not name.endswith("__init__")))
+    assert not loaded & {*HEAVY, "grpc", "google", "yaml", "latentclr", "export"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

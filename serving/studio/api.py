@@ -135,7 +135,7 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
     @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED})
     def code(body: ImageRequest, request: Request) -> Code:
         """Write Python and a curl command that make a picture again."""
-        strengths = service.strengths(service.manifest(), body.edits)
+        strengths = service.code_strengths(body)
         backend = service.backend
         return Code(
             python=python_code(backend.url, backend.model, body.seed, strengths, body.class_id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from serving.contract.errors import CatalogError
 from serving.errors import (
     InvalidEdit,
     ManifestError,
@@ -11,10 +12,6 @@ from serving.errors import (
     ServerUnavailable,
     ServingError,
 )
-
-
-class CatalogError(ServingError):
-    """The catalog file cannot be read, understood or written; what stood there is untouched."""
 
 
 class UnknownName(ServingError):

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from serving.contract.named_edit import NAME_LENGTH, check_name
 from serving.latents import SEEDS
-from serving.studio.catalog import NAME_LENGTH, NOTE_LENGTH, check_name
+from serving.studio.catalog import NOTE_LENGTH
 
 ALPHA_LIMIT = 1000.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from serving.alpha_range import telling
 from serving.client import EditClient
+from serving.contract.errors import CatalogError
 from serving.edited import Edited
 from serving.edits import layer_strengths, resolve_class, resolve_direction
 from serving.errors import InvalidEdit
@@ -19,7 +20,6 @@ from serving.manifest import Manifest
 from serving.manifest import NamedEdit as Named
 from serving.studio.backend import Backend
 from serving.studio.catalog import Catalog
-from serving.studio.failures import CatalogError
 from serving.studio.models import (
     ClassInfo,
     DirectionEdit,
@@ -122,7 +122,7 @@ class Service:
         """
         manifest = self.manifest()
         check_size(1, manifest.generator.resolution, request.scale)
-        row = self.strengths(manifest, request.edits)
+        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
         drawn = self._draw(manifest, [request.seed], [row], request.class_id)
         return _of_seed(drawn, request.seed, _asked(request.edits))
 
@@ -135,7 +135,7 @@ class Service:
         """
         manifest = self.manifest()
         check_size(len(request.seeds), manifest.generator.resolution, request.scale)
-        row = self.strengths(manifest, request.edits)
+        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
         return self._draw(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
 
     def sweep(self, request: SweepRequest) -> Edited:
@@ -148,14 +148,24 @@ class Service:
         manifest = self.manifest()
         # The frames of a gif lie behind one another, but all of them are in memory.
         check_size(len(request.alphas), manifest.generator.resolution, request.scale)
-        rows = [
-            self.strengths(manifest, [*request.edits, _with_alpha(request.walk, alpha)]) for alpha in request.alphas
-        ]
+        walks = [[*request.edits, _with_alpha(request.walk, alpha)] for alpha in request.alphas]
+        named = self._named(manifest, walks[0])  # once: a file that changes meanwhile must not change some of the rows
+        rows = [self.strengths(manifest, edits, named) for edits in walks]
         drawn = self._draw(manifest, [request.seed] * len(rows), rows, request.class_id)
         walked = {_key(request.walk): list(request.alphas)}
         return _of_seed(drawn, request.seed, {**_asked(request.edits), **walked})
 
-    def strengths(self, manifest: Manifest, edits: Sequence[Edit]) -> Strengths:
+    def code_strengths(self, request: ImageRequest) -> Strengths:
+        """Resolve the edits of a picture, for code that makes it.
+
+        Raises:
+            ServingError: As `image`.
+        """
+        manifest = self.manifest()
+        return self.strengths(manifest, request.edits, self._named(manifest, request.edits))
+
+    @staticmethod
+    def strengths(manifest: Manifest, edits: Sequence[Edit], named: Mapping[str, Named]) -> Strengths:
         """Turn edits into alphas [L] by direction.
 
         Edits of one direction are added: the contract says p + sum of alpha * d(p), with d taken at p itself.
@@ -163,13 +173,11 @@ class Service:
         Args:
             manifest: The served editor.
             edits: What was asked for.
+            named: The named edits.
 
         Raises:
             InvalidEdit: A direction, a layer or a name does not exist.
-            CatalogError: A name was given and the catalog file cannot be read.
         """
-        needed = any(isinstance(edit, NamedEdit) for edit in edits)
-        named = dict(_merge(manifest, self.catalog.for_model(manifest)[0])) if needed else {}
         total: Strengths = {}
         for edit in edits:
             if isinstance(edit, NamedEdit):
@@ -203,6 +211,16 @@ class Service:
         edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()))
         self.catalog.save(name, edit)
         return _named(name, edit, "catalog")
+
+    def _named(self, manifest: Manifest, edits: Sequence[Edit]) -> dict[str, Named]:
+        """Read the named edits once for a request; none if it names none.
+
+        Raises:
+            CatalogError: The catalog file cannot be read.
+        """
+        if not any(isinstance(edit, NamedEdit) for edit in edits):
+            return {}
+        return dict(_merge(manifest, self.catalog.for_model(manifest)[0]))
 
     def _draw(
         self, manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None

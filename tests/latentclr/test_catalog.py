@@ -53,7 +53,7 @@ def test_the_studio_reads_the_same_file(tmp_path):
     studio = pytest.importorskip("serving.studio.catalog")
     write_catalog(tmp_path, {"smile": SMILE, "old": OLD})
     read = studio.Catalog(tmp_path / "catalog.yaml").read()
-    assert {n: (e.direction, e.layers, e.alpha_range, e.note) for n, e in read.items()} == {
+    assert {n: (e.direction, e.layers, e.alpha, e.note) for n, e in read.items()} == {
         "smile": (28, (4, 5), (-7.0, 7.0), SMILE.note),
         "old": (2, (), (-0.5, 6.0), ""),
     }
@@ -92,6 +92,17 @@ def test_a_file_that_is_no_catalog_is_refused_and_stays(tmp_path, text, message,
         write_catalog(tmp_path, {"smile": SMILE})
     assert path.read_bytes() == text.encode("latin-1")
     assert [p.name for p in tmp_path.iterdir()] == ["catalog.yaml"]
+
+
+def test_a_bad_entry_does_not_take_the_others_along(run, invoke):
+    (run / "catalog.yaml").write_text("3rd: {direction: 1}\nsmile: {direction: 2}\n")
+    result = invoke("names", run)
+    assert result.exit_code == 0
+    assert "begin with a letter, got '3rd': left out" in result.stderr
+    assert "smile" in result.stdout
+    result = invoke("gen", run, "n_samples=1", "image_size=null", "edits=smile")
+    assert result.exit_code == 0, result.output
+    assert "got '3rd': left out" in result.stderr
 
 
 def test_a_folder_in_its_place(tmp_path):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.contract.catalog import CatalogFile
 from serving.images import read_recipe
 
 SMILE = {"name": "smile"}  # direction 2 at layer 1 only, see tiny_editor
@@ -314,11 +315,11 @@ def test_many_at_once_get_their_own_pictures(studio: Any, pixels: Any, formula: 
         [],
         [{"direction": 1, "alpha": -2.3}],
         [{**SMILE, "alpha": 3}, {"direction": 0, "alpha": 0.1, "layers": [0]}],
-        [{"name": 'it\'s "so"', "alpha": 2}],
+        [{"name": "so so", "alpha": 2}],
     ],
 )
 def test_the_code_makes_the_same_picture(studio: Any, pixels: Any, tmp_path: Path, edits: Any) -> None:
-    studio.catalog.write_text(json.dumps({'it\'s "so"': {"direction": 1, "layers": [1]}}))
+    studio.catalog.write_text(json.dumps({"so so": {"direction": 1, "layers": [1]}}))
     wanted = pixels(post(studio, "/api/image", seed=7, edits=edits).content)
     code = post(studio, "/api/code", seed=7, edits=edits).json()
     root = Path(__file__).parents[2]
@@ -389,6 +390,27 @@ def test_a_bad_entry_is_refused(studio: Any, name: str, body: Any, status: int) 
         assert response.status_code == status, response.text
     error_of(response)
     assert not studio.catalog.exists()
+
+
+def test_a_bad_entry_is_told_and_the_others_work(studio: Any) -> None:
+    studio.catalog.write_text("3rd: {direction: 1}\nfar: {direction: 9}\nhat: {direction: 1}\n")
+    model = studio.http.get("/api/model").json()
+    assert [edit["name"] for edit in model["edits"]] == ["hat", "smile"]
+    assert [words in line for words, line in zip(("got '3rd'", "far: direction"), model["problems"], strict=True)]
+    assert studio.http.post("/api/image", json={"seed": 1, "edits": [{"name": "hat", "alpha": 1}]}).status_code == 200
+
+
+def test_the_catalog_is_read_once_for_a_request(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of a file that changes meanwhile would have rows of different edits."""
+    studio.catalog.write_text("hat: {direction: 1}\n")
+    reads: list[int] = []
+    read = CatalogFile.read
+    monkeypatch.setattr(CatalogFile, "read", lambda file: reads.append(1) or read(file))
+    hat = {"name": "hat"}
+    post(studio, "/api/sweep", seed=1, walk=hat, alphas=[1, 2, 3], edits=[{**SMILE, "alpha": 1}, {**hat, "alpha": 1}])
+    assert len(reads) == 1
+    post(studio, "/api/image", seed=1, edits=[{"direction": 1, "alpha": 1}])
+    assert len(reads) == 1  # no name, no catalog
 
 
 def test_a_damaged_catalog_is_told_and_kept(studio: Any) -> None:

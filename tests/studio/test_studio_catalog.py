@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +13,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serving.manifest import NamedEdit
-from serving.studio.catalog import Catalog, check_name
-from serving.studio.failures import CatalogError, UnknownName
+from serving.contract.errors import CatalogError
+from serving.contract.named_edit import NamedEdit, check_name
+from serving.studio.catalog import Catalog
+from serving.studio.failures import UnknownName
 
+ROOT = Path(__file__).parents[2]
 EDIT = NamedEdit(28, (4, 5), (-7.0, 7.5), "mouth: closed #1")
 
 
@@ -59,17 +63,7 @@ def test_a_file_in_flow_form_is_written_anew(path: Path) -> None:
     [
         ("smile: [", "not YAML, line 1"),
         ("smile: !!python/object/apply:os.system [ls]", "not YAML, line 1"),
-        ("- a", "must be a mapping"),
-        ("28: {direction: 1}", "must be a mapping"),
-        ("smile: 28", "smile must be like"),
-        ("smile: {direction: '28'}", "smile must be like"),
-        ("smile: {direction: true}", "smile must be like"),
-        ("smile: {direction: 1, layers: 4}", "smile must be like"),
-        ("smile: {direction: 1, layers: [a]}", "smile must be like"),
-        ("smile: {direction: 1, alpha: [1]}", "smile must be like"),
-        ("smile: {direction: 1, alpha: [2, 1]}", "smile must be like"),
-        ("smile: {direction: 1, alpha: [.nan, 1]}", "smile must be like"),
-        ("smile: {direction: 1, alpha: [-.inf, .inf]}", "smile must be like"),
+        ("- a", "must be a table from names to edits"),
         ("[" * 5000, "not YAML"),
     ],
 )
@@ -78,6 +72,48 @@ def test_what_is_not_a_catalog_is_said(path: Path, text: str, words: str) -> Non
     with pytest.raises(CatalogError, match=re.escape(words)):
         Catalog(path).read()
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("28: {direction: 1}", "begin with a letter, got '28'"),
+        ("yes: {direction: 1}", "YAML reads a name as True: write it in quotes"),
+        ("a/b: {direction: 1}", "begin with a letter, got 'a/b'"),
+        ("smile: 28", "smile must be like"),
+        ("smile: {direction: '28'}", "smile must be like"),
+        ("smile: {direction: true}", "smile must be like"),
+        ("smile: {direction: -1}", "smile must be like"),
+        ("smile: {direction: 1, layers: 4}", "smile must be like"),
+        ("smile: {direction: 1, layers: [a]}", "smile must be like"),
+        ("smile: {direction: 1, layers: [true]}", "smile must be like"),
+        ("smile: {direction: 1, layers: [-1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [2, 1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [.nan, 1]}", "smile must be like"),
+        ("smile: {direction: 1, alpha: [-.inf, .inf]}", "smile must be like"),
+        ("hat: {direction: 1}\nh\u0061t: {direction: 2}", ""),
+        ("\u00e9: {direction: 1}\ne\u0301: {direction: 2}", "\u00e9 stands there twice"),
+    ],
+)
+def test_a_bad_entry_is_named_and_the_others_are_read(
+    path: Path, manifest_of: Callable[[int, int], object], entry: str, words: str
+) -> None:
+    """The same grammar everywhere: what the studio takes, `latentclr` takes, and the other way round."""
+    from latentclr.catalog import readable_edits
+
+    path.write_text(f"{entry}\nold: {{direction: 2}}\n")
+    good, problems = Catalog(path).for_model(manifest_of(3, 2))  # type: ignore[arg-type]
+    assert good["old"] == NamedEdit(2)
+    assert [words in problem for problem in problems] == ([True] if words else [])
+    edits, told = readable_edits(path.parent)
+    assert edits == good
+    assert [words in line and line.endswith("left out") for line in told] == ([True] if words else [])
+    # It stays in the file for whoever wrote it, also when the file is written anew.
+    before = yaml.safe_load(path.read_text())
+    Catalog(path).save("new", EDIT)
+    Catalog(path).delete("new")
+    assert yaml.safe_load(path.read_text()) == before
 
 
 @pytest.mark.parametrize("text", ["smile: [", "- a"])
@@ -113,6 +149,48 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
     with pytest.raises(CatalogError, match=r"cannot write the catalog.*No space left"):
         catalog.save("hat", EDIT)
     assert path.read_text() == before
+    assert os.listdir(path.parent) == ["catalog.yaml"]
+
+
+def test_the_file_is_read_again_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = yaml.safe_load
+    monkeypatch.setattr(yaml, "safe_load", lambda text: parsed.append(text) or parse(text))
+    path.write_text("smile: {direction: 1}\n")
+    os.utime(path, ns=(1, 1))  # long ago
+    catalog = Catalog(path)
+    for _ in range(3):
+        assert catalog.read() == {"smile": NamedEdit(1)}
+    assert len(parsed) == 1
+    path.write_text("smile: {direction: 2}\n")  # as long as before, in the same inode
+    assert catalog.read() == {"smile": NamedEdit(2)}
+    path.write_text("smile: {direction: 0}\n")  # and within one tick of the clock
+    assert catalog.read() == {"smile": NamedEdit(0)}
+    path.unlink()
+    assert catalog.read() == {}
+
+
+def test_processes_do_not_lose_entries(path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom serving.contract.catalog import CatalogFile\nsys.stdin.readline()\n"
+        "for n in range(20):\n"
+        "    name = f'edit {sys.argv[2]} {n}'\n"
+        "    CatalogFile(pathlib.Path(sys.argv[1])).update(lambda e: {**e, name: {'direction': n}})"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    running = [
+        subprocess.Popen([*command, str(number)], stdin=subprocess.PIPE, cwd=ROOT, text=True) for number in range(6)
+    ]
+    for process in running:  # all are there before one begins
+        process.communicate("go\n", timeout=60)
+    assert [process.returncode for process in running] == [0] * 6
+    assert len(Catalog(path).read()) == 120
+    assert os.listdir(path.parent) == ["catalog.yaml"]
+
+
+def test_a_lock_that_a_killed_process_left_holds_nobody_up(path: Path) -> None:
+    (path.parent / ".catalog.yaml.lock").touch()
+    Catalog(path).save("smile", EDIT)
     assert os.listdir(path.parent) == ["catalog.yaml"]
 
 

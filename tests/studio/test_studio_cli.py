@@ -45,7 +45,7 @@ def test_what_cannot_work_is_told_before_anything_starts(tmp_path: Path) -> None
     assert "host:port" in refusal("--url", "http://127.0.0.1:8001")
     assert "no folder" in refusal("--catalog", str(tmp_path / "none" / "catalog.yaml"), "--url", "127.0.0.1:9")
     (tmp_path / "catalog.yaml").write_text("- a")
-    assert "must be a mapping" in refusal("--catalog", str(tmp_path / "catalog.yaml"), "--url", "127.0.0.1:9")
+    assert "must be a table" in refusal("--catalog", str(tmp_path / "catalog.yaml"), "--url", "127.0.0.1:9")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "choose another --port" in refusal("--port", port, "--url", "127.0.0.1:9")

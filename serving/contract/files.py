@@ -1,0 +1,66 @@
+"""Files that several processes read and change: whole or not there, and no change lost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+Stamp = tuple[int, int, int]
+"""Time of the last change (ns), size and inode: a file with the same three is the same file."""
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """Return what tells a file from the one that stood there before."""
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name beside it and rename it.
+
+    Raises:
+        OSError: It cannot be written; what stood there is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a rename must never be older than the bytes it names
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep every other process and thread that wants to change `path` waiting.
+
+    The lock is a file beside it, which goes when the work is done; one that a killed process left holds nobody up.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Whoever had it before removed it: then this handle locks a file that nobody else will ever open.
+            if os.path.samestat(os.stat(lock), os.fstat(handle)):
+                break
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)

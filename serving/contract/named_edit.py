@@ -1,0 +1,95 @@
+"""A direction that somebody gave a name to, and which names there can be."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+NAME_LENGTH = 40
+
+
+@dataclass(frozen=True)
+class NamedEdit:
+    """A direction that somebody gave a name to.
+
+    Attributes:
+        direction: Its index in [0, K).
+        layers: Latent inputs at which it acts, in rising order; empty where the name says nothing of layers.
+        alpha: (low, high), how far a slider should reach.
+        note: What the name does not say.
+    """
+
+    direction: int
+    layers: tuple[int, ...] = ()
+    alpha: tuple[float, float] = (-6.0, 6.0)
+    note: str = ""
+
+    @property
+    def alpha_range(self) -> tuple[float, float]:
+        """`alpha`, as a manifest calls it."""
+        return self.alpha
+
+
+def check_name(name: str) -> str:
+    """Check a name: letters of any script, digits, blank, `-` and `_`, beginning with a letter.
+
+    So a name is never taken for a direction's number and needs no quoting in a shell option or an address.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name in Unicode's composed form.
+
+    Raises:
+        ValueError: It is not such a name; the message says why.
+    """
+    name = unicodedata.normalize("NFC", name)
+    kinds = [unicodedata.category(character)[0] for character in name]
+    good = all(kind in "LMN" or character in " -_" for kind, character in zip(kinds, name, strict=True))
+    if not name or len(name) > NAME_LENGTH or not good or kinds[0] != "L" or name != name.strip():
+        shown = name if len(name) <= 2 * NAME_LENGTH else f"{name[:NAME_LENGTH]}..."
+        raise ValueError(
+            f"a name must be 1 to {NAME_LENGTH} letters, digits, blanks, - or _, and begin with a letter, got {shown!r}"
+        )
+    return name
+
+
+def parse_entry(name: Any, entry: Any) -> tuple[str, NamedEdit]:
+    """Read one entry of a catalog.
+
+    Args:
+        name: Its key, as YAML read it.
+        entry: Its value.
+
+    Returns:
+        The name in composed form, and what it means.
+
+    Raises:
+        ValueError: It is not a name, or not an edit; the message begins with the name.
+    """
+    if isinstance(name, bool) or name is None:
+        raise ValueError(f"YAML reads a name as {name}: write it in quotes")
+    name = check_name(name if isinstance(name, str) else str(name)[: NAME_LENGTH + 1])
+    try:
+        layers = entry.get("layers") or []
+        low, high = (float(end) for end in entry.get("alpha", NamedEdit.alpha))
+        if any(type(number) is not int or number < 0 for number in (entry["direction"], *layers)):
+            raise ValueError
+        if not -math.inf < low < high < math.inf:
+            raise ValueError
+        note = " ".join(str(entry.get("note") or "").split())
+        return name, NamedEdit(entry["direction"], tuple(sorted(set(layers))), (low, high), note)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # what was written is not repeated here
+        raise ValueError(
+            f"{name} must be like {{direction: 28, layers: [4, 5], alpha: [-7, 7], note: text}} with low < high"
+        ) from None
+
+
+def entry_of(edit: NamedEdit) -> Mapping[str, Any]:
+    """Write an edit as an entry of a catalog."""
+    alpha = [int(end) if end == int(end) else end for end in edit.alpha]
+    return {"direction": edit.direction, "layers": list(edit.layers), "alpha": alpha, "note": edit.note}

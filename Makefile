@@ -6,6 +6,9 @@ INSTALLED := $(VENV)/.installed
 MEASURABLE := $(VENV)/.installed-bench
 DEMO := outputs/demo
 RESULTS := benchmarks/results
+# Two processes, each with whole files, so that a server that a file's tests share is started once.
+WORKERS ?= 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
 
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
@@ -38,10 +41,10 @@ lint: $(INSTALLED)
 	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
 test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest --durations=15
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --durations=15
 
 test-fast: lint  ## without the slow tests
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not slow'
 
 # CONTRIBUTING says what each stands for.
 CPUS := MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 ATEN_CPU_CAPABILITY=default \

@@ -27,6 +27,7 @@ from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.plain_load import load_plain, load_safetensors, safetensors_metadata
 from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
+from serving.contract.documents import check_plain, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -119,11 +120,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
-        meta = json.loads(safetensors_metadata(path).get("latentclr", "null"))
+        meta = _metadata(safetensors_metadata(path).get("latentclr", "null"), path)
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
         tensors = load_safetensors(path)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     try:
         config, k, dim = meta["config"], int(meta["k"]), int(meta["dim"])
@@ -241,7 +242,18 @@ def load_resume(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
         raise CheckpointError(f"{path} is not a latentclr run state of format {FORMAT}")
+    try:
+        check_plain(state["config"])
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be resumed from: its configuration {error}") from None
     return state
+
+
+def _metadata(text: str, path: Path) -> Any:
+    try:
+        return read_json(text)
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: its metadata {error}") from None
 
 
 def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

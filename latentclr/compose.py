@@ -25,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from latentclr.config import GENERATORS, GROUPS, HParamsConfig, TrainConfig, check
 from latentclr.errors import ConfigError, nearest
 from latentclr.files import replacing
+from serving.contract.documents import check_plain
 
 logger = logging.getLogger(__name__)
 C = TypeVar("C", bound=TrainConfig)
@@ -132,6 +133,10 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         override.key_or_group = RENAMED.get(key, key)
         if key.endswith("._target_") and key in RENAMED and isinstance(override.value(), str):
             override._value = str(override.value()).rpartition(".")[2]  # a name to look up, never to import
+        try:
+            check_plain([key, override.value()])  # OmegaConf would look ${oc.env:NAME} up, and save what it finds
+        except ValueError as error:
+            raise ConfigError(f"{word!r} {error}") from None
         if key not in NOT_NEEDED:
             parsed.append(override)
     return parsed
@@ -162,6 +167,10 @@ def _register() -> None:
 
 
 def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C]) -> C:
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise ConfigError(f"the saved configuration is damaged: it {error}") from None
     generator = _get(values, "generator.name")
     if not isinstance(generator, str) or generator not in GENERATORS:
         raise ConfigError(f"the run's generator is {generator!r}, expected one of {', '.join(GENERATORS)}")

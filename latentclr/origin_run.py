@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from latentclr.checkpoint import Checkpoint
@@ -29,11 +28,11 @@ from latentclr.generators.stylegan2_classes import resolution_of
 from latentclr.origin import directions_from_origin, projector_from_origin
 from latentclr.plain_load import load_plain
 from latentclr.projectors import Projector
+from serving.contract.documents import LARGEST, read_yaml
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".pt", ".pth")
-_LARGEST_CONFIG = 1_000_000
 
 # section -> class name in `_target_: colat.<module>.<class>` -> our name
 _TARGETS = {
@@ -193,20 +192,13 @@ def _config_file(path: Path, run: Path | None) -> Path:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            data = file.read(_LARGEST_CONFIG + 1)
-        if len(data) > _LARGEST_CONFIG:
-            raise CheckpointError(f"{path} must be at most {_LARGEST_CONFIG} bytes")
-        config = yaml.safe_load(data)
+            config = read_yaml(file.read(LARGEST + 1))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is not YAML: {getattr(error, 'problem', None) or type(error).__name__}"
-        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} must be a table")
-    if b"${" in data:  # a configuration is data: it may not look into the environment
-        raise CheckpointError(f"{path} holds an interpolation ${{...}}; write the value instead")
     return config
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serving.contract.documents import read_yaml
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, locked, stamp_of, write_whole
 from serving.contract.named_edit import NamedEdit, parse_entry
@@ -113,15 +114,10 @@ class CatalogFile:
             raise CatalogError(f"the catalog {self._shown} is not UTF-8 text") from error
 
     def _load(self, text: str) -> dict[Any, Any]:
-        import yaml
-
         try:
-            entries = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
-            mark = getattr(error, "problem_mark", None)
-            place = f", line {mark.line + 1}" if mark is not None else ""
-            reason = getattr(error, "problem", None) or "it cannot be parsed"
-            raise CatalogError(f"the catalog {self._shown} is not YAML{place}: {reason}") from error
+            entries = read_yaml(text)
+        except ValueError as error:
+            raise CatalogError(f"the catalog {self._shown} {error}") from error
         if entries is None:
             return {}
         if not isinstance(entries, dict):

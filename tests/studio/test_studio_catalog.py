@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from serving.contract.documents import read_yaml
 from serving.contract.errors import CatalogError
 from serving.contract.named_edit import NamedEdit, check_name
 from serving.studio.catalog import Catalog
@@ -154,8 +155,8 @@ def test_a_write_that_fails_leaves_the_old_file(path: Path, monkeypatch: pytest.
 
 def test_the_file_is_read_again_only_when_it_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
-    parse = yaml.safe_load
-    monkeypatch.setattr(yaml, "safe_load", lambda text: parsed.append(text) or parse(text))
+    parse = read_yaml
+    monkeypatch.setattr("serving.contract.catalog.read_yaml", lambda text: parsed.append(text) or parse(text))
     path.write_text("smile: {direction: 1}\n")
     os.utime(path, ns=(1, 1))  # long ago
     catalog = Catalog(path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,12 @@ COMMANDS_ELSEWHERE = {
     "doctor": "serving.doctor:doctor",
 }
 
+
+# How torch's allocators report that memory ran out, or that no memory is that large.
+_NO_MEMORY = re.compile(
+    r"allocate memory|out of memory|not enough memory|Storage size calculation overflowed|numel: integer"
+)
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 INTERRUPTED = 130  # what shells make of SIGINT
 
@@ -70,7 +78,43 @@ class Commands(click.Group):
         except Exception as error:
             if getattr(error, "exit_code", None) == UserError.exit_code:
                 raise UserError(error) from error
+            if told := _of_the_machine(error):
+                raise UserError(told) from error
             raise
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; an option for a path that is given an empty one would mean the working folder."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            paths = {option for p in command.params if isinstance(p.type, click.Path) for option in p.opts}
+            for word, following in zip(rest, [*rest[1:], None], strict=False):
+                option, equals, value = word.partition("=")
+                if option in paths and option[:1] == "-" and (value if equals else following) == "":
+                    raise click.UsageError(f"{option} must name a file or folder, got ''")
+        return name, command, rest
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a word that no program and no path can hold, before something else stumbles over it."""
+        for word in args:
+            if "\0" in word:
+                raise UserError(f"an argument holds a NUL byte: {word[:80]!r}")
+        return super().parse_args(ctx, args)
+
+
+def _of_the_machine(error: Exception) -> str:
+    """Say what the machine could not do for a request that is too large for it; nothing if the error is a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
+        return f"there is not enough memory for that ({text[:200] or type(error).__name__})"
+    if isinstance(error, RecursionError):
+        return "something that was given is nested too deeply"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({text[:200]})"
+    if isinstance(error, OSError) and error.errno in _OF_PATHS:
+        return f"{error.strerror}: {str(error.filename)[:80]!r}"
+    return ""
 
 
 class Configured(click.Command):

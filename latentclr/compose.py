@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ FIXED = (
     "projector.name", "projector.normalize", "projector.depth", "projector.middle_features", "projector.out_features",
     "hparams.optimizer.name", "hparams.scheduler",
 )  # fmt: skip
+LONGEST_WORD, LONGEST_SHOWN = 10_000, 200  # of an override, and of one that a message repeats whole
 NOT_NEEDED = ("model.size", "projector.in_features")
 
 
@@ -121,12 +123,19 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
     """
     parsed = []
     for word in words:
+        shown = reprlib.repr(word) if len(word) > LONGEST_SHOWN else repr(word)
         if "=" not in word:
-            raise ConfigError(f"expected key=value, got {word!r}")
+            raise ConfigError(f"expected key=value, got {shown}")
+        if len(word) > LONGEST_WORD:
+            raise ConfigError(f"{shown} must be at most {LONGEST_WORD} characters")
         try:
             override = OverridesParser.create().parse_override(word.lstrip("+"))
+            override.value()
         except HydraException as error:
-            raise ConfigError(f"{word!r} is not a valid override: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"{shown} is not a valid override: {str(error).splitlines()[0][:200]}") from None
+        except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:  # of numbers and casts
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(f"{shown} is not a valid override: {reason}") from None
         if override.is_delete() or override.is_sweep_override():
             raise ConfigError(f"{word!r}: deletions and sweeps are not supported; give one value")
         key = override.key_or_group
@@ -136,7 +145,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
         try:
             check_plain([key, override.value()])  # OmegaConf would look ${oc.env:NAME} up, and save what it finds
         except ValueError as error:
-            raise ConfigError(f"{word!r} {error}") from None
+            raise ConfigError(f"{shown} {error}") from None
         if key not in NOT_NEEDED:
             parsed.append(override)
     return parsed
@@ -180,8 +189,8 @@ def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C
     base = schema(generator=GENERATORS[generator](), hparams=HParamsConfig(optimizer={}, scheduler={}))
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(base), known)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"the saved configuration is damaged: {str(error).splitlines()[0]}") from None
+    except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
+        raise ConfigError(f"the saved configuration is damaged: {str(error).splitlines()[0][:200]}") from None
     assert isinstance(cfg, DictConfig)
     for free in ("optimizer", "scheduler"):
         if not cfg.hparams[free]:
@@ -192,8 +201,8 @@ def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C
             _apply(cfg, o)
     try:
         config = OmegaConf.to_object(cfg)
-    except OmegaConfBaseException as error:
-        raise ConfigError(str(error).splitlines()[0]) from None
+    except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
+        raise ConfigError(str(error).splitlines()[0][:200]) from None
     assert isinstance(config, schema)
     check(config)
     return config
@@ -212,8 +221,8 @@ def _apply(cfg: DictConfig, override: Override) -> None:
         raise ConfigError(f"{key} is a group of options, not one: set {key}.{next(iter(section[leaf]))}=...")
     try:
         OmegaConf.update(cfg, key, override.value(), force_add=free)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0]}") from None
+    except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:  # int(inf), 5,000 digits
+        raise ConfigError(f"{override.input_line}: {str(error).splitlines()[0][:200]}") from None
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> list[str]:

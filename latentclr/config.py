@@ -7,6 +7,7 @@ torch or Hydra, so `--help` is instant.
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,9 +209,26 @@ def check(config: TrainConfig) -> None:
     }
     for key, (value, low) in at_least.items():
         if value is not None and value < low:
-            raise ConfigError(f"{key} must be at least {low}, got {value}")
+            raise ConfigError(f"{key} must be at least {low}, got {reprlib.repr(value)}")
+    at_most = {
+        "k": (config.k, 10_000),
+        "hparams.batch_size": (h.batch_size, 100_000),
+        "hparams.iterations": (h.iterations, 10**12),
+        "model.depth": (config.model.depth, 100),
+        "projector.depth": (config.projector.depth, 100),
+        "projector.middle_features": (config.projector.middle_features, 100_000),
+        "projector.out_features": (config.projector.out_features, 100_000),
+        "eval_freq": (config.eval_freq, 10**12),
+        "eval_iters": (config.eval_iters, 10**9),
+        "save_freq": (config.save_freq, 10**12),
+    }
+    for key, (value, high) in at_most.items():
+        if value > high:
+            raise ConfigError(f"{key} must be at most {high}, got {reprlib.repr(value)}")
+    if config.feed_layers is not None and not all(type(layer) is int for layer in config.feed_layers):
+        raise ConfigError(f"feed_layers must be a list of whole numbers, got {reprlib.repr(config.feed_layers)}")
     if config.seed >= 2**31:
-        raise ConfigError(f"seed must be in [0, {2**31}), got {config.seed}")
+        raise ConfigError(f"seed must be in [0, {2**31}), got {reprlib.repr(config.seed)}")
     if not 0 < config.loss.temp < float("inf"):
         raise ConfigError(f"loss.temp must be positive and finite, got {config.loss.temp}")
     if h.grad_clip_max_norm is not None and not h.grad_clip_max_norm > 0:

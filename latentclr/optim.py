@@ -89,6 +89,8 @@ def _build(key: str, known: Mapping[str, Callable[..., Any]], spec: Mapping[str,
         if argument not in accepted:
             hint = nearest(argument, accepted)
             raise ConfigError(f"{key}: {name} takes no {argument!r}{hint} (it takes {', '.join(accepted)})")
+        if isinstance(arguments[argument], Mapping):
+            raise ConfigError(f"{key}.{argument} must be a value or a list, got a table")
     try:
         return known[name](target, **arguments)
     except (TypeError, ValueError, ArithmeticError, AttributeError) as error:

@@ -1,5 +1,6 @@
 """Where a server is, and which protocol it is asked in."""
 
+import reprlib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -41,6 +42,8 @@ def parse_address(url: str, protocol: str | None = None) -> Address:
     """
     if protocol is not None and protocol not in PROTOCOLS:
         raise ServingError(f"protocol must be grpc or http, got {protocol!r}")
+    if not isinstance(url, str):
+        raise ServingError(f"the url must be a text such as 127.0.0.1:8001, got {reprlib.repr(url)}")
     scheme, mark, rest = url.partition("://")
     scheme, rest = (scheme, rest) if mark else (protocol or "grpc", url)
     if scheme == "https":

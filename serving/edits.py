@@ -3,13 +3,14 @@
 Everything here is arithmetic on the manifest; nothing talks to a server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from serving.arguments import check_whole, shown
 from serving.errors import InvalidEdit
 from serving.manifest import Manifest
 
@@ -67,6 +68,8 @@ def resolve_class(manifest: Manifest, class_id: int | None, class_name: str | No
     if class_id is not None and class_name is not None:
         raise InvalidEdit("give class_id or class_name, not both")
     if class_name is not None:
+        if not isinstance(class_name, str):
+            raise InvalidEdit(f"class_name must be a text, got {shown(class_name)}", field="class_name")
         for index, name in enumerate(classes.names):
             if name.casefold() == class_name.casefold():
                 return index
@@ -75,6 +78,7 @@ def resolve_class(manifest: Manifest, class_id: int | None, class_name: str | No
         if not classes.default:
             raise InvalidEdit("this generator needs a class_id or class_name")
         return classes.default[0]
+    check_whole("class_id", class_id)
     limit = len(classes.names)
     if not 0 <= class_id < limit:
         raise InvalidEdit(
@@ -101,15 +105,13 @@ def layer_strengths(
         InvalidEdit: A layer is out of range, the strength is not finite or of the wrong length, or no layer is left.
     """
     layers = manifest.latent.layers
-    try:
-        alpha = np.asarray(strength, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidEdit(f"alpha must be a number or {layers} numbers, got {strength!r}") from error
+    alpha = _as_array(strength, np.float32, "alpha")
     if alpha.shape not in ((), (layers,)):
         raise InvalidEdit(f"alpha must be one number or {layers} numbers (one for each layer), got shape {alpha.shape}")
     if not np.isfinite(alpha).all():
-        raise InvalidEdit(f"alpha must be finite, got {strength!r}")
+        raise InvalidEdit(f"alpha must be finite, got {shown(strength)}")
     for layer in asked if asked is not None else ():
+        check_whole("layers", layer)
         if not 0 <= layer < layers:
             raise InvalidEdit(
                 f"layers must be in [0, {layers}), got {layer}", field="layers", limits=(0, layers), value=layer
@@ -137,6 +139,10 @@ def edit_arrays(
     Raises:
         InvalidEdit: As `resolve_direction` and `layer_strengths`.
     """
+    if not isinstance(edits, Mapping):
+        raise InvalidEdit(f"edits must be a table from directions or names to strengths, got {shown(edits)}")
+    if layers is not None and (isinstance(layers, str | bytes) or not isinstance(layers, Iterable)):
+        raise InvalidEdit(f"layers must be a list of latent inputs, got {shown(layers)}", field="layers")
     directions, alphas = [], []
     for key, strength in edits.items():
         direction, own = resolve_direction(manifest, key)
@@ -224,14 +230,22 @@ def _as_array(values: ArrayLike, dtype: type[np.generic], name: str) -> NDArray[
     try:
         array = np.asarray(values)
         if array.dtype == dtype:
-            return np.ascontiguousarray(array)
+            return _in_order(array)
+        if array.dtype.kind not in "iuf":  # numpy would drop the imaginary part, and count dates in nanoseconds
+            raise InvalidEdit(f"{name} must be an array of numbers, got {array.dtype}", field=name)
         whole = np.issubdtype(array.dtype, np.integer)
         if dtype is np.int64 and not whole:
             raise InvalidEdit(f"{name} must hold integers, got {array.dtype}")
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused with the row
-            return np.ascontiguousarray(array, dtype=dtype)
-    except (TypeError, ValueError) as error:
-        raise InvalidEdit(f"{name} must be an array of numbers: {error}") from error
+            return _in_order(array.astype(dtype))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidEdit(
+            f"{name} must be an array of numbers: {' '.join(str(error).split())[:200]}", field=name
+        ) from error
+
+
+def _in_order(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array).reshape(array.shape)  # numpy makes one number a list of one
 
 
 def _check_rows(

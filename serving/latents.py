@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.arguments import check_whole
 from serving.errors import InvalidEdit
 from serving.manifest import Latent
 
@@ -31,6 +32,8 @@ def draw_latents(latent: Latent, seed: int, count: int = 1) -> NDArray[np.float3
     """
     if latent.input != "z":
         raise InvalidEdit(f"this model takes {latent.input} codes, as GAN inversion finds them, and no seed: give w")
+    check_whole("seed", seed)
+    check_whole("count", count)
     if count < 1:
         raise InvalidEdit(f"count must be at least 1, got {count}")
     if not 0 <= seed <= SEEDS - count:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serving.alpha_range import warn_outside
+from serving.arguments import shown
 from serving.description import Description
 from serving.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
 from serving.errors import InvalidEdit, RequestFailed
@@ -75,7 +76,7 @@ def edit_request(manifest: Manifest, subject: Subject, edits: Mapping[int | str,
         InvalidEdit: Something is out of range.
     """
     codes = subject.codes(manifest)  # [N, D] or [N, L, D]
-    direction, alpha = edit_arrays(manifest, edits or {}, subject.layers)  # [M], [M, L]
+    direction, alpha = edit_arrays(manifest, {} if edits is None else edits, subject.layers)  # [M], [M, L]
     rows = len(codes)
     directions = np.broadcast_to(direction, (rows, *direction.shape))  # [N, M]
     alphas = np.broadcast_to(alpha, (rows, *alpha.shape))  # [N, M, L]
@@ -88,6 +89,12 @@ def sweep_request(manifest: Manifest, subject: Subject, direction: int | str, al
     Raises:
         InvalidEdit: Something is out of range.
     """
+    if (
+        not isinstance(alphas, Sequence | np.ndarray)
+        or isinstance(alphas, str | bytes)
+        or getattr(alphas, "ndim", 1) == 0
+    ):
+        raise InvalidEdit(f"alphas must be a list of strengths, got {shown(alphas)}", field="alpha")
     if len(alphas) == 0:
         raise InvalidEdit("alphas must hold at least one number")
     code = subject.codes(manifest)

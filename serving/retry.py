@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from serving.arguments import check_seconds, check_whole
 from serving.errors import ServingError
 from serving.failures import Failure, Kind
 
@@ -81,6 +82,7 @@ def check_patience(timeout: float, retries: int) -> None:
         ServingError: The timeout is not above 0, or there are fewer than 0 retries.
     """
     check_timeout(timeout)
+    check_whole("retries", retries)
     if retries < 0:
         raise ServingError(f"retries must be at least 0, got {retries}")
 
@@ -89,8 +91,7 @@ def check_timeout(timeout: float) -> float:
     """Check a timeout and return it.
 
     Raises:
-        ServingError: It is not above 0.
+        ServingError: It is no number of seconds, or not above 0.
     """
-    if not timeout > 0:
-        raise ServingError(f"timeout must be above 0 seconds, got {timeout:g}")
+    check_seconds("timeout", timeout)
     return timeout

@@ -108,7 +108,7 @@ class TestEdits:
             ({0: float("inf")}, None, "alpha must be finite, got inf"),
             ({0: [1.0]}, None, r"one number or 2 numbers .*got shape \(1,\)"),
             ({0: [1.0, 2.0, 3.0]}, None, r"got shape \(3,\)"),
-            ({0: "much"}, None, "alpha must be a number"),
+            ({0: "much"}, None, "alpha must be an array of numbers"),
             ({0: 1.0}, [2], r"layers must be in \[0, 2\), got 2"),
             ({0: 1.0}, [], "reaches none of the layers"),
             ({"smile": 1.0}, [0], "reaches none of the layers"),

@@ -37,6 +37,7 @@ from latentclr.render import Drawing, alpha_label, corner_label, grid, save_pict
 from latentclr.rng import stream
 from latentclr.step import feed_mask
 from latentclr.training import Trainer
+from serving.contract.arrays import read_npy
 
 logger = logging.getLogger("latentclr")
 WALK_FRAMES = 25  # from one end of the walk to the other
@@ -228,12 +229,9 @@ def _samples(config: GenConfig, generator: Generator) -> Tensor:
     if not isinstance(wanted, str):
         raise ConfigError(f"{expected}, got {wanted!r}")
     try:
-        z = np.load(wanted, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{expected}, got {wanted}: {error}") from None
-    if not isinstance(z, np.ndarray):  # an .npz
-        z.close()
-        raise ConfigError(f"{expected}, got {wanted} with several arrays")
+        z = read_npy(Path(wanted))
+    except ValueError as error:
+        raise ConfigError(f"{expected}, but {wanted} {error}") from None
     if z.ndim != 2 or len(z) == 0 or z.shape[1] != generator.latent.dim or z.dtype.kind not in "iuf":
         raise ConfigError(f"{expected}, got {wanted} with shape {list(z.shape)} of {z.dtype}")
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused

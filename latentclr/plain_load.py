@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,34 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+_MOST_MEMBERS, _LARGEST_PICKLE = 100_000, 16 << 20
+_DEEPEST, _MOST_VALUES, _SMALL = 32, 1_000_000, 64 << 20
+_NUMBERS = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
+}  # fmt: skip
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
+
+
+class Refused(Exception):
+    """The archive is not one that torch.save writes."""
 
 
 def load_plain(path: Path) -> Any:
     """Read a `torch.save` file onto the CPU; nothing in it is ever executed.
 
     Raises:
-        ValueError: it is damaged, or names code to run (which is refused, and the message says what it named). torch's
-            own message is not passed on, for it recommends loading the file without that protection.
+        ValueError: it is damaged, larger once read than the file, holds more than plain numbers, or names code to run
+            (which is refused, and the message says what it named). torch's own message is not passed on, for it
+            recommends loading the file without that protection.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, on pickle protocols; what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Refused as error:
+        raise ValueError(str(error)) from None
     except Exception as error:  # damaged bytes lead the unpickler to IndexError, struct.error and almost any other
         text = str(error)
         asked = _ASKED.search(text)
@@ -44,6 +59,53 @@ def load_plain(path: Path) -> Any:
             text = text.partition("WeightsUnpickler error:")[2].strip() or "not a torch.save file of plain tensors"
         reason = (text.strip().splitlines() or [""])[0][:200]
         raise ValueError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
+    _check_tensors(content, path.stat().st_size)
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """Check that what torch will unpack is no larger than the file; torch itself writes nothing compressed."""
+    if not zipfile.is_zipfile(path):
+        return  # the form from before torch 1.6, whose storages are read straight from the file
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if len(members) > _MOST_MEMBERS:
+        raise Refused(f"it holds more than {_MOST_MEMBERS} members")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise Refused("its members are compressed, which torch.save never does")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise Refused("its members are larger than the file")
+    if any(member.filename.endswith(".pkl") and member.file_size > _LARGEST_PICKLE for member in members):
+        raise Refused(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
+
+
+def _check_tensors(content: Any, size: int) -> None:
+    """Check that containers are few and flat, and tensors plain numbers that the file really holds."""
+    todo, seen, numbers = [(content, 0)], 0, 0
+    while todo:
+        item, depth = todo.pop()
+        seen += 1
+        if isinstance(item, Tensor):
+            numbers += _bytes_of(item)
+        elif isinstance(item, Mapping | list | tuple | set):
+            if depth == _DEEPEST:
+                raise ValueError(f"its containers are nested more than {_DEEPEST} deep")
+            parts = [*item.keys(), *item.values()] if isinstance(item, Mapping) else list(item)
+            seen += len(parts)
+            todo += [(part, depth + 1) for part in parts if not isinstance(part, int | float | str | None)]
+        if seen > _MOST_VALUES:
+            raise ValueError(f"it holds more than {_MOST_VALUES} values")
+        if numbers > 4 * size + _SMALL:
+            raise ValueError(f"its tensors are larger than the file: {numbers} bytes of {size}")
+
+
+def _bytes_of(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu" or tensor.is_nested:
+        kind = "quantized" if tensor.is_quantized else str(tensor.layout if tensor.is_sparse else tensor.device)
+        raise ValueError(f"it holds a tensor that is not plain numbers ({kind.removeprefix('torch.')})")
+    if tensor.dtype not in _NUMBERS:
+        raise ValueError(f"it holds a tensor of {str(tensor.dtype).removeprefix('torch.')}, which is not read")
+    return tensor.nbytes
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:

@@ -292,16 +292,12 @@ def _default_alphas(client: "EditClient", key: int | str) -> list[float]:
 
 
 def _load_codes(path: Path) -> "NDArray[np.generic]":
-    import numpy as np
+    from serving.contract.arrays import read_npy
 
     try:
-        codes = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or "it is not a plain .npy array"
-        raise InvalidEdit(f"cannot read {path}: {reason}") from error
-    if not isinstance(codes, np.ndarray):
-        raise InvalidEdit(f"cannot read {path}: it is an archive, not a plain .npy array")
-    return codes
+        return read_npy(path)
+    except ValueError as error:
+        raise InvalidEdit(f"{path} {error}") from error
 
 
 def _serve_with_docker(

@@ -115,7 +115,7 @@ class DCGAN(Generator):
 
 def _layer_index(key: str) -> int:
     part = key.split(".")[1] if key.count(".") else ""
-    return int(part) if part.isdigit() else -1
+    return int(part) if part.isdecimal() and len(part) < 10 else -1
 
 
 def load_dcgan(weights: str | None) -> DCGAN:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latentclr.errors import GeneratorError
 
-MAX_RANK = 8
+MAX_RANK, MAX_NAME = 8, 200
 # A storage inside a pickle is a `torch.save` file of its own, in the form from before torch 1.6, which starts so:
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
@@ -126,9 +126,12 @@ class StoredTensor:
 
 
 def _record(meta: Any) -> Record:
-    if type(meta) is not dict or meta.get("type") != "class" or type(meta.get("state")) is not dict:
+    if type(meta) is not dict or type(meta.get("type")) is not str or type(meta.get("state")) is not dict:
         raise ValueError
-    return Record(str(meta.get("class_name")), meta["state"])
+    name = meta.get("class_name")
+    if meta["type"] != "class" or type(name) is not str or len(name) > MAX_NAME:
+        raise ValueError  # a list would be written out by `str`, however large or deep it is
+    return Record(name, meta["state"])
 
 
 def _load_from_bytes(data: Any) -> Storage:
@@ -146,10 +149,15 @@ def _rebuild_tensor(
     hooks: Any = None,
     metadata: Any = None,
 ) -> StoredTensor:
-    numbers = (offset, *size, *stride)
-    if type(storage) is not Storage or len(size) != len(stride) or len(size) > MAX_RANK:
+    if (
+        type(size) is not tuple
+        or type(stride) is not tuple
+        or type(storage) is not Storage
+        or len(size) != len(stride)
+        or len(size) > MAX_RANK
+    ):
         raise TypeError
-    if not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+    if not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *size, *stride)):
         raise ValueError
     return StoredTensor(storage, offset, tuple(size), tuple(stride))
 
@@ -161,7 +169,7 @@ def _rebuild_parameter(data: Any, requires_grad: Any = True, hooks: Any = None) 
 
 
 def _dtype(code: Any, *flags: Any) -> DType:
-    if code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
+    if type(code) is not str or code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
         raise ValueError
     return DType(code)
 
@@ -176,16 +184,19 @@ def _scalar(dtype: Any, data: Any) -> int | float | bool:
 
 
 def _array(kind: Any, shape: Any, code: Any) -> StoredArray:
-    if type(kind) is not Name or kind.path != "numpy.ndarray" or shape != (0,) or code != b"b":
+    flat = type(shape) is tuple and len(shape) == 1 and type(shape[0]) is int and type(code) is bytes
+    if not flat or type(kind) is not Name or kind.path != "numpy.ndarray" or shape != (0,) or code != b"b":
         raise TypeError  # numpy always makes an empty array of bytes first, and fills it by its state
     return StoredArray()
 
 
 def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> StoredArray:
+    if type(order) is not str:  # comparing may run through something large
+        raise TypeError
     if order not in ("C", "F"):
         raise ValueError
     array = StoredArray()
-    array.set_state(shape, dtype, data, order)
+    array.set_state(shape, dtype, data, "C" if order == "C" else "F")
     return array
 
 
@@ -194,7 +205,9 @@ def _never(*_: Any) -> Any:
 
 
 def _bytes(text: Any = "", encoding: Any = "latin1") -> bytes:
-    if type(text) is not str or encoding != "latin1":  # how protocol 2 writes bytes; empty ones as bytes()
+    if (
+        type(text) is not str or type(encoding) is not str or encoding != "latin1"
+    ):  # how protocol 2 writes bytes; empty ones as bytes()
         raise TypeError
     return text.encode("latin1")
 

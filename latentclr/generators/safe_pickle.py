@@ -52,8 +52,10 @@ class _Machine:
     stack: list[Any] = field(default_factory=list)
     marks: list[list[Any]] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
+    left: int = 0  # bytes that names may still make out of what the file holds once
 
     def run(self, content: Any) -> Any:
+        self.left = 2 * len(content)
         for count, (opcode, arg, _) in enumerate(pickletools.genops(content)):
             if count >= MAX_OPCODES:
                 raise Refused(f"more than {MAX_OPCODES} instructions")
@@ -140,7 +142,11 @@ class _Machine:
         if type(function) is not Name or type(args) is not tuple:
             raise Refused(f"calling a {kind_of(function)}")
         try:
-            self.stack.append(ALLOWED[function.path](*args))
+            made = ALLOWED[function.path](*args)
+            self.left -= len(made) if isinstance(made, bytes | dict | set) else 0
+            if self.left < 0:
+                raise Refused("it makes more out of one text than the file holds")
+            self.stack.append(made)
         except (TypeError, ValueError):  # wrong number or kind of arguments
             raise Refused(f"{function.path} with arguments that it never has") from None
 

@@ -36,4 +36,6 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
         content = content[nested]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise GeneratorError(f"{path} holds no table of tensors")
+    if not all(isinstance(name, str) and name.isprintable() and len(name) <= 500 for name in content):
+        raise GeneratorError(f"{path} holds tensors whose names are no short texts")
     return {name: owned(tensor) for name, tensor in content.items()}

@@ -97,7 +97,7 @@ def test_codes_from_a_file_and_the_models_own_range(server: TritonServer) -> Non
         (["--layers", "all"], "must be like 0-3"),
         (["--class-id", "1"], "has no classes"),
         (["--seed", "1", "--z", "bad.npy"], "not both"),
-        (["--z", "missing.npy"], "cannot read missing.npy: No such file"),
+        (["--z", "missing.npy"], "missing.npy cannot be read: No such file"),
         (["--z", "bad.npy"], "not a plain .npy"),
         (["--z", "wrong.npy"], r"z must be of shape \[N, 4\]"),
         (["-o", "missing/a.png"], "no folder missing"),

@@ -1,0 +1,67 @@
+"""Arrays of numbers from `.npy` files that anybody may have written."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LARGEST_ARRAY = 1 << 30
+"""Bytes of an array, as it is stored."""
+_MOST_AXES, _LONGEST_HEADER = 8, 10_000
+
+
+def read_npy(path: Path, largest: int = LARGEST_ARRAY) -> NDArray[np.generic]:
+    """Read one array of booleans, whole numbers or floating-point numbers; no pickle, no archive.
+
+    Args:
+        path: the file.
+        largest: its most bytes; checked, as type and shape are, before its numbers are read.
+
+    Raises:
+        ValueError: it cannot be read, is cut short, or holds something else; the message is one short line, a verb
+            first, to stand after the name of what was read.
+    """
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file:
+            shape, columns, dtype = _header(file)
+            if dtype.kind not in "biuf" or dtype.itemsize > 8:
+                raise ValueError(f"must hold numbers, got {str(dtype)[:40]}")
+            count = math.prod(shape)
+            if count * dtype.itemsize > largest:
+                raise ValueError(f"is of shape {list(shape)} and must be at most {largest} bytes")
+            wanted = count * dtype.itemsize
+            there = os.fstat(file.fileno())
+            left = there.st_size - file.tell() if stat.S_ISREG(there.st_mode) else wanted
+            data = file.read(wanted) if left >= wanted else b""
+            if len(data) != wanted:
+                raise ValueError(f"is cut short: it lacks some of {wanted} bytes")
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+    array = np.frombuffer(data, dtype)
+    return array.reshape(shape[::-1]).T if columns else array.reshape(shape)
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    import numpy as np
+
+    form: Any = np.lib.format
+    readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    try:
+        reader = readers[form.read_magic(file)]
+        shape, columns, dtype = reader(file, max_header_size=_LONGEST_HEADER)
+    except OSError:
+        raise
+    except Exception:  # numpy evaluates the header as a Python literal: almost any error can come of it
+        raise ValueError("is not a plain .npy array") from None
+    if len(shape) > _MOST_AXES or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise ValueError(f"is not a plain .npy array: it has the shape {str(shape)[:80]}")
+    return shape, columns, dtype

@@ -321,3 +321,17 @@ def test_any_bytes_give_data_or_one_error(data: st.DataObject, tmp_path_factory:
         load_pickle(path)
     except GeneratorError as error:
         assert "\n" not in str(error)
+
+
+def test_a_list_is_no_class_name_and_one_text_is_not_encoded_over_and_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    nested = b"]" * 500 + b"a" * 499
+    head = b"\x80\x02ctorch_utils.persistence\n_reconstruct_persistent_obj\n("
+    table = b"}(U\x04typeU\x05classU\x0aclass_name" + nested + b"U\x05state}u"
+    path.write_bytes(head + table + b"tR.")
+    with pytest.raises(GeneratorError, match="with arguments that it never has"):
+        load_pickle(path)
+    text = b"X" + (100_000).to_bytes(4, "little") + b"a" * 100_000 + b"q\x000"
+    path.write_bytes(b"\x80\x02" + text + b"](" + b"c_codecs\nencode\n(h\x00U\x06latin1tR" * 50 + b"e.")
+    with pytest.raises(GeneratorError, match="more out of one text than the file holds"):
+        load_pickle(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,28 @@ def test_no_other_module_reads_tensors_from_files() -> None:
             }
             if str(path.relative_to(ROOT)) not in allowed:
                 assert not readers & (names | imported), path
+
+
+def _deflated(path: Path) -> None:
+    torch.save({"a": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_deflated, "its members are compressed"),
+        (lambda path: torch.save({"a": torch.zeros(1, device="meta")}, path), "not plain numbers"),
+        (lambda path: torch.save({"a": torch.zeros(2).to_sparse()}, path), "not plain numbers"),
+        (lambda path: torch.save({"a": torch.zeros(2).to(torch.float8_e4m3fn)}, path), "a tensor of float8_e4m3fn"),
+        (lambda path: torch.save({"a": torch.zeros(1).expand(2**34)}, path), "larger than the file"),
+    ],
+)
+def test_what_is_no_table_of_plain_numbers_is_refused(tmp_path: Path, write, message) -> None:
+    write(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=message):
+        load_plain(tmp_path / "a.pt")

@@ -1,5 +1,6 @@
 """gRPC through NVIDIA's tritonclient: the blocking transport, and what the asyncio client has in common with it."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,11 +47,14 @@ class GrpcTransport:
         """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
         size = len(next(iter(arrays.values()))) * description.image_bytes
         if self._regions is not None and self._regions.worth(size):
+            deadline = time.monotonic() + timeout
             region = self._regions.take(size, self._call, timeout)
+            timeout = max(deadline - time.monotonic(), 1e-3)
             if region is not None:
                 shared = self._infer_shared(self._regions, region, size, model, description, arrays, timeout)
                 if shared is not None:
                     return shared
+                timeout = max(deadline - time.monotonic(), 1e-3)
         outputs = requested(description)
         result = self._call("infer", model, tensors(arrays), outputs=outputs, client_timeout=timeout)
         return result.as_numpy(description.image), result.as_numpy(description.valid)
@@ -85,7 +89,7 @@ class GrpcTransport:
             if not answered:  # the server may still write
                 regions.abandon(region)
             elif "shared memory region" in str(error):  # a restarted server knows nothing of its predecessor's regions
-                regions.forget()
+                regions.forget(region)
                 return None
             else:
                 regions.put_back(region)

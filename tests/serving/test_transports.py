@@ -331,19 +331,21 @@ class TestSharedMemory:
         transport: Any = client._connection._transport
         return transport._regions
 
+    def registered(self, client: EditClient) -> set[str]:
+        transport: Any = client._connection._transport
+        return set(transport._client.get_system_shared_memory_status().regions)
+
     def test_nothing_is_left(self, server: TritonServer) -> None:
-        with connect(server, "shared") as client:
+        with connect(server, "grpc") as other, connect(server, "shared") as client:
+            before = self.registered(other)  # the server is other tests' too
             client.edit(seed=1)
             assert len(self.regions(client)._idle) == 1
             assert not list(Path("/dev/shm").glob("latentclr_client_*"))
-            status = client._connection._transport._client.get_system_shared_memory_status()
-            assert len(status.regions) == 1
+            assert len(self.registered(other) - before) == 1
             client.edit(z=np.zeros((8, 4)))  # needs a larger region, which takes the place of the first
-            status = client._connection._transport._client.get_system_shared_memory_status()
-            assert len(status.regions) == 1
-        with connect(server, "grpc") as client:
-            status = client._connection._transport._client.get_system_shared_memory_status()
-            assert len(status.regions) == 0
+            assert len(self.registered(other) - before) == 1
+            client.close()
+            assert not self.registered(other) - before
 
     def test_auto_is_for_large_answers(self, server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
         with EditClient(server.grpc_url) as client:
@@ -357,7 +359,8 @@ class TestSharedMemory:
     def test_a_server_that_forgot(self, server: TritonServer) -> None:
         with connect(server, "shared") as client:
             wanted = client.edit(seed=1).images
-            client._connection._transport._client.unregister_system_shared_memory()  # as a restart does
+            transport: Any = client._connection._transport
+            transport._client.unregister_system_shared_memory()  # as a restart does
             np.testing.assert_array_equal(client.edit(seed=1).images, wanted)
             np.testing.assert_array_equal(client.edit(seed=1).images, wanted)
             assert len(self.regions(client)._idle) == 1

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from tritonclient.utils import InferenceServerException
 
 from serving.address import parse_address
@@ -22,11 +22,29 @@ from serving.description import Description
 from serving.doors import wrong_door
 from serving.edited import Edited
 from serving.edits import Strength
-from serving.errors import ServingError
+from serving.errors import InvalidEdit, ManifestError, ServingError
 from serving.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
-from serving.grpc_transport import channel_options, read_config, ready_names, requested, tensors, to_failure
+from serving.grpc_transport import (
+    channel_options,
+    read_answer,
+    read_config,
+    ready_names,
+    requested,
+    tensors,
+    to_failure,
+)
 from serving.manifest import Manifest
-from serving.requests import Arrays, Request, Subject, check_answer, edit_request, rows_request, sweep_request
+from serving.requests import (
+    TURNS,
+    Plan,
+    Request,
+    Subject,
+    check_answer,
+    edit_request,
+    rows_request,
+    sweep_request,
+    unsettled,
+)
 from serving.retry import Attempts, check_patience, check_timeout
 
 
@@ -79,9 +97,8 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
-        manifest = (await self._describe(timeout)).manifest
         subject = Subject(seed, z, w, layers, class_id, class_name)
-        return await self._send(edit_request(manifest, subject, edits), timeout)
+        return await self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     async def sweep(
         self,
@@ -97,9 +114,8 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Walk along one direction, in one batched request; see `EditClient.sweep`."""
-        manifest = (await self._describe(timeout)).manifest
         subject = Subject(seed, z, w, layers, class_id, class_name)
-        return await self._send(sweep_request(manifest, subject, direction, alphas), timeout)
+        return await self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
 
     async def edit_rows(
         self,
@@ -111,8 +127,22 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Send rows as they are; see `EditClient.edit_rows`."""
-        manifest = (await self._describe(timeout)).manifest
-        return await self._send(rows_request(manifest, z, direction, alpha, class_id), timeout)
+        return await self.send(lambda manifest: rows_request(manifest, z, direction, alpha, class_id), timeout)
+
+    async def send(self, plan: Plan, timeout: float | None = None) -> Edited:
+        """Send what a plan makes of the manifest; see `EditClient.send`."""
+        for _ in range(TURNS):
+            description = await self._describe(timeout)
+            try:
+                request = plan(description.manifest)
+            except InvalidEdit:
+                if not await self._outdated(description, timeout):
+                    raise
+                continue
+            images = await self._draw(request, description, timeout)
+            if images:
+                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+        raise unsettled(description.name)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -139,19 +169,34 @@ class AsyncEditClient:
             self._seen = True
         return description
 
-    async def _send(self, request: Request, timeout: float | None) -> Edited:
-        description = await self._describe(timeout)
+    async def _outdated(self, description: Description, timeout: float | None) -> bool:
+        """See `Connection.outdated`."""
+        patience = self._timeout if timeout is None else check_timeout(timeout)
+        try:
+            answer = await self._call("get_model_config", self._model, client_timeout=min(patience, PROBE_S))
+            now = read_config(answer.config)
+        except (Failure, ManifestError):
+            return False
+        if now.manifest == description.manifest:
+            return False
+        self._description = now
+        return True
+
+    async def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+        """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):
-            images.append(
-                check_answer(description.manifest, arrays, start, await self._infer(description, arrays, timeout))
-            )
-        return Edited(np.concatenate(images), request.recipe.made_by(description.name))
-
-    async def _infer(self, description: Description, arrays: Arrays, timeout: float | None) -> Any:
-        outputs = requested(description)
-        result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
-        return result.as_numpy(description.image), result.as_numpy(description.valid)
+            outputs = requested(description)
+            result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
+            answer = read_answer(result, description)
+            now = description.seen(answer.version)
+            if now is not description and self._description is description:
+                self._description = now
+            if now is None:
+                return []
+            description = now
+            images.append(check_answer(description.manifest, arrays, start, answer))
+        return images
 
     async def _ask(self, method: str, timeout: float | None, *arguments: Any, **options: Any) -> Any:
         """Put a question, again while the server is unavailable."""

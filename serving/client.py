@@ -12,15 +12,26 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from serving.address import Address, parse_address
 from serving.connection import Connection, Transport
+from serving.description import Description
 from serving.edited import Edited
 from serving.edits import Strength
-from serving.errors import ServingError
+from serving.errors import InvalidEdit, ServingError
 from serving.manifest import Manifest
-from serving.requests import Request, Subject, check_answer, edit_request, rows_request, sweep_request
+from serving.requests import (
+    TURNS,
+    Plan,
+    Request,
+    Subject,
+    check_answer,
+    edit_request,
+    rows_request,
+    sweep_request,
+    unsettled,
+)
 
 __all__ = ["EditClient", "Edited"]
 
@@ -57,7 +68,7 @@ class EditClient:
 
     @property
     def manifest(self) -> Manifest:
-        """What the model says about itself; asked for once, and again after the server was lost.
+        """What the model says about itself; asked for once, and again when another version answers.
 
         Raises:
             ServerUnavailable: No server answers.
@@ -108,9 +119,8 @@ class EditClient:
             InvalidEdit: Something is out of range; the message says what and which range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        manifest = self._connection.describe(timeout).manifest
         subject = Subject(seed, z, w, layers, class_id, class_name)
-        return self._send(edit_request(manifest, subject, edits), timeout)
+        return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     def sweep(
         self,
@@ -145,9 +155,8 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        manifest = self._connection.describe(timeout).manifest
         subject = Subject(seed, z, w, layers, class_id, class_name)
-        return self._send(sweep_request(manifest, subject, direction, alphas), timeout)
+        return self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
 
     def edit_rows(
         self,
@@ -174,8 +183,37 @@ class EditClient:
             InvalidEdit: A shape is wrong or a row out of range; the message names the row.
             ServingError: The server cannot answer; see `manifest`.
         """
-        manifest = self._connection.describe(timeout).manifest
-        return self._send(rows_request(manifest, z, direction, alpha, class_id), timeout)
+        return self.send(lambda manifest: rows_request(manifest, z, direction, alpha, class_id), timeout)
+
+    def send(self, plan: Plan, timeout: float | None = None) -> Edited:
+        """Send what a plan makes of the manifest; resolved and drawn by one and the same version of the model.
+
+        A server that polls turns to another version whenever one is published. Its answers then say so, and the
+        request is planned anew with the new manifest.
+
+        Args:
+            plan: Makes the request, such as `lambda manifest: rows_request(manifest, z, direction, alpha, None)`.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            The pictures; their recipe names the files that drew them.
+
+        Raises:
+            InvalidEdit: The plan found something out of range.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        for _ in range(TURNS):
+            description = self._connection.describe(timeout)
+            try:
+                request = plan(description.manifest)
+            except InvalidEdit:  # a version that was published since may know the name
+                if not self._connection.outdated(description, timeout):
+                    raise
+                continue
+            images = self._draw(request, description, timeout)
+            if images:
+                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+        raise unsettled(description.name)
 
     def close(self) -> None:
         """Close the connections."""
@@ -191,13 +229,17 @@ class EditClient:
         """Close the connections."""
         self.close()
 
-    def _send(self, request: Request, timeout: float | None) -> Edited:
-        description = self._connection.describe(timeout)
+    def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+        """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):
-            answer = self._connection.infer(arrays, timeout)
+            answer = self._connection.infer(description, arrays, timeout)
+            now = self._connection.drawn_by(description, answer)
+            if now is None:
+                return []
+            description = now
             images.append(check_answer(description.manifest, arrays, start, answer))
-        return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+        return images
 
 
 def _transport(address: Address, shared_memory: bool | str) -> Transport:

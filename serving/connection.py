@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from serving.address import Address
-from serving.description import Description
+from serving.description import Answer, Description
 from serving.doors import wrong_door
-from serving.errors import ModelUnavailable, RequestFailed
+from serving.errors import ManifestError, ModelUnavailable, RequestFailed
 from serving.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
 from serving.retry import attempt, check_patience, check_timeout
 
@@ -27,10 +26,8 @@ class Transport(Protocol):
     def describe(self, model: str, timeout: float) -> Description:
         """Read a model's configuration."""
 
-    def infer(
-        self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
+    def infer(self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float) -> Answer:
+        """Run one request."""
 
     def ready_models(self, timeout: float) -> list[str]:
         """List the models that are ready."""
@@ -76,23 +73,43 @@ class Connection:
             self._description, self._seen = description, True
         return description
 
+    def outdated(self, description: Description, timeout: float | None = None) -> bool:
+        """Ask once, without patience, whether the model describes itself otherwise by now; then that is remembered."""
+        patience = self._timeout if timeout is None else check_timeout(timeout)
+        try:
+            now = self._transport.describe(self._model, min(patience, PROBE_S))
+        except (Failure, ManifestError):
+            return False
+        if now.manifest == description.manifest:
+            return False
+        self._description = now
+        return True
+
     def infer(
-        self, arrays: Mapping[str, NDArray[Any]], timeout: float | None = None
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        self, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float | None = None
+    ) -> Answer:
         """Run one request.
 
         Args:
+            description: The model, as `describe` told.
             arrays: Input arrays by name, at most `max_batch_size` rows.
             timeout: Instead of the connection's own.
-
-        Returns:
-            Pictures [N, H, W, 3] and marks [N, 1].
 
         Raises:
             ServingError: The server cannot answer or refuses.
         """
-        description = self.describe(timeout)
         return self._ask(lambda left: self._transport.infer(self._model, description, arrays, left), timeout)
+
+    def drawn_by(self, description: Description, answer: Answer) -> Description | None:
+        """Compare the version that drew an answer with the one described.
+
+        Returns:
+            The description for the next answer; None if another version drew, and then the next `describe` asks again.
+        """
+        now = description.seen(answer.version)
+        if now is not description and self._description is description:
+            self._description = now
+        return now
 
     def forget(self) -> None:
         """Ask again what the server serves before the next request."""

@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.errors import ManifestError
 from serving.manifest import Manifest, parse_manifest
@@ -19,6 +23,7 @@ class Description:
         image: Name of the output that holds the pictures.
         valid: Name of the output that marks good rows.
         image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open.
+        versions: The model's versions that it describes; empty if the configuration leaves that to the server.
     """
 
     name: str
@@ -27,10 +32,36 @@ class Description:
     image: str
     valid: str
     image_bytes: int
+    versions: tuple[str, ...] = ()
+
+    def seen(self, version: str) -> "Description | None":
+        """Compare with the version that an answer came from.
+
+        Args:
+            version: As the server says it; empty if it says nothing.
+
+        Returns:
+            The description, which from now on is of this version, or None if it is of another one.
+        """
+        if not version or version in self.versions:
+            return self
+        return None if self.versions else replace(self, versions=(version,))
+
+
+class Answer(NamedTuple):
+    """What a server sends back: pictures [N, H, W, 3], marks [N, 1], and the version that drew them (empty: unsaid)."""
+
+    images: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    version: str
 
 
 def describe_model(
-    name: str, max_batch_size: int, outputs: Mapping[str, Sequence[int]], manifest: str | None
+    name: str,
+    max_batch_size: int,
+    outputs: Mapping[str, Sequence[int]],
+    manifest: str | None,
+    versions: Sequence[int | str] = (),
 ) -> Description:
     """Make sense of a model's configuration, which each protocol brings in a form of its own.
 
@@ -39,6 +70,7 @@ def describe_model(
         max_batch_size: As configured.
         outputs: Shape of one row by output name; -1 where it is open.
         manifest: The text of the parameter `manifest`, None if there is none.
+        versions: Those of a specific `version_policy`, if that is the model's.
 
     Raises:
         ManifestError: There is no manifest, it cannot be understood, or an output is missing.
@@ -53,6 +85,7 @@ def describe_model(
         image=image,
         valid=_output(outputs, "valid"),
         image_bytes=max(0, math.prod(outputs[image])) if min(outputs[image], default=0) > 0 else 0,
+        versions=tuple(str(version) for version in versions),
     )
 
 

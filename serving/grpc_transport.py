@@ -4,13 +4,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.address import Address
-from serving.description import Description, describe_model
+from serving.description import Answer, Description, describe_model
 from serving.failures import Failure, Kind
 from serving.shared_memory import Region, Regions
 
@@ -41,10 +40,8 @@ class GrpcTransport:
         """Read a model's configuration."""
         return read_config(self._call("get_model_config", model, client_timeout=timeout).config)
 
-    def infer(
-        self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
+    def infer(self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float) -> Answer:
+        """Run one request."""
         size = len(next(iter(arrays.values()))) * description.image_bytes
         if self._regions is not None and self._regions.worth(size):
             deadline = time.monotonic() + timeout
@@ -57,7 +54,7 @@ class GrpcTransport:
                 timeout = max(deadline - time.monotonic(), 1e-3)
         outputs = requested(description)
         result = self._call("infer", model, tensors(arrays), outputs=outputs, client_timeout=timeout)
-        return result.as_numpy(description.image), result.as_numpy(description.valid)
+        return read_answer(result, description)
 
     def ready_models(self, timeout: float) -> list[str]:
         """List the models that are ready."""
@@ -78,7 +75,7 @@ class GrpcTransport:
         description: Description,
         arrays: Mapping[str, NDArray[Any]],
         timeout: float,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]] | None:
+    ) -> Answer | None:
         """Let the server write the pictures into a region; None if it does not know the region any more."""
         outputs = requested(description)
         outputs[0].set_shared_memory(region.name, size)
@@ -97,7 +94,7 @@ class GrpcTransport:
         shape = tuple(result.get_output(description.image).shape)
         images = region.read(size).reshape(shape)  # [N, H, W, 3]
         regions.put_back(region)
-        return images, result.as_numpy(description.valid)
+        return Answer(images, result.as_numpy(description.valid), result.get_response().model_version)
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -146,7 +143,14 @@ def read_config(config: Any) -> Description:
         int(config.max_batch_size),
         {output.name: list(output.dims) for output in config.output},
         config.parameters["manifest"].string_value if "manifest" in config.parameters else None,
+        list(config.version_policy.specific.versions),
     )
+
+
+def read_answer(result: Any, description: Description) -> Answer:
+    """Read tritonclient's result of a request."""
+    version = str(result.get_response().model_version)
+    return Answer(result.as_numpy(description.image), result.as_numpy(description.valid), version)
 
 
 def ready_names(index: Any) -> list[str]:

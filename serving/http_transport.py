@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.address import Address
-from serving.description import Description, describe_model
+from serving.description import Answer, Description, describe_model
 from serving.failures import Failure, Kind
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
@@ -48,14 +48,13 @@ class HttpTransport:
                 int(config["max_batch_size"]),
                 {output["name"]: [int(size) for size in output["dims"]] for output in config["output"]},
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
+                config.get("version_policy", {}).get("specific", {}).get("versions", []),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error
 
-    def infer(
-        self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Run one request; returns pictures [N, H, W, 3] and marks [N, 1]."""
+    def infer(self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float) -> Answer:
+        """Run one request."""
         names = (description.image, description.valid)
         head = {
             "inputs": [
@@ -74,9 +73,9 @@ class HttpTransport:
         headers = {_HEADER: str(len(text)), "Content-Type": "application/octet-stream"}
         path = f"/v2/models/{quote(model, safe='')}/infer"
         length, answer = self._ask("POST", path, timeout, body, headers)
-        results = _read_tensors(length, answer)
+        results, version = _read_tensors(length, answer)
         try:
-            return results[description.image], results[description.valid]
+            return Answer(results[description.image], results[description.valid], version)
         except KeyError as error:
             raise Failure(Kind.OTHER, f"the answer lacks the output {error}") from error
 
@@ -225,20 +224,21 @@ def _json(text: bytes) -> Any:
         raise Failure(Kind.FOREIGN, f"the answer is not JSON: {error}") from error
 
 
-def _read_tensors(length: int | None, answer: bytes) -> dict[str, NDArray[Any]]:
-    """Cut an answer into arrays: JSON that describes them, then their bytes one after another."""
+def _read_tensors(length: int | None, answer: bytes) -> tuple[dict[str, NDArray[Any]], str]:
+    """Cut an answer, JSON and then bytes one after another, into arrays by name and the model's version."""
     if length is None:
         raise Failure(Kind.FOREIGN, "the answer has no binary part")
     head, start, arrays = _json(answer[:length]), length, {}
     try:
+        version = str(head.get("model_version") or "")
         for output in head["outputs"]:
             size = int(output["parameters"]["binary_data_size"])
             flat = np.frombuffer(answer[start : start + size], _DTYPES[output["datatype"]])
             arrays[str(output["name"])] = flat.reshape(output["shape"])
             start += size
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise Failure(Kind.FOREIGN, f"the answer cannot be read: {error!r}") from error
-    return arrays
+    return arrays, version
 
 
 def _refusal(status: int, answer: bytes) -> Failure:

@@ -11,7 +11,9 @@ from serving.edited import Edited
 from serving.edits import check_latents
 from serving.errors import InvalidEdit
 from serving.latents import draw_latents
+from serving.manifest import Manifest
 from serving.recipe import Recipe, codes_sha256
+from serving.requests import Request, rows_request
 
 
 def replay(client: EditClient, recipe: Recipe, codes: ArrayLike | None = None, *, force: bool = False) -> Edited:
@@ -33,26 +35,29 @@ def replay(client: EditClient, recipe: Recipe, codes: ArrayLike | None = None, *
         InvalidEdit: The model is another one, or the codes are missing or others.
         ServingError: The server cannot answer.
     """
-    manifest = client.manifest
-    if not force:
-        recipe.check_model(manifest)
-    if recipe.seed is not None:
-        if codes is not None:
-            raise InvalidEdit(f"the picture is of seed {recipe.seed}: give no codes")
-        given = draw_latents(manifest.latent, recipe.seed)  # [1, D]
-    else:
-        if codes is None:
-            option = "--w" if recipe.latent_input != "z" else "--z"
-            raise InvalidEdit(f"the picture is of codes, of which it holds only a hash: give their file with {option}")
-        given = check_latents(manifest, codes)
-        if codes_sha256(given) != recipe.codes_sha256:
-            raise InvalidEdit(f"the codes are not those of the picture, whose SHA-256 is {recipe.codes_sha256}")
-    rows = len(recipe)
-    if len(given) not in (1, rows):
-        raise InvalidEdit(f"there must be 1 or {rows} codes, got {len(given)}")
-    spread = given if len(given) == rows else np.repeat(given, rows, axis=0)
+
+    def plan(manifest: Manifest) -> Request:
+        if not force:
+            recipe.check_model(manifest)
+        if recipe.seed is not None:
+            if codes is not None:
+                raise InvalidEdit(f"the picture is of seed {recipe.seed}: give no codes")
+            given = draw_latents(manifest.latent, recipe.seed)  # [1, D]
+        else:
+            if codes is None:
+                option = "--w" if recipe.latent_input != "z" else "--z"
+                raise InvalidEdit(f"the picture is of codes, and holds only their hash: give their file with {option}")
+            given = check_latents(manifest, codes)
+            if codes_sha256(given) != recipe.codes_sha256:
+                raise InvalidEdit(f"the codes are not those of the picture, whose SHA-256 is {recipe.codes_sha256}")
+        rows = len(recipe)
+        if len(given) not in (1, rows):
+            raise InvalidEdit(f"there must be 1 or {rows} codes, got {len(given)}")
+        spread = given if len(given) == rows else np.repeat(given, rows, axis=0)
+        return rows_request(manifest, spread, recipe.direction, recipe.alpha, recipe.class_id)
+
     with telling(None):  # whoever made the picture was told
-        again = client.edit_rows(spread, recipe.direction, recipe.alpha, recipe.class_id)
+        again = client.send(plan)
     assert again.recipe is not None
     model, made = again.recipe.model, again.recipe
     kept = replace(recipe, model=model, files_sha256=made.files_sha256, weights_sha256=made.weights_sha256, codes=None)

@@ -3,7 +3,7 @@
 Arithmetic on the manifest; nothing talks to a server. The blocking and the asyncio client share it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from serving.alpha_range import warn_outside
 from serving.arguments import shown
-from serving.description import Description
+from serving.description import Answer, Description
 from serving.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
 from serving.errors import InvalidEdit, RequestFailed
 from serving.latents import draw_latents
@@ -20,6 +20,7 @@ from serving.manifest import Manifest
 from serving.recipe import Recipe
 
 Arrays = Mapping[str, NDArray[Any]]
+TURNS = 5  # descriptions that one request may go by, while a server turns from version to version
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,26 @@ def rows_request(
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
 
 
-def check_answer(
-    manifest: Manifest, arrays: Arrays, start: int, answer: tuple[NDArray[np.uint8], NDArray[np.bool_]]
-) -> NDArray[np.uint8]:
+Plan = Callable[[Manifest], Request]
+"""Resolves what was asked for; called again with the new manifest if the server turned to another version."""
+
+
+def unsettled(model: str) -> RequestFailed:
+    """Say that no manifest was of the version that drew."""
+    return RequestFailed(
+        f"the versions of {model!r} that describe themselves and that draw are not the same, {TURNS} times in a row: "
+        "is it served in several versions behind one address?"
+    )
+
+
+def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer) -> NDArray[np.uint8]:
     """Check what the server sent for some rows.
 
     Args:
         manifest: The served editor.
         arrays: What was sent.
         start: Number of its first row within the caller's rows.
-        answer: Pictures and marks.
+        answer: What came back.
 
     Returns:
         The pictures [N, H, W, 3].
@@ -138,7 +149,7 @@ def check_answer(
         InvalidEdit: The server refused a row.
         RequestFailed: The answer has the wrong shape.
     """
-    images, valid = answer
+    images, valid, _ = answer
     rows = len(arrays["direction"])
     if images.ndim != 4 or len(images) != rows or valid.size != rows:
         raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")

@@ -133,4 +133,6 @@ def test_the_right_door_and_an_unknown_model(server: TritonServer) -> None:
         ):
             client.edit(seed=1)
         with EditClient(url) as client, pytest.raises(RequestFailed, match=r"unexpected inference|expected 3 inputs"):
-            client._connection.infer({"w": client.edit(seed=1).images.astype("float32")[:, 0, 0]})
+            client._connection.infer(
+                client._connection.describe(), {"w": client.edit(seed=1).images.astype("float32")[:, 0, 0]}
+            )

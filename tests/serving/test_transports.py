@@ -84,9 +84,9 @@ def test_errors_are_typed_and_one_line(server: TritonServer, way: str, monkeypat
         z, direction, alpha = draw(1, 1)
         arrays = {"z": z, "direction": direction + 99, "alpha": alpha}
         with pytest.raises(RequestFailed, match="out of data bounds"):
-            client._connection.infer(arrays)
+            client._connection.infer(client._connection.describe(), arrays)
         with pytest.raises(RequestFailed, match=r"unexpected inference input 'w'|expected 3 inputs but got 1"):
-            client._connection.infer({"w": z})
+            client._connection.infer(client._connection.describe(), {"w": z})
 
 
 @pytest.mark.parametrize("way", WAYS)

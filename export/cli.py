@@ -49,9 +49,11 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--threads", type=click.IntRange(0, 256), default=0, show_default=True,
               help="CPU threads of one operator; 0 takes all cores.")  # fmt: skip
 @click.option("--tensorrt", type=click.Choice(_PRECISIONS),
-              help="Let TensorRT run the graph in this precision (parity is proven without it).")  # fmt: skip
+              help="Let TensorRT run the graph in this precision; parity is proven without it. bf16 needs a container "
+              "of 26.02 or newer; from 26.06 on (TensorRT 11) fp16 and bf16 probably do nothing.")  # fmt: skip
 @click.option("--cuda", multiple=True, metavar="KEY=VALUE", callback=_parse_cuda,
-              help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0; repeat.")  # fmt: skip
+              help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0, which TensorRT does not see; "
+              "repeat.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
 @click.option("--latent-input", type=click.Choice(["z", "w", "w+"]), default="z", show_default=True,
               help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip

@@ -157,6 +157,30 @@ def fields_of(message, prefix: str = "") -> set[str]:
     return found
 
 
+def test_the_readme_gives_the_shapes_of_a_request():
+    """As a raw client sends them: `dims` behind the batch axis, whatever the graph makes of it by `reshape`."""
+    config = build(TritonOptions(), manifest=WITH_CLASSES)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[(.*?)\] \|", README.read_text(), re.M)
+    told = {name: (kind, shape.split(", ")) for name, kind, shape in rows}
+    assert told.keys() == {tensor.name for tensor in (*config.input, *config.output)}
+    resolution = MANIFEST["generator"]["resolution"]
+    sizes = {"N": None, "D": MANIFEST["latent"]["dim"], "L": MANIFEST["latent"]["layers"], "M": -1, "H": resolution}
+    sizes["W"] = resolution
+    for tensor in (*config.input, *config.output):
+        kind, (first, *rest) = told[tensor.name]
+        assert pb.DataType.Name(tensor.data_type) == f"TYPE_{kind}", tensor.name
+        assert first == "N"
+        assert [sizes[word] if word in sizes else int(word) for word in rest] == list(tensor.dims), tensor.name
+
+
+@pytest.mark.parametrize("words", [
+    r"BF16 needs a container of 26\.02 or newer", r"26\.06 .* TensorRT 11, which has no precision flags",
+    r"use_tf32=0.*never reaches TensorRT", r"more than one GPU the container must be 25\.06",
+])  # fmt: skip
+def test_the_readme_names_the_containers_versions(words):
+    assert re.search(words, " ".join(README.read_text().split()))
+
+
 def test_the_readme_explains_every_field():
     table = re.findall(r"^\| (`.+?) \| .{15,} \|$", README.read_text(), re.M)
     explained = {name for row in table for name in re.findall(r"`([^`]+)`", row)}

@@ -18,6 +18,7 @@ from latentclr.checkpoint import Checkpoint
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
+from serving.contract.published import published_entry
 
 FORMAT = 1
 
@@ -57,15 +58,7 @@ def build_manifest(
             "iteration": checkpoint.iteration,
             "feature_layer": checkpoint.config["generator"]["feature_layer"],
         },
-        "edits": {
-            name: {
-                "direction": edit.direction,
-                "layers": list(edit.layers),
-                "alpha_range": list(edit.alpha),
-                "note": edit.note,
-            }
-            for name, edit in (edits or {}).items()
-        },
+        "edits": {name: published_entry(edit) for name, edit in (edits or {}).items()},
         "files_sha256": {path.name: sha256_of(path) for path in files},
         "versions": {"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
         "parity": {report.engine: report.as_dict() for report in parity},

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -19,6 +20,8 @@ from export.torchscript import TorchScriptEditor, export_torchscript
 from export.triton_config import TritonOptions
 from latentclr.config import TrainConfig, slider_end
 from latentclr.experiment import named_edits, open_run, trained_generator
+from serving.contract.errors import CatalogError
+from serving.contract.published import PublishedModel
 
 
 def export_run(
@@ -91,7 +94,29 @@ def export_run(
         if edits:
             say(f"named edits: {', '.join(edits)}")
         manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input)
+        for lost in unknown_names(repository, name, manifest):
+            say(f"named edits: {lost}")
         return publish(repository, name, graphs, manifest, options)
+
+
+def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> list[str]:
+    """Find names that the published model was given, of the same directions, and its run does not know.
+
+    Returns:
+        A line for each, which says how to keep it.
+    """
+    model = PublishedModel(repository, name)
+    try:
+        before = model.manifest()
+        same = before["directions"].get("checkpoint_sha256") == manifest["directions"]["checkpoint_sha256"]
+        lost = {key: edit["direction"] for key, edit in model.entries().items() if key not in manifest["edits"]}
+    except (CatalogError, KeyError, TypeError, AttributeError):  # none was published, or none that we understand
+        return []
+    return [
+        f"{key} (direction {direction}) was given to {name} alone and ends with this version: `latentclr name` it"
+        for key, direction in lost.items()
+        if same
+    ]
 
 
 def rename_input(path: Path, old: str, new: str) -> None:

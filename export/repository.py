@@ -27,6 +27,8 @@ from export.errors import ExportError
 from export.triton_config import TritonOptions, model_config
 from latentclr.errors import SaveError
 from latentclr.files import replacing, sha256_of
+from serving.contract.files import locked
+from serving.contract.published import TWIN
 
 ENGINES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}  # backend -> the file that Triton looks for
 WEIGHTS_FILE = "generator.bin"  # a large generator's tensors, beside model.onnx
@@ -63,8 +65,9 @@ def publish(
     try:
         repository.mkdir(parents=True, exist_ok=True)
         models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
-        version = max(next_version(repository / model) for model in models.values())
-        with _staging(repository) as staging:
+        # Whoever gives the model a name meanwhile would bring the old configuration back.
+        with locked(repository / name), _staging(repository) as staging:
+            version = max(next_version(repository / model) for model in models.values())
             for backend, graph in graphs.items():
                 model = models[backend]
                 if (repository / model).exists() and not (repository / model).is_dir():
@@ -108,6 +111,14 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
     """
     if not (repository / name / "config.pbtxt").is_file():
         raise ExportError(f"{repository} has no model {name!r}")
+    try:
+        with locked(repository / name):
+            return _roll_back(repository, name, to)
+    except OSError as error:
+        raise SaveError(f"could not write to {repository}: {error.strerror or error}") from error
+
+
+def _roll_back(repository: Path, name: str, to: int | None) -> dict[str, tuple[int, int]]:
     models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
     before = {model: served_version(repository / model) for model in models}
     if to is None:
@@ -128,7 +139,7 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
 
 def twin_of(name: str) -> str:
     """Return the name of a model's TorchScript twin."""
-    return f"{name}_torchscript"
+    return name + TWIN
 
 
 def versions_of(model: Path) -> list[int]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from latentclr.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from latentclr.checkpoint import Checkpoint
+    from latentclr.config import TrainConfig
 
 
 @click.command("name")
@@ -17,35 +23,54 @@ from latentclr.errors import ConfigError, nearest
 @click.option("--layers", help="Latent inputs that receive the edit: 4-5 or 0,2,5-7.  [default: all]")
 @click.option("--alpha", metavar="LOW..HIGH", help="How far its slider reaches.  [default: the run's range]")
 @click.option("--note", default="", help="What the name does not say.")
+@click.option("--move", is_flag=True, help="Take the name from the direction that has it.")
 @click.option("--remove", is_flag=True, help="Take the name away.")
 def name(
-    run: Path, name: str, direction: int | None, layers: str | None, alpha: str | None, note: str, remove: bool
+    run: Path,
+    name: str,
+    direction: int | None,
+    layers: str | None,
+    alpha: str | None,
+    note: str,
+    move: bool,
+    remove: bool,
 ) -> None:
-    """Give a direction of RUN a name, in RUN/catalog.yaml; a name that exists is replaced.
+    """Give a direction of RUN a name, in RUN/catalog.yaml.
 
-    `gen`, `export`, `edit` and the studio understand it.
+    `gen`, `export` and `studio RUN` understand it; `latentclr names RUN --publish` brings it to a model that is served
+    already. A name that the direction has is replaced; one that another direction has needs --move.
 
     \b
     Examples:
       latentclr name outputs/ffhq smile --direction 28 --layers 4-5 --alpha -7..7
+      latentclr name outputs/ffhq smile --direction 29 --move
       latentclr name outputs/ffhq smile --remove
     """
-    from latentclr.catalog import NamedEdit, check_name, fitting_edits, write_catalog
+    from latentclr.catalog import NamedEdit, check_name, fitting_edits, update_catalog
     from latentclr.config import TrainConfig, slider_end
     from latentclr.experiment import catalog_of, open_run
+    from serving.contract.catalog import understand, without
+    from serving.contract.named_edit import entry_of
 
     config, checkpoint = open_run(run, [], TrainConfig)
     folder = checkpoint.path.parent
-    # Names that came with one of the origin's checkpoints become the run's own with the first one given or taken.
-    edits, _ = catalog_of(config, checkpoint)
     name = check_name(name)
+
+    def standing(entries: dict[Any, Any]) -> dict[Any, Any]:
+        # Names that came with one of the origin's checkpoints become the run's own with the first one given or taken.
+        return entries or {known: entry_of(edit) for known, edit in catalog_of(config, checkpoint)[0].items()}
+
+    def drop(entries: dict[Any, Any]) -> Mapping[Any, Any]:
+        entries = standing(entries)
+        left = without(entries, name)
+        if len(left) == len(entries):
+            raise ConfigError(f"{folder} names no edit {name!r}{nearest(name, understand(entries).edits)}")
+        return left
+
     if remove:
-        if direction is not None or layers is not None or alpha is not None or note:
+        if direction is not None or layers is not None or alpha is not None or note or move:
             raise ConfigError("--remove takes no other option")
-        if name not in edits:
-            raise ConfigError(f"{folder} names no edit {name!r}{nearest(name, edits)}")
-        del edits[name]
-        write_catalog(folder, edits)
+        update_catalog(folder, drop)
         click.echo(f"removed {name}")
         return
     if direction is None:
@@ -56,19 +81,48 @@ def name(
     _, problems = fitting_edits({name: edit}, checkpoint.directions.k, checkpoint.generator.get("layers"))
     if problems:  # of one's own words nothing is dropped
         raise ConfigError(problems[0].rpartition(": ")[0])
-    done = "replaced" if name in edits else "named"
-    write_catalog(folder, {**edits, name: edit})
+    done = "named"
+
+    def put(entries: dict[Any, Any]) -> Mapping[Any, Any]:
+        nonlocal done
+        entries = standing(entries)
+        before = understand(entries).edits.get(name)
+        if before is not None and before.direction != edit.direction and not move:
+            raise ConfigError(f"{name} is {_describe(before)}; --move gives the name to direction {edit.direction}")
+        done = "named" if before is None else "replaced" if before.direction == edit.direction else "moved"
+        return {**without(entries, name), name: entry_of(edit)}
+
+    update_catalog(folder, put)
     click.echo(f"{done} {name}: {_describe(edit)}")
 
 
-@click.command("names")
+@click.command("names", context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path))
-def names(run: Path) -> None:
-    """List the named edits of RUN."""
+@click.option("--publish", is_flag=True, help="Make them the names of a model that was exported from RUN.")
+@click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
+              help="With --publish: its Triton model repository.")  # fmt: skip
+@click.option("--name", default="latent_edit", help="With --publish: the model; its TorchScript twin goes along.")
+@click.option("--force", is_flag=True, help="With --publish: also if the model was exported from another run.")
+def names(run: Path, publish: bool, repository: Path, name: str, force: bool) -> None:
+    """List the named edits of RUN, or bring them to a model that is published already.
+
+    The run's catalog is the truth: with --publish the model's names become the run's. Weights and versions stay. A
+    server that polls (`latentclr serve --poll 2`) takes the names up, another one when it starts again.
+
+    \b
+    Example:
+      latentclr names outputs/faces --publish --repository model_repository --name latent_edit
+    """
     from latentclr.config import TrainConfig
     from latentclr.experiment import named_edits, open_run
 
     config, checkpoint = open_run(run, [], TrainConfig)
+    if publish:
+        for line in publish_names(config, checkpoint, repository, name, force):
+            click.echo(line)
+        return
+    if force:
+        raise ConfigError("--force needs --publish")
     edits, problems = named_edits(config, checkpoint, checkpoint.generator.get("layers"))
     for problem in problems:
         click.echo(problem, err=True)
@@ -83,6 +137,58 @@ def names(run: Path) -> None:
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def publish_names(
+    config: TrainConfig, checkpoint: Checkpoint, repository: Path, name: str, force: bool = False
+) -> list[str]:
+    """Make a run's named edits those of a published model.
+
+    Args:
+        config: the run's configuration.
+        checkpoint: the run's checkpoint.
+        repository: where the model is.
+        name: of the model; its TorchScript twin goes along.
+        force: also if the model was exported from another run's checkpoint.
+
+    Returns:
+        A line for each thing that was done or left out.
+
+    Raises:
+        ConfigError: the model is another run's.
+        ServingError: there is no such model, or it cannot be written.
+    """
+    from latentclr.experiment import named_edits
+    from serving.contract.published import PublishedModel, holds_checkpoint, published_entry
+
+    model = PublishedModel(repository, name)
+    manifest, folder = model.manifest(), checkpoint.path.parent
+    if not (force or holds_checkpoint(folder, manifest)):
+        has = str(manifest["directions"].get("checkpoint_sha256") or "unknown")[:12]
+        raise ConfigError(
+            f"{name} in {repository} was exported from another checkpoint (SHA-256 {has}...) than those in "
+            f"{folder}, and names fit no other directions; export the run again, or --force"
+        )
+    edits, lines = named_edits(config, checkpoint, manifest["latent"]["layers"])
+    if force:
+        from latentclr.catalog import fitting_edits
+
+        edits, beyond = fitting_edits(edits, manifest["directions"]["count"], manifest["latent"]["layers"])
+        lines += beyond
+    after = {key: published_entry(edit) for key, edit in edits.items()}
+
+    def change(before: dict[str, Any]) -> Mapping[str, Any]:
+        lines.extend(f"{key}: no longer a name of {name}" for key in before if key not in after)
+        for key, entry in after.items():
+            old, now = (e["direction"] if e else None for e in (before.get(key), entry))
+            done = f"moved from direction {old} to" if old not in (None, now) else "direction"
+            if before.get(key) != entry:
+                lines.append(f"{key}: {done} {now}")
+        return after
+
+    model.update(change)
+    lines.append(f"{name} in {repository} has the names: {', '.join(after) or 'none'}")
+    return lines
 
 
 @click.command("import")

@@ -66,7 +66,7 @@ class Latent:
 
 @dataclass(frozen=True)
 class Directions:
-    """`count` directions; `alpha_range` is a hint for sliders, not a limit.
+    """`count` directions; `alpha_range` is a hint for sliders, not a limit; the hash is of their checkpoint's file.
 
     At most `max_edits` of them can be applied together; None if the model does not say.
     """
@@ -75,6 +75,7 @@ class Directions:
     model: str
     alpha_range: tuple[float, float]
     max_edits: int | None = None
+    checkpoint_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             _word(directions.get("model", ""), "directions.model"),
             slider,
             None if most is None else _whole(most, "directions.max_edits", 1, _MOST),
+            _word(directions.get("checkpoint_sha256", ""), "directions.checkpoint_sha256"),
         ),
         edits={
             name: NamedEdit(

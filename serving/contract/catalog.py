@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class CatalogFile:
         except OSError:  # told below
             pass
         stamp, text = self._text()
-        names = self._names(self._load(text))
+        names = understand(self._load(text), f"the catalog {self._shown}")
         fresh = stamp is None or time.time_ns() - stamp[0] < _TICK_NS
         self._known = None if stamp is None or fresh else (stamp, names)
         return names
@@ -88,12 +89,17 @@ class CatalogFile:
                 text = self._text()[1]
                 before = self._load(text)
                 after = change(dict(before))
+                if after == before:
+                    return
                 if len(after) > max(_MOST_ENTRIES, len(before)):
                     raise CatalogWriteError(f"the catalog {self._shown} is full: it has {len(before)} edits")
                 # New entries are appended, which keeps the comments of a file written by hand.
                 added = {name: entry for name, entry in after.items() if name not in before}
                 longer = text + ("" if not text or text.endswith("\n") else "\n") + _lines(added)
-                write_whole(self.path, longer if self._means(longer, after) else _lines(after))
+                text = longer if self._means(longer, after) else _lines(after)
+                if not self._means(text, after):  # a note with ${...}, say, would make the whole file unreadable
+                    raise CatalogWriteError(f"the catalog {self._shown} could not be read again with this entry")
+                write_whole(self.path, text)
         except OSError as error:
             raise CatalogWriteError(f"cannot write the catalog {self._shown}: {error.strerror}") from error
 
@@ -124,24 +130,36 @@ class CatalogFile:
             raise CatalogError(f"the catalog {self._shown} must be a table from names to edits")
         return entries
 
-    def _names(self, entries: Mapping[Any, Any]) -> Names:
-        edits: dict[str, NamedEdit] = {}
-        problems = []
-        for key, entry in entries.items():
-            try:
-                name, edit = parse_entry(key, entry)
-                if name in edits:
-                    raise ValueError(f"{name} stands there twice")
-                edits[name] = edit
-            except ValueError as error:
-                problems.append(f"the catalog {self._shown}: {error}")
-        return Names(edits, tuple(problems), entries)
-
     def _means(self, text: str, entries: Mapping[Any, Any]) -> bool:
         try:
             return self._load(text) == entries
         except CatalogError:
             return False
+
+
+def understand(entries: Mapping[Any, Any], where: str = "") -> Names:
+    """Read entries, as `CatalogFile.update` hands them out.
+
+    Args:
+        entries: The entries as written.
+        where: Begins the line of each problem.
+    """
+    edits: dict[str, NamedEdit] = {}
+    problems = []
+    for key, entry in entries.items():
+        try:
+            name, edit = parse_entry(key, entry)
+            if name in edits:
+                raise ValueError(f"{name} stands there twice")
+            edits[name] = edit
+        except ValueError as error:
+            problems.append(f"{where}: {error}" if where else str(error))
+    return Names(edits, tuple(problems), entries)
+
+
+def without(entries: Mapping[Any, Any], name: str) -> dict[Any, Any]:
+    """Leave out whatever stands under a name, in whichever of Unicode's forms it was written."""
+    return {key: entry for key, entry in entries.items() if unicodedata.normalize("NFC", str(key)) != name}
 
 
 def _lines(entries: Mapping[Any, Any]) -> str:

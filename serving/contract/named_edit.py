@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +88,7 @@ def parse_entry(name: Any, entry: Any) -> tuple[str, NamedEdit]:
         ) from None
 
 
-def entry_of(edit: NamedEdit) -> Mapping[str, Any]:
+def entry_of(edit: NamedEdit) -> dict[str, Any]:
     """Write an edit as an entry of a catalog."""
     alpha = [int(end) if end == int(end) else end for end in edit.alpha]
     return {"direction": edit.direction, "layers": list(edit.layers), "alpha": alpha, "note": edit.note}

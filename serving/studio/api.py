@@ -32,7 +32,7 @@ _REASONS = {
     403: "From another origin",
     404: "There is no such thing",
     408: "The body did not arrive in time",
-    409: "The catalog file cannot be understood or written",
+    409: "The name means something else now, or names cannot be read or written",
     413: "The body is too large",
     415: "The content type is not application/json",
     422: "Not of the documented type",
@@ -144,18 +144,25 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
 
     @router.get("/catalog", tags=["catalog"], responses={**_MODEL, **_NAMED})
     def catalog() -> list[NamedInfo]:
-        """List the named edits: the model's own and the catalog file's."""
+        """List the named edits: the model's own and its run's."""
         return service.describe().edits
 
     @router.put("/catalog/{name}", tags=["catalog"], responses={**_MODEL, **_NAMED})
     def save(name: Annotated[Name, Path()], body: SaveRequest) -> NamedInfo:
-        """Keep an edit under a name in the catalog file; one of that name is replaced."""
+        """Keep an edit under a name. One that means something else now is told (409) and left, unless `move` is set."""
         return service.save(name, body)
 
-    @router.delete("/catalog/{name}", tags=["catalog"], status_code=204, responses={**_failures(404), **_NAMED})
+    @router.delete(
+        "/catalog/{name}", tags=["catalog"], status_code=204, responses={**_MODEL, **_failures(404), **_NAMED}
+    )
     def delete(name: Annotated[str, Path(min_length=1, max_length=100)]) -> None:
-        """Remove an edit from the catalog file; the model's own ones stay."""
-        service.catalog.delete(name)
+        """Take a name away; `restore` gives it back as it was."""
+        service.remove(name)
+
+    @router.post("/catalog/{name}/restore", tags=["catalog"], responses={**_MODEL, **_failures(404), **_NAMED})
+    def restore(name: Annotated[str, Path(min_length=1, max_length=100)]) -> NamedInfo:
+        """Give back a name that this studio removed, exactly as it was."""
+        return service.restore(name)
 
     @router.post("/session", tags=["access"], status_code=204)
     async def session(body: SignIn, response: Response) -> None:

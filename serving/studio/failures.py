@@ -15,13 +15,18 @@ from serving.errors import (
 
 
 class UnknownName(ServingError):
-    """The catalog file has no edit of that name."""
+    """No edit of that name stands where this studio keeps names."""
+
+
+class NameTaken(ServingError):
+    """The name means something else now; the message says what."""
 
 
 # The first type that fits decides; the last one is the base of them all.
 _STATUS: tuple[tuple[type[ServingError], int, str], ...] = (
     (InvalidEdit, 400, "invalid_edit"),
     (UnknownName, 404, "unknown_name"),
+    (NameTaken, 409, "name_taken"),
     (CatalogError, 409, "catalog"),
     (RequestFailed, 502, "request_failed"),
     (ManifestError, 502, "manifest"),

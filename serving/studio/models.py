@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Dis
 
 from serving.contract.named_edit import NAME_LENGTH, check_name
 from serving.latents import SEEDS
-from serving.studio.catalog import NOTE_LENGTH
+from serving.studio.names import NOTE_LENGTH
 
 ALPHA_LIMIT = 1000.0
 
@@ -122,6 +122,7 @@ class SaveRequest(Checked):
     layers: Layers = []
     alpha: Annotated[list[Alpha], Field(min_length=2, max_length=2, description="Range of its slider: [low, high].")]
     note: Annotated[str, Field(max_length=NOTE_LENGTH)] = ""
+    move: Annotated[bool, Field(description="Also if the name means something else now.")] = False
 
 
 class SignIn(Checked):
@@ -131,7 +132,7 @@ class SignIn(Checked):
 
 
 class NamedInfo(BaseModel):
-    """A named edit; `source` tells whether it came with the model or from the catalog file."""
+    """A named edit; `source` tells whether it came with the model or from the run's catalog."""
 
     name: str
     direction: int
@@ -139,6 +140,7 @@ class NamedInfo(BaseModel):
     alpha: list[float]
     note: str
     source: Literal["model", "catalog"]
+    removable: bool
 
 
 class ClassInfo(BaseModel):
@@ -162,6 +164,8 @@ class ModelInfo(BaseModel):
     class_count: int
     default_class: ClassInfo | None
     edits: list[NamedInfo]
+    names_writable: bool
+    names_note: str
     problems: list[str]
 
 

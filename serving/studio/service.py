@@ -19,7 +19,6 @@ from serving.latents import draw_latents
 from serving.manifest import Manifest
 from serving.manifest import NamedEdit as Named
 from serving.studio.backend import Backend
-from serving.studio.catalog import Catalog
 from serving.studio.models import (
     ClassInfo,
     DirectionEdit,
@@ -34,6 +33,7 @@ from serving.studio.models import (
     SaveRequest,
     SweepRequest,
 )
+from serving.studio.names import Held, Names
 from serving.studio.pictures import check_size
 
 Strengths = dict[int, NDArray[np.float32]]
@@ -43,15 +43,15 @@ Strengths = dict[int, NDArray[np.float32]]
 class Service:
     """The studio's work; threads may share it."""
 
-    def __init__(self, backend: Backend, catalog: Catalog) -> None:
+    def __init__(self, backend: Backend, names: Names) -> None:
         """Put the parts together.
 
         Args:
             backend: The served model.
-            catalog: The named edits.
+            names: The named edits.
         """
         self.backend = backend
-        self.catalog = catalog
+        self.names = names
 
     def manifest(self) -> Manifest:
         """What the model says of itself.
@@ -68,12 +68,10 @@ class Service:
             ServingError: The model cannot be asked.
         """
         manifest = self.manifest()
-        mine: dict[str, Named] = {}
         try:
-            mine, problems = self.catalog.for_model(manifest)
+            held, problems = self.names.for_model(manifest)
         except CatalogError as error:  # the pictures work without it
-            problems = [str(error)]
-        edits = [_named(name, edit, "catalog" if name in mine else "model") for name, edit in _merge(manifest, mine)]
+            held, problems = {name: Held(edit, "model", False) for name, edit in manifest.edits.items()}, [str(error)]
         classes = manifest.generator.classes
         default = None
         if classes is not None and classes.default:
@@ -89,7 +87,9 @@ class Service:
             alpha_range=list(manifest.directions.alpha_range),
             class_count=0 if classes is None else len(classes.names),
             default_class=default,
-            edits=edits,
+            edits=[_named(name, one) for name, one in held.items()],
+            names_writable=self.names.writable,
+            names_note=self.names.note,
             problems=problems,
         )
 
@@ -183,7 +183,7 @@ class Service:
             if isinstance(edit, NamedEdit):
                 known = named.get(edit.name)
                 if known is None:
-                    raise InvalidEdit(f"unknown edit {edit.name!r}: neither the model nor the catalog has it")
+                    raise InvalidEdit(f"unknown edit {edit.name!r}: neither the model nor its run has it")
                 direction, own = known.direction, known.layers
             else:
                 direction, own = resolve_direction(manifest, edit.direction)
@@ -196,7 +196,8 @@ class Service:
 
         Raises:
             InvalidEdit: It does not exist in this model, or its range is empty.
-            CatalogError: The file cannot be written.
+            NameTaken: The name means something else now, and the request does not say to move it.
+            CatalogError: Names cannot be given here, or a file cannot be written.
             ServingError: The model cannot be asked.
         """
         manifest = self.manifest()
@@ -209,8 +210,29 @@ class Service:
         if len(layers) == manifest.latent.layers:
             layers = []  # all of them
         edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()))
-        self.catalog.save(name, edit)
-        return _named(name, edit, "catalog")
+        self.names.save(manifest, name, edit, request.move)
+        return _named(name, self.names.for_model(manifest)[0][name])
+
+    def remove(self, name: str) -> None:
+        """Take a name away; `restore` gives it back.
+
+        Raises:
+            UnknownName: No such name can be changed here.
+            ServingError: A file cannot be written, or the model cannot be asked.
+        """
+        self.names.remove(self.manifest(), name)
+
+    def restore(self, name: str) -> NamedInfo:
+        """Give back a name that was removed, exactly as it was.
+
+        Raises:
+            UnknownName: None of that name was removed here.
+            NameTaken: It was given anew meanwhile.
+            ServingError: A file cannot be written, or the model cannot be asked.
+        """
+        manifest = self.manifest()
+        self.names.restore(manifest, name)
+        return _named(name, self.names.for_model(manifest)[0][name])
 
     def _named(self, manifest: Manifest, edits: Sequence[Edit]) -> dict[str, Named]:
         """Read the named edits once for a request; none if it names none.
@@ -220,7 +242,7 @@ class Service:
         """
         if not any(isinstance(edit, NamedEdit) for edit in edits):
             return {}
-        return dict(_merge(manifest, self.catalog.for_model(manifest)[0]))
+        return {name: held.edit for name, held in self.names.for_model(manifest)[0].items()}
 
     def _draw(
         self, manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None
@@ -241,19 +263,16 @@ class Service:
         return self.backend.ask(question)
 
 
-def _merge(manifest: Manifest, mine: dict[str, Named]) -> list[tuple[str, Named]]:
-    """The model's named edits and the catalog's, which win over them; in the order of their names."""
-    return sorted({**manifest.edits, **mine}.items(), key=lambda item: item[0].casefold())
-
-
-def _named(name: str, edit: Named, source: str) -> NamedInfo:
+def _named(name: str, held: Held) -> NamedInfo:
+    edit = held.edit
     return NamedInfo(
         name=name,
         direction=edit.direction,
         layers=list(edit.layers),
-        alpha=list(edit.alpha_range),
+        alpha=list(edit.alpha),
         note=edit.note,
-        source="catalog" if source == "catalog" else "model",
+        source="catalog" if held.source == "catalog" else "model",
+        removable=held.removable,
     )
 
 

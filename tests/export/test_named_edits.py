@@ -1,6 +1,7 @@
 """Named edits from the run folder through the manifest to pictures of a real server; random weights are labelled."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -90,6 +91,19 @@ def test_alpha_is_at_the_edits_layers_only(exported):
         edit_arrays(manifest, {"smil": 1.0}, None)
 
 
+def test_export_tells_names_that_only_the_model_has(trained, tmp_path):
+    from export.pipeline import export_run
+    from serving.contract.published import PublishedModel
+
+    said: list[str] = []
+    export_run(trained, [], tmp_path, "edit", say=said.append)
+    assert not [line for line in said if "alone" in line]
+    PublishedModel(tmp_path, "edit").update(lambda e: {**e, "hat": {**e["smile"], "direction": 1}})
+    export_run(trained, [], tmp_path, "edit", say=said.append)
+    (line,) = [line for line in said if "alone" in line]
+    assert line.startswith("named edits: hat (direction 1) was given to edit alone and ends with this version")
+
+
 def test_edits_without_layers_reach_what_the_run_was_trained_on(trained, tmp_path):
     from export.pipeline import export_run
 
@@ -97,6 +111,44 @@ def test_edits_without_layers_reach_what_the_run_was_trained_on(trained, tmp_pat
     edits = parse_manifest(manifest_of(tmp_path / "edit")).edits
     assert {name: edit.layers for name, edit in edits.items()} == {
         "smile": (4, 5), "rotation": (0, 1), "all over": (0, 2), "grass": (6, 7)}  # fmt: skip
+
+
+def test_names_are_published_without_another_export(exported, trained, invoke, refused, tmp_path):
+    repository = shutil.copytree(exported[0], tmp_path / "repository")
+    run = shutil.copytree(trained, tmp_path / "run")
+    before = {
+        model: json.loads(manifest_of(repository / model)) for model in ("latent_edit", "latent_edit_torchscript")
+    }
+    weights = {path: path.stat().st_mtime_ns for path in repository.rglob("model.*")}
+    assert invoke("name", run, "hat", "--direction", "1").exit_code == 0
+    assert invoke("name", run, "smile", "--direction", "3", "--move").exit_code == 0
+    assert invoke("name", run, "rotation", "--remove").exit_code == 0
+    result = invoke("names", run, "--publish", "--repository", repository)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    for line in ("rotation: no longer a name of latent_edit", "smile: moved from direction 2 to 3", "hat: direction 1",
+                 f"latent_edit in {repository} has the names: all over, grass, hat, smile"):  # fmt: skip
+        assert line in lines
+    for model, manifest in before.items():
+        after = json.loads(manifest_of(repository / model))
+        assert after["edits"]["hat"] == {"direction": 1, "layers": [], "alpha_range": [-4.0, 4.0], "note": ""}
+        assert after.pop("edits") != manifest.pop("edits")
+        assert after == manifest
+        # What `rollback` would bring back knows them too.
+        config = (repository / model / "config.pbtxt").read_text()
+        assert (repository / model / "1" / "config.pbtxt").read_text() == config
+    assert {path: path.stat().st_mtime_ns for path in repository.rglob("model.*")} == weights
+    assert not list(repository.glob(".*"))
+    # Directions of another training have other meanings.
+    again = [*words(trained.parent), "seed=5", f"output_dir={tmp_path / 'other'}"]
+    assert run_train(again)
+    (tmp_path / "other" / "catalog.yaml").write_text("wrong: {direction: 0}\n")
+    publishing = ("names", tmp_path / "other", "--publish", "--repository", repository)
+    assert "latent_edit in" in refused(invoke(*publishing))
+    assert "hat" in json.loads(manifest_of(repository / "latent_edit"))["edits"]
+    assert invoke(*publishing, "--force").exit_code == 0
+    assert list(json.loads(manifest_of(repository / "latent_edit"))["edits"]) == ["wrong"]
+    assert "has no model 'nobody'" in refused(invoke(*publishing, "--name", "nobody"))
 
 
 @pytest.fixture(scope="module")

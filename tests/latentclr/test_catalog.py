@@ -49,16 +49,6 @@ def test_a_flow_table_takes_no_line_but_keeps_its_edits(tmp_path):
     assert read_catalog(tmp_path) == {"old": NamedEdit(2), "smile": SMILE}
 
 
-def test_the_studio_reads_the_same_file(tmp_path):
-    studio = pytest.importorskip("serving.studio.catalog")
-    write_catalog(tmp_path, {"smile": SMILE, "old": OLD})
-    read = studio.Catalog(tmp_path / "catalog.yaml").read()
-    assert {n: (e.direction, e.layers, e.alpha, e.note) for n, e in read.items()} == {
-        "smile": (28, (4, 5), (-7.0, 7.0), SMILE.note),
-        "old": (2, (), (-0.5, 6.0), ""),
-    }
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -208,7 +198,12 @@ def test_name_and_names(run, invoke, refused):
     assert "names no edits; give one a name" in invoke("names", run).output
     result = invoke("name", run, "smile", "--direction", "3", "--alpha", "-7..7", "--note", "mouth\nonly")
     assert result.output == "named smile: direction 3, all layers, alpha -7..7\n"
-    assert "replaced smile" in invoke("name", run, "smile", "--direction", "2", "--layers", "0").output
+    moved = ("name", run, "smile", "--direction", "2", "--layers", "0")
+    assert "smile is direction 3, all layers, alpha -7..7; --move gives the name to direction 2" in refused(
+        invoke(*moved)
+    )
+    assert "moved smile: direction 2, layers 0" in invoke(*moved, "--move").output
+    assert "replaced smile" in invoke(*moved).output
     assert invoke("name", run / "last.safetensors", "turned head", "--direction", "0").exit_code == 0
     assert [line.split("  ")[0] for line in invoke("names", run).output.splitlines()] == [
         "name",
@@ -242,6 +237,15 @@ def test_a_broken_entry_of_others_is_not_lost(run, invoke):
     assert "gone: direction must be in [0, 4), got 99: left out" in result.stderr
     assert invoke("name", run, "smile", "--direction", "1").exit_code == 0
     assert list(read_catalog(run)) == ["gone", "smile"]
+
+
+@pytest.mark.slow
+def test_six_at_once_are_all_kept(run, start):
+    running = [start("-m", "latentclr", "name", run, f"edit {n}", "--direction", "1") for n in range(6)]
+    for process in running:
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
+    assert sorted(read_catalog(run)) == [f"edit {n}" for n in range(6)]
 
 
 def size(path):

@@ -20,7 +20,8 @@ import export.repository
 from export.repository import publish, rollback
 from export.triton_config import TritonOptions
 from latentclr.errors import SaveError
-from serving import TritonServer
+from serving import EditClient, TritonServer
+from serving.contract.published import PublishedModel
 from serving.errors import ServerUnavailable
 from serving.ports import Ports
 from serving.stubs import find_stubs
@@ -150,6 +151,28 @@ def test_a_new_version_and_back_without_a_failed_request(
 
 
 @pytest.mark.triton
+def test_a_server_that_polls_learns_a_name(
+    serving: TritonServer, export_version: Callable[[int], list[Path]], tmp_path: Path
+) -> None:
+    entry = {"direction": 1, "layers": [0], "alpha_range": [-1, 1], "note": ""}
+    models = {"latent_edit": "image", "latent_edit_torchscript": "image__0"}
+    with Asking(serving.grpc_url, models) as asking:
+        asking.wait_for(picture(1), serving)
+        PublishedModel(tmp_path / "repository", "latent_edit").update(lambda entries: {**entries, "hat": entry})
+        for model in models:
+            deadline = time.monotonic() + 60
+            with EditClient(serving.grpc_url, model) as client:
+                while "hat" not in client.refresh().edits:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+                assert client.edit(seed=1, edits={"hat": 2}).images.shape == (1, 8, 8, 3)
+    assert asking.failures == []
+    export_version(1)
+    assert rollback(tmp_path / "repository", "latent_edit") == {model: (2, 1) for model in models}
+    assert "hat" in PublishedModel(tmp_path / "repository", "latent_edit").entries()  # it is version 1's
+
+
+@pytest.mark.triton
 def test_a_server_of_one_model_that_polls(export_version: Callable[[int], list[Path]], tmp_path: Path) -> None:
     export_version(1)
     with TritonServer(tmp_path / "repository", ports=Ports(0, 0, 0), models=["latent_edit"], poll_s=1) as server:
@@ -230,5 +253,6 @@ def test_the_printed_command_starts_the_server(
             process.communicate(timeout=20)
         except subprocess.TimeoutExpired:  # a signal that comes while Triton is still starting its services is lost
             process.kill()
-            process.communicate()
+            process.wait()
+            process.stderr.close()  # not read to its end: a stub that outlives Triton holds the other side
     assert str(Path(sys.executable).parent) in command  # the stubs run this interpreter's packages

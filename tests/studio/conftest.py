@@ -23,11 +23,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 import tiny_editor
 
 from serving import TritonServer
+from serving.contract.catalog import CatalogFile
 from serving.manifest import Manifest, parse_manifest
 from serving.ports import Ports
 from serving.studio.app import create_app
 from serving.studio.backend import Backend
-from serving.studio.catalog import Catalog
+from serving.studio.names import Names
 from serving.studio.runner import WebServer
 from serving.studio.security import Policy
 from serving.studio.service import Service
@@ -72,10 +73,16 @@ def triton(studio_repository: Path) -> Iterator[TritonServer]:
 
 @contextmanager
 def running_studio(
-    url: str, catalog: Path, model: str = "latent_edit", policy: Policy | None = None, timeout: float = 20.0
+    url: str,
+    catalog: Path,
+    model: str = "latent_edit",
+    policy: Policy | None = None,
+    timeout: float = 20.0,
+    names: Names | None = None,
 ) -> Iterator[Studio]:
-    """Serve a studio on a free port."""
-    service = Service(Backend(url, model, timeout), Catalog(catalog))
+    """Serve a studio on a free port; its names are in the file, or wherever `names` says."""
+    names = names or Names(CatalogFile(catalog, catalog.name), note=f"Names are kept in {catalog.name} alone.")
+    service = Service(Backend(url, model, timeout), names)
     web = WebServer(create_app(service, policy or Policy()), "127.0.0.1", 0)
     address = f"http://127.0.0.1:{web.port}"
     with web, httpx.Client(base_url=address, timeout=20, trust_env=False) as client:

@@ -178,7 +178,7 @@ def test_the_model_is_described(studio: Any) -> None:
     assert model["default_class"] is None
     assert model["edits"] == [
         {"name": "smile", "direction": 2, "layers": [1], "alpha": [-4, 4], "note": "the second layer only",
-         "source": "model"}
+         "source": "model", "removable": False}
     ]  # fmt: skip
     assert studio.http.get("/api/health").json() == {"ready": True, "message": ""}
     assert studio.http.get("/api/classes").json() == []
@@ -355,12 +355,13 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: An
     http = studio.http
     body = {"direction": 1, "layers": [0], "alpha": [-7, 7], "note": "a  test"}
     saved = http.put("/api/catalog/Lächeln 2", json=body)
-    assert saved.json() == {**body, "name": "Lächeln 2", "note": "a test", "source": "catalog"}
+    assert saved.json() == {**body, "name": "Lächeln 2", "note": "a test", "source": "catalog", "removable": True}
     assert studio.catalog.read_text() == "Lächeln 2: {direction: 1, layers: [0], alpha: [-7, 7], note: a test}\n"
     assert [edit["name"] for edit in http.get("/api/catalog").json()] == ["Lächeln 2", "smile"]
     image = pixels(post(studio, "/api/image", seed=4, edits=[{"name": "Lächeln 2", "alpha": 2}]).content)
     assert close(image, formula(4, {1: [2, 0]}))
     assert http.delete("/api/catalog/Lächeln 2").status_code == 204
+    assert http.get("/api/catalog").json()[0]["name"] == "smile"
     assert error_of(http.delete("/api/catalog/Lächeln 2"))["code"] == "unknown_name"
     assert http.delete("/api/catalog/smile").status_code == 404  # the model's own
 

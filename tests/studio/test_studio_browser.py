@@ -207,7 +207,7 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, visit: Any) -> None:
     page.get_by_role("button", name="Name Direction 1 and save it").click()
     page.get_by_label("Name", exact=True).fill("Grin")
     page.get_by_label("Note").fill("wide <b>open</b>")
-    page.get_by_role("button", name="Save to the catalog").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     handle = slider(page, "Grin")
     handle.wait_for()
     assert studio.catalog.read_text() == ("Grin: {direction: 1, layers: [0], alpha: [-6, 6], note: wide <b>open</b>}\n")
@@ -218,16 +218,50 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, visit: Any) -> None:
     page.reload()
     assert picture(opened(page)) == shown
     assert page.url == url
-    page.get_by_role("button", name="Delete Grin from the catalog").click()
+    page.get_by_role("button", name="Delete Grin").click()
     handle.wait_for(state="detached")
     assert studio.catalog.read_text() == ""
+
+
+def test_a_name_moves_after_a_question_and_comes_back_after_undo(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=5&edits=1:4", quiet=False))  # the browser reports the 409
+    page.get_by_role("button", name="Name Direction 1 and save it").click()
+    page.get_by_label("Name", exact=True).fill("smile")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_text("smile is direction 2, layer 1 from -4 to 4 already. Shall it be direction 1 instead?").wait_for()
+    assert not studio.catalog.exists()
+    page.get_by_label("Name", exact=True).fill("smile ")  # typing takes the question back
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Move the name").click()
+    page.get_by_text("smile is saved").wait_for()
+    text = studio.catalog.read_text()
+    assert text == "smile: {direction: 1, layers: [], alpha: [-6, 6], note: ''}\n"
+    page.get_by_role("button", name="Delete smile").click()
+    page.get_by_text("smile is deleted").wait_for()
+    assert studio.catalog.read_text() == ""
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("smile is back").wait_for()
+    assert studio.catalog.read_text() == text
+    assert slider(page, "smile").input_value() == "4"
+    page.get_by_text(f"{studio.catalog.name} alone").wait_for()
+
+
+def test_names_that_cannot_be_given_are_explained(triton: Any, open_studio: Any, visit: Any) -> None:
+    from serving.studio.places import names_for
+
+    names = names_for(None, None, None, "latent_edit")
+    with open_studio(triton.grpc_url, Path("unused"), names=names) as studio:
+        page = opened(visit(f"{studio.url}/#edits=1:4,~smile:2"))
+        page.get_by_text("Names cannot be given here").wait_for()
+        assert page.get_by_role("button", name="Name Direction 1 and save it").count() == 0
+        assert page.get_by_role("button", name="Delete smile").count() == 0
 
 
 def test_a_bad_name_is_told_in_the_dialog(studio: Any, visit: Any) -> None:
     page = opened(visit(f"{studio.url}/#edits=1:4", quiet=False))  # the browser reports the 422
     page.get_by_role("button", name="Name Direction 1 and save it").click()
     page.get_by_label("Name", exact=True).fill("28")
-    page.get_by_role("button", name="Save to the catalog").click()
+    page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_text("a name must be").wait_for()
     page.get_by_role("button", name="Cancel").click()
     page.get_by_label("Name", exact=True).wait_for(state="hidden")

@@ -187,6 +187,8 @@ async function start(error) {
   if (model.random_weights) facts.push('untrained');
   $('model').textContent = facts.join(' · ');
   if (model.problems.length) toast(model.problems[0]);
+  $('names-note').textContent = model.names_note;
+  $('names-note').hidden = !model.names_note;
   $('class-field').hidden = !model.class_count;
   beforeKey = '';
   gallery.forget();
@@ -213,15 +215,27 @@ async function save(name, key, edit, body) {
   state.edits.delete(key);
   state.edits.set(`~${name.normalize('NFC')}`, { alpha, layers: null });
   await reload(() => $('edits-title').focus());
-  toast(`${name} is in the catalog`);
+  toast(`${name} is saved`);
 }
 
 async function remove(name) {
+  const key = `~${name}`, edit = state.edits.get(key);
   try {
     await json('DELETE', `/api/catalog/${encodeURIComponent(name)}`);
-    state.edits.delete(`~${name}`);
+    state.edits.delete(key);
     await reload(() => $('edits-title').focus());
-    toast(`${name} is no longer in the catalog`);
+    toast(`${name} is deleted`, { label: 'Undo', run: () => restore(name, edit) });
+  } catch (error) {
+    failed(error);
+  }
+}
+
+async function restore(name, edit) {
+  try {
+    await json('POST', `/api/catalog/${encodeURIComponent(name)}/restore`, {});
+    if (edit) state.edits.set(`~${name}`, edit);
+    await reload(() => $('edits-title').focus());
+    toast(`${name} is back`);
   } catch (error) {
     failed(error);
   }

@@ -53,17 +53,25 @@ export class Dialogs {
     $('name-name').value = '';
     $('name-note').value = '';
     [$('name-low').value, $('name-high').value] = model.alpha_range;
-    $('name-problem').textContent = '';
+    let move = false;
+    const settle = (question = '') => {
+      move = question !== '';
+      $('name-problem').textContent = question;
+      $('name-submit').textContent = move ? 'Move the name' : 'Save';
+    };
+    settle();
+    $('name-name').oninput = () => settle(); // another name is another question
     this.#submit = async () => {
       const name = $('name-name').value.trim();
       const alpha = [Number($('name-low').value), Number($('name-high').value)];
-      const body = { direction: Number(key), layers, alpha, note: $('name-note').value };
+      const body = { direction: Number(key), layers, alpha, note: $('name-note').value, move };
       try {
         await save(name, key, edit, body);
         $('name-dialog').close();
       } catch (error) {
         if (!(error instanceof Failure)) throw error;
-        $('name-problem').textContent = error.message;
+        if (error.code === 'name_taken') settle(`${error.message}. Shall it be direction ${key} instead?`);
+        else { settle(); $('name-problem').textContent = error.message; }
       }
     };
     $('name-dialog').showModal();

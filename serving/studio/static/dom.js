@@ -34,12 +34,15 @@ export function drawTile(canvas, image, index = 0, count = 1) {
 }
 
 let toastTimer = 0;
-export function toast(text) {
+// `action` is a button in it, `{ label, run }`; there is time to reach it.
+export function toast(text, action = null) {
   const node = $('toast');
-  node.textContent = text;
+  const hide = () => { node.hidden = true; };
+  const button = action && el('button', { type: 'button', onclick: () => { hide(); action.run(); } }, action.label);
+  node.replaceChildren(text, ...(button ? [button] : []));
   node.hidden = false;
   clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => { node.hidden = true; }, 4000);
+  toastTimer = setTimeout(hide, action ? 15_000 : 4000);
 }
 
 export function download(blob, name) {

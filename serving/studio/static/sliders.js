@@ -49,9 +49,10 @@ export class Sliders {
     const output = el('output', { htmlFor: id });
     const button = (text, ariaLabel, onclick) => el('button', { type: 'button', className: 'quiet', ariaLabel, onclick }, text);
     const tools = el('div', { className: 'edit-tools' });
-    if (!edit) tools.append(button('Name', `Name ${title} and save it`, () => this.on.name(key)));
-    else if (edit.source === 'catalog') {
-      tools.append(button('Delete', `Delete ${title} from the catalog`, () => this.on.remove(edit.name)));
+    if (!edit && this.model.names_writable) {
+      tools.append(button('Name', `Name ${title} and save it`, () => this.on.name(key)));
+    } else if (edit?.removable) {
+      tools.append(button('Delete', `Delete ${title}`, () => this.on.remove(edit.name)));
     }
     tools.append(button('×', `Reset ${title}`, () => { this.#set(key, 0); slider.focus(); }));
     const li = el('li', { className: 'edit' }, el('label', { htmlFor: id }, ...label), slider, output, tools);

@@ -1,0 +1,158 @@
+"""The named edits of a published model: they stand in its manifest, and may change while its weights stay.
+
+A model in a repository is a folder with a `config.pbtxt`, whose parameter `manifest` clients read. New names are one
+rename of that file, so a server that polls takes them up, and so does one that starts; the served version's own copy,
+to which `rollback` returns, learns them too, and so does the TorchScript twin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from serving.contract.errors import CatalogError, CatalogWriteError
+from serving.contract.files import Stamp, locked, stamp_of, write_whole
+from serving.contract.named_edit import NamedEdit
+
+CONFIG_FILE, TWIN = "config.pbtxt", "_torchscript"
+_CHECKPOINTS = (".safetensors", ".pt")
+
+
+class PublishedModel:
+    """A model in a repository, together with its twin; threads may share it."""
+
+    def __init__(self, repository: Path, name: str) -> None:
+        """Remember the folder.
+
+        Args:
+            repository: The model repository.
+            name: Of the model or of its twin.
+        """
+        self.repository, self.name = repository, name
+        self._known: tuple[Stamp, Mapping[str, Any]] | None = None
+
+    def manifest(self) -> Mapping[str, Any]:
+        """Read the manifest as it was written.
+
+        Raises:
+            CatalogError: There is no such model, or it does not describe itself.
+        """
+        path = self.repository / self.name / CONFIG_FILE
+        try:
+            stamp = stamp_of(os.stat(path))
+        except OSError as error:
+            raise CatalogError(f"{self.repository} has no model {self.name!r}: {error.strerror}") from None
+        known = self._known
+        if known is None or known[0] != stamp:
+            known = self._known = stamp, _manifest_of(_read(path), path)
+        return known[1]
+
+    def entries(self) -> dict[str, Any]:
+        """Return the named edits as they were written.
+
+        Raises:
+            CatalogError: As `manifest`.
+        """
+        return dict(self.manifest().get("edits") or {})
+
+    def update(self, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Change the named edits; nothing else of the model changes, and nobody else changes it meanwhile.
+
+        Args:
+            change: Gets the entries as they stand and returns those that shall stand there (see `published_entry`).
+                What it raises leaves everything as it is.
+
+        Raises:
+            CatalogError: There is no such model, or it does not describe itself.
+            CatalogWriteError: The repository cannot be written; nothing has changed.
+        """
+        base = self.name.removesuffix(TWIN)
+        both = [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
+        if self.name not in both:
+            raise CatalogError(f"{self.repository} has no model {self.name!r}")
+        try:
+            with locked(self.repository / base), contextlib.ExitStack() as undo:
+                self._known = None
+                entries = dict(change(self.entries()))
+                for path, text in [pair for name in both for pair in _rewritten(self.repository / name, entries)]:
+                    before = path.read_text()
+                    write_whole(path, text)
+                    undo.callback(write_whole, path, before)
+                undo.pop_all()
+        except OSError as error:
+            raise CatalogWriteError(
+                f"cannot write the names of {self.name} in {self.repository}: {error.strerror}"
+            ) from error
+        finally:
+            self._known = None
+
+
+def published_entry(edit: NamedEdit) -> dict[str, Any]:
+    """Write an edit as an entry of a manifest."""
+    return {
+        "direction": edit.direction,
+        "layers": list(edit.layers),
+        "alpha_range": [float(end) for end in edit.alpha],
+        "note": edit.note,
+    }
+
+
+def holds_checkpoint(run: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a model was exported from a checkpoint that lies in a run folder; names fit no other directions.
+
+    Args:
+        run: The folder.
+        manifest: The model's.
+    """
+    wanted = (manifest.get("directions") or {}).get("checkpoint_sha256")
+    return bool(wanted) and wanted in checkpoint_hashes(run)
+
+
+def checkpoint_hashes(run: Path) -> frozenset[str]:
+    """Return the SHA-256 of each checkpoint in a run folder, ours or the origin's."""
+    hashes = set()
+    for path in sorted(run.glob("*")):
+        if path.suffix in _CHECKPOINTS and path.name != "resume.pt":
+            digest = hashlib.sha256()
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                hashes.add(digest.hexdigest())
+    return frozenset(hashes)
+
+
+def _rewritten(model: Path, entries: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """Return the configurations of a model with other names: the served version's own copy first, then the model's."""
+    from google.protobuf import text_format
+
+    config = _read(model / CONFIG_FILE)
+    manifest = {**_manifest_of(config, model / CONFIG_FILE), "edits": dict(entries)}
+    places = [model / str(version) / CONFIG_FILE for version in config.version_policy.specific.versions]
+    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    text = text_format.MessageToString(config)
+    return [(path, text) for path in [*(path for path in places if path.is_file()), model / CONFIG_FILE]]
+
+
+def _read(path: Path) -> Any:
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise CatalogError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+
+
+def _manifest_of(config: Any, path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(config.parameters["manifest"].string_value)
+        if isinstance(manifest, dict) and isinstance(manifest.get("edits") or {}, dict):
+            return manifest
+    except (ValueError, RecursionError):
+        pass
+    raise CatalogError(f"{path} has no manifest; `latentclr export` writes one")

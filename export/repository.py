@@ -3,7 +3,8 @@
 Each model's config.pbtxt names the one version that it describes and that is served. To publish is therefore to put a
 version folder there, which no server looks at yet, and then to replace config.pbtxt; to roll back is to replace
 config.pbtxt by the copy that lies in the older version's folder. Both are one rename, so a server that polls goes from
-one version to the other with configuration, manifest and weights always of the same version.
+one version to the other with configuration, manifest and weights always of the same version. A model and its
+TorchScript twin change together or not at all (see `serving.contract.journal`), one command at a time.
 """
 
 from __future__ import annotations
@@ -14,9 +15,7 @@ import filecmp
 import json
 import os
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,13 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.errors import ExportError
 from export.triton_config import TritonOptions, model_config
 from latentclr.errors import SaveError
-from latentclr.files import replacing, sha256_of
+from latentclr.files import sha256_of
 from serving.contract.files import locked
+from serving.contract.journal import changing, rename_together
 from serving.contract.published import TWIN
 
 ENGINES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}  # backend -> the file that Triton looks for
 WEIGHTS_FILE = "generator.bin"  # a large generator's tensors, beside model.onnx
-_STALE_S = 3600
 
 
 def publish(
@@ -45,7 +44,7 @@ def publish(
     """Put exported files where Triton looks for them.
 
     A name that exists already gets the next version number (the same for both models); older versions stay. Everything
-    is written to a temporary folder first, and renamed when whole.
+    is written to a temporary folder first, and renamed when whole, both models or none.
 
     Args:
         repository: the model repository; made if missing.
@@ -59,6 +58,7 @@ def publish(
 
     Raises:
         SaveError: the disk is full or the repository cannot be written; what stood there is untouched.
+        Busy: another process changes the repository.
     """
     new = not repository.exists()
     published: list[Path] = []
@@ -66,7 +66,7 @@ def publish(
         repository.mkdir(parents=True, exist_ok=True)
         models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
         # Whoever gives the model a name meanwhile would bring the old configuration back.
-        with locked(repository / name), _staging(repository) as staging:
+        with locked(repository / name), changing(repository) as staging:
             version = max(next_version(repository / model) for model in models.values())
             for backend, graph in graphs.items():
                 model = models[backend]
@@ -81,7 +81,6 @@ def publish(
                 config = model_config(model, backend, {**manifest, "name": model}, options, version)
                 for place in (folder, folder.parent):
                     (place / "config.pbtxt").write_text(text_format.MessageToString(config))
-                _sync(folder.parent)
             published = _move_all(staging, repository, list(models.values()), version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
@@ -93,9 +92,9 @@ def publish(
 
 
 def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
-    """Serve an older version again (or a newer one): its configuration becomes the model's, in one rename.
+    """Serve an older version again (or a newer one): its configuration becomes the model's.
 
-    The TorchScript twin, if there is one, goes along. A server that polls follows by itself.
+    The TorchScript twin, if there is one, goes along: both or none. A server that polls follows by itself.
 
     Args:
         repository: the model repository.
@@ -108,32 +107,26 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
     Raises:
         ExportError: there is no such model or version, or its files are not those of its manifest; nothing has changed.
         SaveError: a configuration cannot be written; nothing has changed.
+        Busy: another process changes the repository.
     """
     if not (repository / name / "config.pbtxt").is_file():
         raise ExportError(f"{repository} has no model {name!r}")
     try:
-        with locked(repository / name):
-            return _roll_back(repository, name, to)
+        with locked(repository / name), changing(repository) as staging:
+            models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
+            before = {model: served_version(repository / model) for model in models}
+            if to is None:
+                older = [version for version in versions_of(repository / name) if version < before[name]]
+                if not older:
+                    raise ExportError(f"{name} serves version {before[name]} and there is no older one")
+                to = older[-1]
+            for model in models:
+                (staging / model).mkdir()
+                (staging / model / "config.pbtxt").write_text(_check_version(repository / model, to))
+            top = repository.resolve()
+            rename_together(repository, staging, [_config_of(staging, top, model) for model in models])
     except OSError as error:
         raise SaveError(f"could not write to {repository}: {error.strerror or error}") from error
-
-
-def _roll_back(repository: Path, name: str, to: int | None) -> dict[str, tuple[int, int]]:
-    models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
-    before = {model: served_version(repository / model) for model in models}
-    if to is None:
-        older = [version for version in versions_of(repository / name) if version < before[name]]
-        if not older:
-            raise ExportError(f"{name} serves version {before[name]} and there is no older one")
-        to = older[-1]
-    saved = {model: _check_version(repository / model, to) for model in models}
-    with contextlib.ExitStack() as undo:
-        for model in models:
-            config = repository / model / "config.pbtxt"
-            old = config.read_text()
-            _replace_text(config, saved[model])
-            undo.callback(_replace_text, config, old)
-        undo.pop_all()
     return {model: (before[model], to) for model in models}
 
 
@@ -213,47 +206,18 @@ def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:
 
 
 def _move_all(staging: Path, repository: Path, models: list[str], version: int) -> list[Path]:
-    """Rename all models into place; when one cannot be, take back those before it. Renames need no room on the disk."""
-    for model in models:
-        if (repository / model / "config.pbtxt").exists():
-            shutil.copy2(repository / model / "config.pbtxt", staging / model / "before.pbtxt")
-    with contextlib.ExitStack() as undo:
-        for model in models:
-            staged, target = staging / model, repository / model
-            if not target.exists():
-                os.replace(staged, target)
-                undo.callback(os.replace, target, staged)
-                continue
-            os.replace(staged / str(version), target / str(version))
-            undo.callback(os.replace, target / str(version), staged / str(version))
-            config, before = target / "config.pbtxt", staged / "before.pbtxt"
-            os.replace(staged / "config.pbtxt", config)
-            undo.callback(os.replace, before, config) if before.exists() else undo.callback(config.unlink)
-        undo.pop_all()
+    """Rename all models into place, the configurations last: versions that none names are not served yet."""
+    top = repository.resolve()
+    known = [model for model in models if (repository / model).exists()]
+    new = [(staging / model, top / model) for model in models if model not in known]
+    versions = [(staging / model / str(version), top / model / str(version)) for model in known]
+    configs = [_config_of(staging, top, model) for model in known]
+    rename_together(repository, staging, [*new, *versions, *configs])
     return [repository / model / str(version) for model in models]
 
 
-@contextlib.contextmanager
-def _staging(repository: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the repository's file system; also remove those that dead exports left.
-
-    It lies beside the repository where that is possible: to Triton, every folder inside is a model, and one without
-    a configuration keeps a server from starting.
-    """
-    repository = repository.resolve()
-    outside = repository.parent
-    same = outside.stat().st_dev == repository.stat().st_dev and os.access(outside, os.W_OK)
-    for pattern, place in ((f".tmp-{repository.name}-*", outside), (".tmp-*", repository)):
-        for folder in place.glob(pattern):
-            with contextlib.suppress(OSError):
-                if folder.is_dir() and time.time() - folder.stat().st_mtime > _STALE_S:
-                    shutil.rmtree(folder)
-    place = outside if same else repository
-    staging = Path(tempfile.mkdtemp(prefix=f".tmp-{repository.name}-", dir=place))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def _config_of(staging: Path, repository: Path, model: str) -> tuple[Path, Path]:
+    return staging / model / "config.pbtxt", repository / model / "config.pbtxt"
 
 
 def _share(weights: Path, model: Path, target: Path) -> None:
@@ -265,16 +229,3 @@ def _share(weights: Path, model: Path, target: Path) -> None:
                 os.link(known, target)
                 return
     shutil.copyfile(weights, target)
-
-
-def _sync(folder: Path) -> None:
-    """Force files to the disk: a rename must never be older than the bytes it names."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-
-
-def _replace_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text)

@@ -181,6 +181,18 @@ def holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in named) or any(folder.glob("*.safetensors"))
 
 
+def remove_temporary(run: Path) -> None:
+    """Remove what a killed training left half-written in its run folder, which the caller has alone.
+
+    `gen` and `eval` may be at work there too: their files have other names.
+    """
+    for name in ("best-*.safetensors", "last-*.safetensors", "resume-*.pt", "loss-*.png", "grid-*.png"):
+        for path in run.glob(f".tmp-{name}"):
+            path.unlink(missing_ok=True)
+    for path in (run / ".hydra").glob(".tmp-config-*.yaml"):
+        path.unlink(missing_ok=True)
+
+
 def check_generator(checkpoint: Checkpoint, generator: Generator) -> None:
     """Warn if the generator is not the one that the directions were trained on.
 

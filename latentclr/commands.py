@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,11 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
-from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume
+from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume, remove_temporary
 from latentclr.compose import check_resumable, compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import GenConfig, TrainConfig, shown_alphas
-from latentclr.distributed import processes, resolve_device
-from latentclr.errors import ConfigError, SaveError
+from latentclr.distributed import Processes, processes, resolve_device
+from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError
 from latentclr.evaluation import Evaluation, evaluate
 from latentclr.experiment import named_edits, open_run, trained_generator, trained_step
 from latentclr.files import replacing
@@ -38,6 +38,7 @@ from latentclr.rng import stream
 from latentclr.step import feed_mask
 from latentclr.training import Trainer
 from serving.contract.arrays import read_npy
+from serving.contract.lock import Busy, alone
 
 logger = logging.getLogger("latentclr")
 WALK_FRAMES = 25  # from one end of the walk to the other
@@ -49,18 +50,23 @@ def run_train(words: Sequence[str]) -> bool:
 
     Raises:
         LatentCLRError: see `Trainer`.
+        Busy: another process trains in the run folder.
     """
     overrides = {o.key_or_group: o.value() for o in parse_overrides(words)}
     resumed: dict[str, Any] | None = None
+    check = _check_free
     if overrides.get("checkpoint") is not None:
         run = Path(str(overrides["checkpoint"]))
         run = run.parent if run.is_file() else run
+        read = _stamp(run)
         resumed = load_resume(run / RESUME_FILE)
         config = compose_run(resumed["config"], words, TrainConfig)
         check_resumable(compose_run(resumed["config"], [], TrainConfig), config, run)
         source, run = run, Path(config.output_dir) if "output_dir" in overrides and config.output_dir else run
         if source.resolve() != run.resolve():
             _check_free(run)
+        else:
+            check = partial(_check_same, read)
         config = dataclasses.replace(config, checkpoint=None)
     else:
         config = compose_train(words)
@@ -68,10 +74,12 @@ def run_train(words: Sequence[str]) -> bool:
         _check_free(run)
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(processes(config))
+        if config.save:
+            stack.enter_context(_claimed(run, here, check))
         trainer = Trainer(config, run, here)
         if resumed is not None:
             trainer.load_state(resumed)
-        # Only now does anything appear on disk: a wrong option leaves no run folder behind.
+        # Only now does anything stay on the disk: a wrong option leaves no run folder behind.
         stack.enter_context(_logging(run if config.save and here.first else None, here.first))
         if here.first:
             g = trainer.step.generator
@@ -82,6 +90,8 @@ def run_train(words: Sequence[str]) -> bool:
             )  # fmt: skip
             if g.random_weights:
                 logger.warning(RANDOM_NOTICE)
+            if resumed is not None and here.device.type == "cpu":
+                _compare_threads(resumed.get("threads"), torch.get_num_threads())
             if config.save:
                 save_config(config, run)
         done = trainer.fit()
@@ -92,6 +102,15 @@ def run_train(words: Sequence[str]) -> bool:
             look = f"look at {run / 'grid.png'}" if drawn else f"the run is saved in {run}, without a new grid.png"
             click.echo(f"best held-out loss {trainer.best_loss:.4f}; {look}")
     return done
+
+
+def _compare_threads(before: object, now: int) -> None:
+    """Warn of what bit-for-bit resume asks for beyond the files; states of before record no number."""
+    if isinstance(before, int) and before != now:
+        logger.warning(
+            "the run was saved with %d CPU threads and goes on with %d: sums are rounded in another order, so it is no"
+            " longer bit for bit that of an uninterrupted run (OMP_NUM_THREADS=%d would be)", before, now, before,
+        )  # fmt: skip
 
 
 def _pictures(trainer: Trainer, done: bool) -> bool:
@@ -262,6 +281,51 @@ def _alphas(wanted: Sequence[float]) -> list[float]:
 def _check_free(run: Path) -> None:
     if holds_run(run):
         raise ConfigError(f"{run} already holds a run: resume it with checkpoint={run}, or choose another output_dir")
+
+
+def _check_same(stamp: tuple[int, int], run: Path) -> None:
+    if _stamp(run) != stamp:
+        raise CheckpointError(f"{run} went on in another process meanwhile: resume it again")
+
+
+def _stamp(run: Path) -> tuple[int, int]:
+    """Return what tells a run's saved state from the one before; an error is left to whoever reads it."""
+    with contextlib.suppress(OSError):
+        status = (run / RESUME_FILE).stat()
+        return status.st_ino, status.st_mtime_ns
+    return 0, 0
+
+
+@contextlib.contextmanager
+def _claimed(run: Path, here: Processes, check: Callable[[Path], None]) -> Iterator[None]:
+    """Have a run folder alone, for all processes of a training; when the first one cannot, all fail together.
+
+    A folder that is made for it goes again if nothing comes into it.
+    """
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    with contextlib.ExitStack() as stack:
+        refusal: Exception | None = None
+        if here.first:
+            try:
+                run.mkdir(parents=True, exist_ok=True)
+                stack.callback(_remove_empty, made)
+                stack.enter_context(alone(run))
+                check(run)  # what was read of it before it was ours
+            except OSError as error:
+                refusal = SaveError(f"could not make the run folder {run}: {error.strerror or error}")
+            except (LatentCLRError, Busy) as error:
+                refusal = error
+        if here.any(refusal is not None):
+            raise refusal or ConfigError(f"the first process of this training cannot have {run}")
+        if here.first:
+            remove_temporary(run)
+        yield
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _new_run_folder(config: TrainConfig) -> Path:

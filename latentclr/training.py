@@ -72,6 +72,7 @@ class Trainer:
         return {
             "format": FORMAT,
             "config": plain(self.config),
+            "threads": torch.get_num_threads(),
             "iteration": self.iteration,
             "best_loss": self.best_loss,
             "directions": self.step.directions.state_dict(),

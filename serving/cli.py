@@ -309,10 +309,13 @@ def _serve_with_docker(
     image: str | None,
     only_print: bool,
 ) -> None:
+    from serving.contract.journal import recover_if_free
     from serving.docker import IMAGE, docker_command, run_docker
     from serving.ports import claim_ports
     from serving.repository import check_repository
 
+    if not only_print:
+        recover_if_free(repository)
     check_repository(repository, models)
     ports = claim_ports(host, ports)
     command = docker_command(repository, host, ports, models, poll_s, image or IMAGE)

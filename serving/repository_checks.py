@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from serving.contract.journal import JOURNAL, leftovers
+from serving.contract.lock import holder
 from serving.errors import ManifestError, ServerStartError
 from serving.findings import BAD, OK, WARN, Finding
 from serving.manifest import parse_manifest
@@ -13,6 +15,7 @@ from serving.model_config import read_config
 from serving.running import Running
 
 MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+_TWIN = "_torchscript"
 DEFAULT = Path("model_repository")
 
 
@@ -31,6 +34,8 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
     models = sorted(path for path in folder.iterdir() if path.is_dir())
     if not models:
         yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
+    yield from _unfinished(folder)
+    yield from _apart(folder)
     for model in models:
         if model.name.startswith(".tmp-"):
             text = (
@@ -44,6 +49,35 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
                 versions = ", ".join(map(str, _served(model)))
                 yield Finding(OK, f"model {model.name}", f"version {versions}, files match their manifest")
                 yield from _compare(model, running)
+
+
+def _unfinished(repository: Path) -> Iterator[Finding]:
+    """Tell what a command that was killed left, if none is at work."""
+    if at_work := holder(repository):
+        yield Finding(OK, "model repository", f"is being changed by {at_work}")
+        return
+    if (repository / JOURNAL).exists():
+        text = f"a command was killed between its renames ({repository / JOURNAL}): the next export, rollback or serve"
+        yield Finding(BAD, "model repository", f"{text} takes them back")
+    left = [path for path in leftovers(repository) if path.parent != repository]
+    if left:
+        names = ", ".join(map(str, left[:5])) + ", ..." * (len(left) > 5)
+        text = f"left by a command that was killed, removed by the next export or rollback: {names}"
+        yield Finding(WARN, "model repository", text)
+
+
+def _apart(repository: Path) -> Iterator[Finding]:
+    """Tell which models serve another version than their TorchScript twins."""
+    for twin in sorted(repository.glob(f"*{_TWIN}/config.pbtxt")):
+        model = repository / twin.parent.name.removesuffix(_TWIN)
+        try:
+            versions = [_served(folder)[-1] for folder in (model, twin.parent)]
+        except ServerStartError:  # told of the model itself
+            continue
+        if versions[0] != versions[1]:
+            text = f"serves version {versions[0]}, its twin {twin.parent.name} version {versions[1]}"
+            command = f"latentclr rollback --repository {repository} --name {model.name} --to {min(versions)}"
+            yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
 
 
 def _problems(model: Path) -> Iterator[Finding]:

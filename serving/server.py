@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from serving.contract.journal import recover_if_free
 from serving.control import choose_models, control_arguments, restriction_arguments
 from serving.errors import ServerStartError, ServerUnavailable
 from serving.model_config import CACHE_BYTES, repository_needs
@@ -119,9 +120,11 @@ class TritonServer:
 
         Raises:
             ServerStartError: No such repository, no models in it, a port in use, or a part of the runtime is missing.
+            JournalError: What stands in the repository as its journal is none.
         """
         if self._process is not None:
             raise ServerStartError("this server is already running")
+        recover_if_free(self.repository)
         check_repository(self.repository, self._models)
         self.ports = self._claim_ports()
         for leftover in find_leftovers():
@@ -142,6 +145,7 @@ class TritonServer:
         Raises:
             ServerStartError: As `start`, or the cache, where its runtime is put, cannot be written.
         """
+        recover_if_free(self.repository)
         check_repository(self.repository, self._models)
         self.ports = self._claim_ports()
         runtime = shared_runtime()

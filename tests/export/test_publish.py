@@ -409,14 +409,15 @@ def test_when_a_rename_fails_all_are_taken_back(graphs, tmp_path, monkeypatch, n
 
 def test_what_dead_exports_left_is_swept(graphs, tmp_path):
     repository = tmp_path / "repository"
-    (repository / ".tmp-old").mkdir(parents=True)
-    for name in (".tmp-repository-dead", ".tmp-repository-alive", ".tmp-other-dead"):
-        (tmp_path / name).mkdir()
-    for folder in (repository / ".tmp-old", tmp_path / ".tmp-repository-dead", tmp_path / ".tmp-other-dead"):
-        os.utime(folder, (0, 0))
     publish(repository, "edit", graphs, MANIFEST)
+    (repository / ".tmp-old").mkdir()
+    (repository / "edit" / ".tmp-config-0123456789ab.pbtxt").touch()
+    for name in (".tmp-repository-01234567", ".tmp-repository-b-01234567", ".tmp-other-01234567"):
+        (tmp_path / name).mkdir()
+    rollback(repository, "edit", 1)  # whoever has the repository alone knows that nobody is at work there
     left = sorted(path.name for path in tmp_path.rglob(".tmp-*"))
-    assert left == [".tmp-other-dead", ".tmp-repository-alive"]
+    assert left == [".tmp-other-01234567", ".tmp-repository-b-01234567"]  # other repositories'
+    assert not (repository / ".lock").exists()
 
 
 def served_by_triton(repository: Path, given) -> np.ndarray:

@@ -332,3 +332,12 @@ def test_states_that_do_not_fit_are_refused(short, tmp_path):
         for bad in ({**good, key: "text"}, {k: v for k, v in good.items() if k != key}, {**good, key: [[1]]}):
             with pytest.raises(LatentCLRError, match="does not fit this run"):
                 made.load_state(bad)
+
+
+def test_a_resume_with_other_threads_says_that_it_is_not_exact(run, caplog, monkeypatch):
+    assert load_resume(run / "resume.pt")["threads"] == torch.get_num_threads()
+    assert run_train([f"checkpoint={run}", "hparams.iterations=14"])
+    assert "CPU threads" not in caplog.text
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert run_train([f"checkpoint={run}", "hparams.iterations=16"])
+    assert caplog.text.count("saved with 1 CPU threads and goes on with 7") == 1

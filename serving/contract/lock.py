@@ -1,0 +1,100 @@
+"""One process at a time in a folder; a second one is told at once who is there.
+
+The lock is the kernel's (`flock`), so it goes with its holder, however that ends. The file `.lock` that carries it says
+who the holder is. Triton takes only folders for models, and readers of run folders look for files by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shlex
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from serving.errors import ServingError
+
+LOCK_FILE = ".lock"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some network file systems
+_LENGTH = 300
+
+
+class Busy(ServingError):
+    """Another process works in the folder; nothing was changed."""
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Have a folder that exists for oneself, among all that ask for it in this way.
+
+    Raises:
+        Busy: Somebody has it; the message says who.
+        OSError: The folder cannot be written.
+    """
+    path = folder / LOCK_FILE
+    handle = _take(path)
+    try:
+        with contextlib.suppress(OSError):  # who it is matters less than that it is locked: the disk may be full
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _myself().encode(errors="replace"), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def holder(folder: Path) -> str:
+    """Return who has a folder, empty if nobody has."""
+    try:
+        handle = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _text(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+    return ""
+
+
+def _take(path: Path) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+                raise OSError(errno.EINVAL, f"{path} is no lock file")
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(f"{path.parent} is in use by {_text(handle)}") from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            # Whoever had it before removed it: then this handle locks a file that nobody else will ever open.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle)):
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _myself() -> str:
+    command = shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])
+    return f"process {os.getpid()} on {socket.gethostname()}: {command}"[:_LENGTH]
+
+
+def _text(handle: int) -> str:
+    text = os.pread(handle, _LENGTH, 0).decode(errors="replace")
+    return "".join(character if character.isprintable() else " " for character in text) or "another process"

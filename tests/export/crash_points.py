@@ -1,0 +1,169 @@
+"""Kill an operation at each call that changes names on the disk, and look at what the next command finds.
+
+`python tests/export/crash_points.py` prints, as JSON, how many points were tried in each operation and what was wrong.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from export.repository import publish, rollback, served_version
+from latentclr.catalog import NamedEdit, read_catalog, write_catalog
+from latentclr.files import replacing
+from serving.contract.journal import JOURNAL, leftovers
+
+CALLS = ("replace", "rename", "link", "fsync", "unlink", "rmdir", "mkdir")
+MANIFEST = {
+    "generator": {"resolution": 8, "classes": None},
+    "latent": {"input": "z", "dim": 6, "layers": 3},
+    "parity": {"onnx": {}},
+    "files_sha256": {},
+}
+Snapshot = dict[str, bytes | None]
+
+
+def everything(folder: Path) -> Snapshot:
+    """Return all that lies in a folder, but for the file that carries the lock."""
+    paths = [path for path in folder.rglob("*") if path.name != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+def graphs(folder: Path) -> dict[str, Path]:
+    """Write what an export would, tiny."""
+    folder.mkdir()
+    for name in ("model.onnx", "model.pt", "generator.bin"):
+        (folder / name).write_bytes(name.encode() * 10)
+    return {"onnxruntime": folder / "model.onnx", "pytorch": folder / "model.pt"}
+
+
+def killed(operation: Callable[[], object], number: int) -> bool:
+    """Run an operation in a child that is killed before its n-th call; return False if it has no so many."""
+    child = os.fork()
+    if not child:
+        count = 0
+        code = 1
+        with contextlib.suppress(BaseException):
+            for name in CALLS:
+                real = getattr(os, name)
+
+                def call(*arguments, real=real, **options):
+                    nonlocal count
+                    count += 1
+                    if count == number:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return real(*arguments, **options)
+
+                setattr(os, name, call)
+            operation()
+            code = 0
+        os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    if os.WEXITSTATUS(status):
+        raise RuntimeError("the operation failed without being killed")
+    return False
+
+
+def try_all(
+    folder: Path,
+    prepare: Callable[[Path], object],
+    operation: Callable[[Path], object],
+    after: Callable[[Path, Snapshot, Snapshot], list[str]],
+) -> tuple[int, list[str]]:
+    """Kill at every point.
+
+    Args:
+        folder: for scratch.
+        prepare: makes the old state in the folder that it gets.
+        operation: brings the new one about.
+        after: gets the folder as the kill left it, the old state and the new, and returns what is wrong.
+
+    Returns:
+        Number of points, and what was wrong at which.
+    """
+    whole = folder / "whole" / "place"
+    whole.mkdir(parents=True)
+    prepare(whole)
+    old = everything(whole)
+    operation(whole)
+    new, number, faults = everything(whole), 0, []
+    while True:
+        number += 1
+        place = folder / str(number) / "place"
+        place.mkdir(parents=True)
+        prepare(place)
+        if not killed(lambda place=place: operation(place), number):
+            return number - 1, faults
+        faults += [f"point {number}: {fault}" for fault in after(place, old, new)]
+        shutil.rmtree(place.parent)
+
+
+def of_repository(folder: Path) -> dict[str, tuple[int, list[str]]]:
+    """Publish (anew, a second version, with shared weights) and roll back."""
+    made = graphs(folder / "graphs")
+
+    def version(place: Path) -> None:
+        publish(place / "repository", "edit", made, MANIFEST)
+
+    def after(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        repository, faults = place / "repository", []
+        for model in repository.glob("*/"):  # what a server that starts just now would see
+            if not (model / str(served_version(model)) / "config.pbtxt").is_file():
+                faults.append(f"{model.name} names a version that is not there")
+        with contextlib.suppress(Exception):  # a command that changes nothing but has the repository alone
+            rollback(repository, "edit", served_version(repository / "edit"))
+        if repository.exists() and (repository / "edit").exists() and everything(place) not in (old, new):
+            faults.append("neither the old state nor the new")
+        publish(repository, "edit", made, MANIFEST)
+        if served_version(repository / "edit") != served_version(repository / "edit_torchscript"):
+            faults.append("the twins serve different versions after the next export")
+        if leftovers(repository) or (repository / JOURNAL).exists() or (repository / ".lock").exists():
+            faults.append("something is left after the next export")
+        return faults
+
+    def two(place: Path) -> None:
+        version(place)
+        version(place)
+
+    return {
+        "publish a new model": try_all(folder / "new", lambda place: None, version, after),
+        "publish a second version": try_all(folder / "second", version, version, after),
+        "roll back": try_all(folder / "back", two, lambda place: rollback(place / "repository", "edit"), after),
+    }
+
+
+def of_files(folder: Path) -> dict[str, tuple[int, list[str]]]:
+    """Write a catalog, and any file that is written as checkpoints and states of runs are."""
+    first, second = {"smile": NamedEdit(1)}, {"smile": NamedEdit(1), "old": NamedEdit(2, (1,), (-3.0, 3.0), "a note")}
+
+    def catalog(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        faults = [] if read_catalog(place) in (first, second) else ["neither the old catalog nor the new"]
+        write_catalog(place, second)
+        return faults if read_catalog(place) == second else [*faults, "the next write is lost"]
+
+    def save(place: Path, text: str) -> None:
+        with replacing(place / "resume.pt") as temporary:
+            temporary.write_text(text * 1000)
+
+    def saved(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        return [] if (place / "resume.pt").read_text() in ("1" * 1000, "2" * 1000) else ["half a file"]
+
+    return {
+        "write a catalog": try_all(
+            folder / "catalog", lambda at: write_catalog(at, first), lambda at: write_catalog(at, second), catalog
+        ),
+        "save a state": try_all(folder / "save", lambda at: save(at, "1"), lambda at: save(at, "2"), saved),
+    }
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        found = {**of_repository(Path(scratch)), **of_files(Path(scratch))}
+    json.dump({name: {"points": points, "faults": faults} for name, (points, faults) in found.items()}, sys.stdout)

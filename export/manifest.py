@@ -31,6 +31,7 @@ def build_manifest(
     parity: Sequence[ParityReport],
     edits: Mapping[str, NamedEdit] | None = None,
     latent_input: str = "z",
+    layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -42,6 +43,7 @@ def build_manifest(
         parity: the proof that they equal eager PyTorch.
         edits: the run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
+        layers: the latent inputs that the run was trained on, where its directions act by default; None for all.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     return {
@@ -54,6 +56,7 @@ def build_manifest(
             "model": checkpoint.directions.kind,
             "alpha_range": [-end, end],
             "max_edits": MAX_EDITS,
+            "layers": None if layers is None else sorted(set(layers)),
             "checkpoint_sha256": sha256_of(checkpoint.path),
             "iteration": checkpoint.iteration,
             "feature_layer": checkpoint.config["generator"]["feature_layer"],

@@ -58,13 +58,15 @@ class ParityReport:
         )
 
 
-def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) -> Iterator[Arrays]:
+def parity_cases(
+    editor: FusedEditor, alphas: Sequence[float], seed: int = 0, fed: torch.Tensor | None = None
+) -> Iterator[Arrays]:
     """Yield input batches: every direction, every alpha, M in {1, 3}, N in {1, 2, 5}.
 
     Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits.
     Of more directions 32 are edited alone, and 16 combined edits hold 48; if there are still more, 16 larger ones hold
     all, M = K / 16 (beyond 1024, as many as it takes with the largest M). Strengths differ from latent input to latent
-    input in the combined ones.
+    input in the combined ones. A direction alone acts at the latent inputs of the mask `fed` [L], as it is served.
     """
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
@@ -86,6 +88,8 @@ def parity_cases(editor: FusedEditor, alphas: Sequence[float], seed: int = 0) ->
             which = index[:, None] + torch.arange(m) + again * (index[:, None] // k)  # [N, M]
             alpha = strengths[which % len(strengths)]  # [N, M]
             alpha = alpha[..., None].expand(n, m, latent.layers).clone()  # [N, M, L]
+            if m == 1 and fed is not None:
+                alpha *= fed
             if m > 1:
                 alpha *= torch.rand(n, m, latent.layers, generator=rng)
             inputs = [editor.sample_codes(n, rng), direction, alpha]
@@ -101,6 +105,7 @@ def check_parity(
     alphas: Sequence[float],
     say: Callable[[str], None] = lambda line: None,
     notice: float = NOTICE_S,
+    fed: torch.Tensor | None = None,
 ) -> list[ParityReport]:
     """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and the bounds of M.
 
@@ -110,12 +115,13 @@ def check_parity(
         alphas: strengths to try.
         say: is told how long it takes, judged by the first two batches, if that is long.
         notice: seconds that are long.
+        fed: mask [L] of the latent inputs at which directions act by default; None for all.
 
     Raises:
         ExportError: an engine differs by more than the tolerance, or handles bad rows, no edits or too many otherwise.
     """
     worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
-    cases = list(parity_cases(editor, alphas))
+    cases = list(parity_cases(editor, alphas, fed=fed))
     images, took = sum(len(inputs[0]) for inputs in cases), []
     with progress_bar(images, "image", desc="parity", delay=2) as bar:
         for inputs in cases:

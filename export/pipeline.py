@@ -20,6 +20,7 @@ from export.torchscript import TorchScriptEditor, export_torchscript
 from export.triton_config import TritonOptions
 from latentclr.config import TrainConfig, slider_end
 from latentclr.experiment import named_edits, open_run, trained_generator
+from latentclr.step import feed_mask
 from serving.contract.errors import CatalogError
 from serving.contract.published import PublishedModel
 
@@ -69,6 +70,7 @@ def export_run(
     edits, problems = named_edits(config, checkpoint, generator.latent.layers)
     for problem in problems:
         say(f"named edits: {problem}")
+    fed = feed_mask(config.feed_layers, generator.latent.layers)  # [L]
     editor = FusedEditor(generator, checkpoint.directions, latent_input)
     end = slider_end(checkpoint.config["model"]["alpha"])
     with tempfile.TemporaryDirectory(prefix="latentclr-export-") as folder:
@@ -86,14 +88,14 @@ def export_run(
             "torchscript": TorchScriptEditor(graphs["pytorch"]),
         }
         try:
-            reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end], say)
+            reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end], say, fed=fed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         for report in reports:
             say(str(report))
         if edits:
             say(f"named edits: {', '.join(edits)}")
-        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input)
+        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, graphs, manifest, options)

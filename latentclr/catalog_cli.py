@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("name", metavar="NAME")
 @click.option("--direction", type=click.IntRange(0), help="Index of the direction.")
-@click.option("--layers", help="Latent inputs that receive the edit: 4-5 or 0,2,5-7.  [default: all]")
+@click.option("--layers", help="Latent inputs that receive the edit: 4-5 or 0,2,5-7.  [default: the run's feed_layers]")
 @click.option("--alpha", metavar="LOW..HIGH", help="How far its slider reaches.  [default: the run's range]")
 @click.option("--note", default="", help="What the name does not say.")
 @click.option("--move", is_flag=True, help="Take the name from the direction that has it.")

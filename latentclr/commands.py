@@ -183,7 +183,7 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         raise ConfigError(f"image_size must be in [8, 4096] or null, got {config.image_size}")
     device = resolve_device(config)
     generator = trained_generator(config, checkpoint).to(device)
-    fed = None if config.feed_layers is None else feed_mask(config.feed_layers, generator.latent.layers).to(device)
+    fed = feed_mask(config.feed_layers, generator.latent.layers).to(device)
     draw = Drawing(generator, checkpoint.directions.to(device), fed, config.iterative)
     edits = None if config.edits is None else _edits(config, checkpoint, generator.latent.layers)
     own_alphas = None if config.alphas is None else alphas

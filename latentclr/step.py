@@ -68,9 +68,8 @@ class ContrastiveStep(nn.Module):
         super().__init__()
         self.generator, self.directions, self.projector, self.options = generator, directions, projector, options
         generator.check_layer(options.layer)
-        fed = torch.ones(generator.latent.layers)
+        fed = feed_mask(options.feed_layers, generator.latent.layers)
         if options.feed_layers is not None:
-            fed = feed_mask(options.feed_layers, generator.latent.layers)
             reaching = generator.inputs_reaching(options.layer)
             if not fed[:reaching].any():
                 raise ConfigError(
@@ -129,12 +128,18 @@ class ContrastiveStep(nn.Module):
         return torch.cat(parts)
 
 
-def feed_mask(feed_layers: Sequence[int], layers: int) -> Tensor:
+def feed_mask(feed_layers: Sequence[int] | None, layers: int) -> Tensor:
     """Return a mask [L], 1 at the layers that receive the edit.
 
+    Args:
+        feed_layers: the layers; None for all.
+        layers: L.
+
     Raises:
-        ConfigError: no layer is given, or one is out of range.
+        ConfigError: the list is empty, or a layer is out of range.
     """
+    if feed_layers is None:
+        return torch.ones(layers)
     outside = [layer for layer in feed_layers if not 0 <= layer < layers]
     if outside or not feed_layers:
         raise ConfigError(f"feed_layers must name layers in [0, {layers}), got {list(feed_layers)}")

@@ -108,7 +108,7 @@ def serve(
 @click.option("--direction", help="Direction index or edit name, walked along --alpha.")
 @click.option("--alpha", help="Strengths, separated by commas: -6,-3,0,3,6.  [default: five over the model's range]")
 @click.option("--edit", "edits", multiple=True, metavar="KEY=ALPHA", help="An edit; repeat to apply several together.")
-@click.option("--layers", help="Restrict the edits to these latent inputs: 0-3 or 0,2,5-7.  [default: all]")
+@click.option("--layers", help="Latent inputs at which to edit: 0-3 or 0,2,5-7.  [default: the run's feed_layers]")
 @click.option("--class-id", type=int, help="Class number, for conditional generators.")
 @click.option("--class-name", help="Class by name.")
 @click.option("--z", "z_file", type=click.Path(path_type=Path), help="An .npy of codes [N, D] instead of a seed.")

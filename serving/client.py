@@ -107,7 +107,8 @@ class EditClient:
             z: Codes [N, D] or [D] instead of a seed.
             w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
                 or [L, D]).
-            layers: Restrict every edit to these latent inputs.
+            layers: Latent inputs at which the edits act; narrows a named edit to these. By default a direction acts
+                where the run was trained to (`manifest.directions.layers`, its `feed_layers`).
             class_id: Class number, for conditional generators; their default if not given.
             class_name: The same by name.
             timeout: Seconds to wait for each answer, instead of the client's.
@@ -143,7 +144,7 @@ class EditClient:
             alphas: The strengths, at least one.
             z: One code, [D] or [1, D], instead of a seed.
             w: One code from GAN inversion, as in `edit`.
-            layers: Restrict the edit to these latent inputs.
+            layers: Latent inputs at which the edit acts, as in `edit`.
             class_id: Class number, for conditional generators.
             class_name: The same by name.
             timeout: Seconds to wait for each answer, instead of the client's.

@@ -26,7 +26,7 @@ def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[in
         key: Index in [0, K), or a name of `manifest.edits`.
 
     Returns:
-        The index and the layers at which a named edit acts; empty means all.
+        The index and the layers that a named edit brings; empty where nothing is said of layers.
 
     Raises:
         InvalidEdit: The name is unknown or the index out of range.
@@ -95,8 +95,9 @@ def layer_strengths(
     Args:
         manifest: The served editor.
         strength: One number, or L numbers.
-        own: Layers of a named edit; empty means all.
-        asked: Layers that the caller restricts the edit to, each in [0, L); None means all.
+        own: Layers of a named edit, which `asked` can only narrow. Empty: those that are asked for; where L numbers say
+            what each layer gets, all; else the layers that the directions were trained on.
+        asked: Layers that the caller names, each in [0, L); None for none.
 
     Returns:
         Alphas of shape [L], zero at the layers that the edit does not reach.
@@ -116,7 +117,8 @@ def layer_strengths(
             raise InvalidEdit(
                 f"layers must be in [0, {layers}), got {layer}", field="layers", limits=(0, layers), value=layer
             )
-    reached = set(own or range(layers)) & set(range(layers) if asked is None else asked)
+    usual = own or (manifest.directions.layers if asked is None and alpha.ndim == 0 else ()) or range(layers)
+    reached = set(usual) & set(range(layers) if asked is None else asked)
     if not reached:
         raise InvalidEdit(f"the edit reaches none of the layers {list(asked or ())}; its own are {list(own)}")
     mask = np.isin(np.arange(layers), sorted(reached))
@@ -131,7 +133,8 @@ def edit_arrays(
     Args:
         manifest: The served editor.
         edits: Strength by direction index or edit name; empty means the unedited image.
-        layers: Restrict every edit to these latent inputs; None means no restriction.
+        layers: Latent inputs at which the edits act: of named edits that have layers of their own, only these; None for
+            each edit's own, and for the directions' (see `layer_strengths`).
 
     Returns:
         direction [M] int64 and alpha [M, L] float32; without edits M = 1 and alpha = 0.

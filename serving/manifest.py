@@ -68,7 +68,8 @@ class Latent:
 class Directions:
     """`count` directions; `alpha_range` is a hint for sliders, not a limit; the hash is of their checkpoint's file.
 
-    At most `max_edits` of them can be applied together; None if the model does not say.
+    At most `max_edits` of them can be applied together; None if the model does not say. They act at `layers`, the
+    latent inputs that they were trained on, unless a request says otherwise; empty for all.
     """
 
     count: int
@@ -76,6 +77,7 @@ class Directions:
     alpha_range: tuple[float, float]
     max_edits: int | None = None
     checkpoint_sha256: str = ""
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,13 +147,14 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             _whole(directions["count"], "directions.count", 1, _MOST),
             _word(directions.get("model", ""), "directions.model"),
             slider,
-            None if most is None else _whole(most, "directions.max_edits", 1, _MOST),
-            _word(directions.get("checkpoint_sha256", ""), "directions.checkpoint_sha256"),
+            max_edits=None if most is None else _whole(most, "directions.max_edits", 1, _MOST),
+            checkpoint_sha256=_word(directions.get("checkpoint_sha256", ""), "directions.checkpoint_sha256"),
+            layers=_layers(directions, "directions"),
         ),
         edits={
             name: NamedEdit(
                 direction=_whole(edit["direction"], f"edits.{name}.direction"),
-                layers=tuple(_whole(layer, f"edits.{name}.layers") for layer in _list(edit.get("layers") or [], name)),
+                layers=_layers(edit, f"edits.{name}"),
                 alpha=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
                 note=_word(edit.get("note", ""), f"edits.{name}.note"),
             )
@@ -229,6 +232,11 @@ def _number(value: object, key: str) -> float:
     return float(value)
 
 
+def _layers(table: Mapping[str, Any], key: str) -> tuple[int, ...]:
+    layers = _list(table.get("layers") or [], f"{key}.layers")
+    return tuple(_whole(layer, f"{key}.layers") for layer in layers)
+
+
 def _range(value: object, key: str) -> tuple[float, float]:
     numbers = [_number(end, key) for end in _list(value, key)]
     if len(numbers) != 2 or not numbers[0] < numbers[1]:
@@ -247,6 +255,8 @@ def _check(manifest: Manifest) -> None:
     problem = ""
     if latent.sampler == "truncated_normal" and not (latent.truncation or 0) > 0:
         problem = f"latent.truncation must be above 0 for truncated_normal, got {latent.truncation}"
+    if any(not 0 <= layer < latent.layers for layer in manifest.directions.layers):
+        problem = f"directions.layers {list(manifest.directions.layers)} are not in [0, {latent.layers})"
     for name, edit in manifest.edits.items():
         if not 0 <= edit.direction < count:
             problem = f"edit {name!r} has direction {edit.direction}, not in [0, {count})"

@@ -135,10 +135,10 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
     @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED})
     def code(body: ImageRequest, request: Request) -> Code:
         """Write Python and a curl command that make a picture again."""
-        strengths = service.code_strengths(body)
+        strengths, layers = service.code_strengths(body)
         backend = service.backend
         return Code(
-            python=python_code(backend.url, backend.model, body.seed, strengths, body.class_id),
+            python=python_code(backend.url, backend.model, body.seed, strengths, body.class_id, layers),
             curl=curl_code(str(request.base_url).rstrip("/"), body, policy.wants_token),
         )
 

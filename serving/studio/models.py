@@ -32,7 +32,9 @@ WHOLE = BeforeValidator(_whole)  # stands last, so that the bounds stay in the d
 Seed = Annotated[int, Field(ge=0, lt=SEEDS, description="The picture to edit; what numpy's RandomState takes."), WHOLE]
 Index = Annotated[int, Field(ge=0, lt=100_000), WHOLE]
 Alpha = Annotated[float, Field(ge=-ALPHA_LIMIT, le=ALPHA_LIMIT, allow_inf_nan=False)]
-Layers = Annotated[list[Index], Field(max_length=64, description="Latent inputs to act at; all if not given.")]
+Layers = Annotated[
+    list[Index], Field(max_length=64, description="Latent inputs to act at; the model's own if not given.")
+]
 ClassId = Annotated[
     int, Field(ge=0, lt=1_000_000, description="For conditional generators; else their default."), WHOLE
 ]
@@ -160,6 +162,7 @@ class ModelInfo(BaseModel):
     weights_sha256: str
     directions: int
     layers: int
+    default_layers: Annotated[list[int], Field(description="Where directions act if nothing is said; empty for all.")]
     alpha_range: list[float]
     class_count: int
     default_class: ClassInfo | None

@@ -18,6 +18,7 @@ from serving.errors import InvalidEdit
 from serving.latents import draw_latents
 from serving.manifest import Manifest
 from serving.manifest import NamedEdit as Named
+from serving.requests import Plan, Request, rows_request
 from serving.studio.backend import Backend
 from serving.studio.models import (
     ClassInfo,
@@ -84,6 +85,7 @@ class Service:
             weights_sha256=manifest.generator.weights_sha256,
             directions=manifest.directions.count,
             layers=manifest.latent.layers,
+            default_layers=list(manifest.directions.layers),
             alpha_range=list(manifest.directions.alpha_range),
             class_count=0 if classes is None else len(classes.names),
             default_class=default,
@@ -120,11 +122,13 @@ class Service:
             InvalidEdit: Something is out of the model's range.
             ServingError: The model cannot be asked.
         """
-        manifest = self.manifest()
-        check_size(1, manifest.generator.resolution, request.scale)
-        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
-        drawn = self._draw(manifest, [request.seed], [row], request.class_id)
-        return _of_seed(drawn, request.seed, _asked(request.edits))
+
+        def plan(manifest: Manifest) -> Request:
+            check_size(1, manifest.generator.resolution, request.scale)
+            row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
+            return _rows(manifest, [request.seed], [row], request.class_id)
+
+        return _of_seed(self._draw(plan), request.seed, _asked(request.edits))
 
     def gallery(self, request: GalleryRequest) -> Edited:
         """Draw several seeds with the same edits, one picture each.
@@ -133,10 +137,13 @@ class Service:
             InvalidEdit: Something is out of the model's range.
             ServingError: The model cannot be asked.
         """
-        manifest = self.manifest()
-        check_size(len(request.seeds), manifest.generator.resolution, request.scale)
-        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
-        return self._draw(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
+
+        def plan(manifest: Manifest) -> Request:
+            check_size(len(request.seeds), manifest.generator.resolution, request.scale)
+            row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
+            return _rows(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
+
+        return self._draw(plan)
 
     def sweep(self, request: SweepRequest) -> Edited:
         """Draw one seed at each of N strengths of one edit, with the recipe of its seed.
@@ -145,24 +152,27 @@ class Service:
             InvalidEdit: Something is out of the model's range.
             ServingError: The model cannot be asked.
         """
-        manifest = self.manifest()
-        # The frames of a gif lie behind one another, but all of them are in memory.
-        check_size(len(request.alphas), manifest.generator.resolution, request.scale)
         walks = [[*request.edits, _with_alpha(request.walk, alpha)] for alpha in request.alphas]
-        named = self._named(manifest, walks[0])  # once: a file that changes meanwhile must not change some of the rows
-        rows = [self.strengths(manifest, edits, named) for edits in walks]
-        drawn = self._draw(manifest, [request.seed] * len(rows), rows, request.class_id)
-        walked = {_key(request.walk): list(request.alphas)}
-        return _of_seed(drawn, request.seed, {**_asked(request.edits), **walked})
 
-    def code_strengths(self, request: ImageRequest) -> Strengths:
-        """Resolve the edits of a picture, for code that makes it.
+        def plan(manifest: Manifest) -> Request:
+            # The frames of a gif lie behind one another, but all of them are in memory.
+            check_size(len(walks), manifest.generator.resolution, request.scale)
+            named = self._named(manifest, walks[0])  # once: a file that changes meanwhile must not change some rows
+            rows = [self.strengths(manifest, edits, named) for edits in walks]
+            return _rows(manifest, [request.seed] * len(rows), rows, request.class_id)
+
+        walked = {_key(request.walk): list(request.alphas)}
+        return _of_seed(self._draw(plan), request.seed, {**_asked(request.edits), **walked})
+
+    def code_strengths(self, request: ImageRequest) -> tuple[Strengths, tuple[int, ...]]:
+        """Resolve the edits of a picture, for code that makes it; also where directions act by default.
 
         Raises:
             ServingError: As `image`.
         """
         manifest = self.manifest()
-        return self.strengths(manifest, request.edits, self._named(manifest, request.edits))
+        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
+        return row, manifest.directions.layers
 
     @staticmethod
     def strengths(manifest: Manifest, edits: Sequence[Edit], named: Mapping[str, Named]) -> Strengths:
@@ -207,8 +217,8 @@ class Service:
             raise InvalidEdit(f"alpha must be [low, high] with low < high, got {request.alpha}")
         layer_strengths(manifest, 1.0, request.layers, request.layers or None)  # refuses a layer that is not there
         layers = sorted(set(request.layers))
-        if len(layers) == manifest.latent.layers:
-            layers = []  # all of them
+        if layers == sorted(set(manifest.directions.layers or range(manifest.latent.layers))):
+            layers = []  # where directions act anyway
         edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()))
         self.names.save(manifest, name, edit, request.move)
         return _named(name, self.names.for_model(manifest)[0][name])
@@ -244,23 +254,26 @@ class Service:
             return {}
         return {name: held.edit for name, held in self.names.for_model(manifest)[0].items()}
 
-    def _draw(
-        self, manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None
-    ) -> Edited:
-        """Draw one picture for each seed and its strengths; all rows have the same directions."""
-        number = resolve_class(manifest, class_id, None)
-        codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in seeds])  # [N, D]
-        blank = {0: np.zeros(manifest.latent.layers, np.float32)}  # no edit: the server wants M >= 1
-        filled = [row or blank for row in rows]
-        direction = np.array([list(row) for row in filled], np.int64)  # [N, M]
-        alpha = np.array([list(row.values()) for row in filled], np.float32)  # [N, M, L]
-        classes = None if number is None else np.full(len(codes), number)
+    def _draw(self, plan: Plan) -> Edited:
+        """Draw what a plan makes of the manifest, by one and the same version of the model."""
 
         def question(client: EditClient) -> Edited:
             with telling(None):  # the page shows each slider's range
-                return client.edit_rows(codes, direction, alpha, classes)
+                return client.send(plan)
 
         return self.backend.ask(question)
+
+
+def _rows(manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None) -> Request:
+    """Ask for one picture for each seed and its strengths; all rows have the same directions."""
+    number = resolve_class(manifest, class_id, None)
+    codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in seeds])  # [N, D]
+    blank = {0: np.zeros(manifest.latent.layers, np.float32)}  # no edit
+    filled = [row or blank for row in rows]
+    direction = np.array([list(row) for row in filled], np.int64)  # [N, M]
+    alpha = np.array([list(row.values()) for row in filled], np.float32)  # [N, M, L]
+    classes = None if number is None else np.full(len(codes), number)
+    return rows_request(manifest, codes, direction, alpha, classes)
 
 
 def _named(name: str, held: Held) -> NamedInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,12 @@ TOKEN_VARIABLE = "LATENTCLR_STUDIO_TOKEN"
 
 
 def python_code(
-    url: str, model: str, seed: int, strengths: Mapping[int, NDArray[np.float32]], class_id: int | None
+    url: str,
+    model: str,
+    seed: int,
+    strengths: Mapping[int, NDArray[np.float32]],
+    class_id: int | None,
+    layers: Sequence[int] = (),
 ) -> str:
     """Write Python that asks Triton itself, so it works in an app that has no studio.
 
@@ -26,9 +31,10 @@ def python_code(
         seed: The picture.
         strengths: Alphas [L] by direction.
         class_id: Class number, if any.
+        layers: Where the client lets a single number act; empty for all.
     """
     where = ", ".join(json.dumps(word) for word in ([url] if model == DEFAULT_MODEL else [url, model]))
-    edits = ", ".join(f"{direction}: {_alpha(alphas)}" for direction, alphas in strengths.items())
+    edits = ", ".join(f"{direction}: {_alpha(alphas, layers)}" for direction, alphas in strengths.items())
     arguments = [f"seed={seed}", f"edits={{{edits}}}", *([] if class_id is None else [f"class_id={class_id}"])]
     return (
         "from serving import EditClient\n\n"
@@ -58,7 +64,9 @@ def curl_code(base: str, request: ImageRequest, token: bool) -> str:
     return " \\\n  ".join(lines) + "\n"
 
 
-def _alpha(alphas: NDArray[np.float32]) -> str:
-    """One number if it is the same at all layers, else one for each; as short as float32 allows."""
+def _alpha(alphas: NDArray[np.float32], layers: Sequence[int]) -> str:
+    """One number if it means the same to the client, else one for each layer; as short as float32 allows."""
     numbers = [str(alpha) for alpha in alphas]
-    return numbers[0] if len(set(numbers)) == 1 else f"[{', '.join(numbers)}]"
+    reached = np.isin(np.arange(len(alphas)), list(layers or range(len(alphas))))
+    same = len(set(alphas[reached].tolist())) == 1 and not alphas[~reached].any()
+    return numbers[int(np.argmax(reached))] if same else f"[{', '.join(numbers)}]"

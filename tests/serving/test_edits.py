@@ -91,6 +91,16 @@ class TestEdits:
         with pytest.raises(InvalidEdit, match=r"^at most 64 edits can be applied together, got 65$"):
             check_rows(bounded, **rows(edits=65))
 
+    def test_directions_act_where_they_were_trained_unless_somebody_says_otherwise(self) -> None:
+        raw = copy.deepcopy(tiny_editor.MANIFEST)
+        raw["directions"]["layers"] = [0]
+        raw["edits"]["plain"] = {"direction": 0}
+        fed = parse_manifest(json.dumps(raw))
+        assert edit_arrays(fed, {1: 3.0, "plain": 2.0, "smile": 4.0}, None)[1].tolist() == [[3, 0], [2, 0], [0, 4]]
+        assert edit_arrays(fed, {1: 3.0}, [1])[1].tolist() == [[0.0, 3.0]]
+        assert edit_arrays(fed, {1: 3.0}, [0, 1])[1].tolist() == [[3.0, 3.0]]
+        assert edit_arrays(fed, {1: [3.0, 1.0]}, None)[1].tolist() == [[3.0, 1.0]]
+
     def test_layers_restrict(self) -> None:
         assert edit_arrays(MANIFEST, {1: 3.0}, [0])[1].tolist() == [[3.0, 0.0]]
 

@@ -63,6 +63,8 @@ def test_classes() -> None:
         (["directions", "alpha_range"], [1], r"alpha_range must be \[low, high\]"),
         (["directions", "alpha_range"], [float("nan"), 6], "alpha_range must be a finite number, got nan"),
         (["directions", "max_edits"], 0, r"directions.max_edits must be a whole number in \[1, .*got 0"),
+        (["directions", "layers"], [2], r"directions.layers \[2\] are not in \[0, 2\)"),
+        (["directions", "layers"], 1, "directions.layers must be a list, got 1"),
         (["files_sha256"], {"model.onnx": 7}, "files_sha256.model.onnx must be a text, got 7"),
     ],
 )

@@ -48,7 +48,7 @@ export class Dialogs {
   // `save(name, key, edit, body)` rejects with the reason.
   name(model, key, edit, save) {
     const layers = edit.layers ? Array.from({ length: edit.layers[1] - edit.layers[0] + 1 }, (_, i) => edit.layers[0] + i) : [];
-    const where = layers.length ? `layers ${layers[0]}–${layers.at(-1)}` : model.layers > 1 ? 'all layers' : '';
+    const where = layers.length ? `layers ${layers[0]}–${layers.at(-1)}` : model.default_layers.length ? `layers ${model.default_layers.join(', ')}` : model.layers > 1 ? 'all layers' : '';
     $('name-what').textContent = [`Direction ${key}`, where].filter(Boolean).join(', ');
     $('name-name').value = '';
     $('name-note').value = '';

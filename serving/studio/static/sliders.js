@@ -1,6 +1,6 @@
 // The list of edits: one slider for each named edit and each direction.
 import { $, el, signed } from './dom.js';
-import { active, normal } from './state.js';
+import { active, normal, usual } from './state.js';
 
 export class Sliders {
   #rows = new Map();
@@ -78,7 +78,8 @@ export class Sliders {
         this.on.change(key, true);
       },
     });
-    const from = box('First layer', 0, 'from'), to = box('Last layer', last, 'to');
+    const [first, end] = usual(this.model);
+    const from = box('First layer', first, 'from'), to = box('Last layer', end, 'to');
     return el('div', { className: 'layers' }, 'Layers', from, '–', to);
   }
 
@@ -124,7 +125,7 @@ export class Sliders {
       count += alpha !== 0;
       if (row.layers) {
         row.layers.hidden = alpha === 0;
-        const [low, high] = edit?.layers ?? [0, this.model.layers - 1];
+        const [low, high] = edit?.layers ?? usual(this.model);
         row.layers.querySelector('.from').value = low;
         row.layers.querySelector('.to').value = high;
       }

@@ -49,9 +49,16 @@ export function fromHash(hash, model) {
   return state;
 }
 
-// All layers are written as none chosen.
+// The ends of where directions act by themselves.
+export function usual({ default_layers: layers, layers: count }) {
+  return layers.length ? [layers[0], layers.at(-1)] : [0, count - 1];
+}
+
+// Where directions act by themselves is written as none chosen.
 export function normal([low, high], model) {
-  return low === 0 && high === model.layers - 1 ? null : [low, high];
+  const [first, last] = usual(model);
+  const gaps = model.default_layers.length && model.default_layers.length !== last - first + 1;
+  return !gaps && low === first && high === last ? null : [low, high];
 }
 
 export function* active(state) {

@@ -146,13 +146,13 @@ def check_parity(
             bar.update(len(expected))
     reports = []
     for name, engine in engines.items():
-        _check_bad_rows(editor, name, engine)
-        _check_edit_counts(editor, name, engine)
         mse = squares[name] / count[name]
         psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
         report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
         if report.worst_step > report.tolerance_step:
             raise ExportError(f"parity failed, nothing is published: {report}")
+        _check_bad_rows(editor, name, engine)
+        _check_edit_counts(editor, name, engine)
         reports.append(report)
     return reports
 

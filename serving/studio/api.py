@@ -36,6 +36,7 @@ _REASONS = {
     413: "The body is too large",
     415: "The content type is not application/json",
     422: "Not of the documented type",
+    429: "Too many wrong tokens",
     502: "The model refused, failed or does not describe itself",
     503: "The model server or the model is not there",
     504: "The model server took too long",
@@ -46,7 +47,7 @@ def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": FailureBody, "description": _REASONS[status]} for status in statuses}
 
 
-EVERYWHERE = _failures(400, 401, 403, 408, 413, 415, 422)
+EVERYWHERE = _failures(400, 401, 403, 408, 413, 415, 422, 429)
 _MODEL = _failures(502, 503, 504)
 _NAMED = _failures(409)
 
@@ -165,10 +166,9 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         return service.restore(name)
 
     @router.post("/session", tags=["access"], status_code=204)
-    async def session(body: SignIn, response: Response) -> None:
+    async def session(body: SignIn, request: Request, response: Response) -> None:
         """Exchange the token for a cookie that scripts cannot read."""
-        if policy.wants_token and not policy.right_token(body.token):
-            await security.slow_down()
+        if policy.wants_token and not policy.try_token(body.token, security.address_of(request.scope)):
             raise security.Refused(401, "token", "this is not the token that the studio was started with")
         if policy.wants_token:
             response.headers["set-cookie"] = policy.cookie()

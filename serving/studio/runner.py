@@ -11,6 +11,7 @@ from typing import Any
 import uvicorn
 
 from serving.errors import ServerStartError
+from serving.studio.patience import ImpatientProtocol
 
 _START_S, _STOP_S = 10.0, 5.0
 
@@ -44,7 +45,7 @@ class WebServer:
             server_header=False,
             lifespan="off",
             ws="none",
-            http="h11",
+            http=ImpatientProtocol,
             h11_max_incomplete_event_size=32 * 1024,
             limit_concurrency=200,
             timeout_keep_alive=20,

@@ -21,11 +21,12 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.studio.failures import failure
+from serving.studio.tries import Tries
 
 COOKIE = "latentclr_studio"
 LARGEST_BODY = 64 * 1024
 SHORTEST_TOKEN = 16
-_BODY_S, _WRONG_TOKEN_S = 10.0, 0.3
+_BODY_S = 10.0
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 # The page itself holds no secret, and has to be there to ask for the token.
@@ -64,7 +65,7 @@ def is_loopback(host: str) -> bool:
 
 
 class Policy:
-    """Which names the studio answers to, and its token."""
+    """Which names the studio answers to, its token, and who guessed at that."""
 
     def __init__(self, host: str = "127.0.0.1", token: str = "", names: Iterable[str] = ()) -> None:
         """Decide once.
@@ -77,19 +78,37 @@ class Policy:
         self.open = not is_loopback(host)
         self._names = {*_LOOPBACK_NAMES, host.lower().strip("[]"), *(name.lower() for name in names)}
         self._token = _digest(token) if token else b""
-        self._cookie = _digest(f"cookie of {token}").hex()
+        # Not made from the token: then it could be guessed as the token can, and nobody counts wrong cookies.
+        self._cookie = secrets.token_hex(32)
+        self._tries = Tries()
 
     @property
     def wants_token(self) -> bool:
         """Whether a token is needed."""
         return bool(self._token)
 
-    def right_token(self, token: str) -> bool:
-        """Compare a token in constant time."""
-        return bool(self._token) and secrets.compare_digest(_digest(token), self._token)
+    def try_token(self, token: str, address: str) -> bool:
+        """Compare a token in constant time, unless its sender had too many wrong ones.
+
+        Then the right one is not told either: else guesses would only have to be many, not patient.
+
+        Args:
+            token: What was sent.
+            address: By whom.
+
+        Raises:
+            Refused: Too many wrong ones.
+        """
+        wait_s = self._tries.wait_s(address)
+        if wait_s > 0:
+            raise Refused(429, "tries", f"too many wrong tokens came from your address; try again in {wait_s:.0f} s")
+        right = bool(self._token) and secrets.compare_digest(_digest(token), self._token)
+        if not right:
+            self._tries.wrong(address)
+        return right
 
     def cookie(self) -> str:
-        """Return the header that keeps a browser signed in; the token cannot be computed from it."""
+        """Return the header that keeps a browser signed in until the studio stops."""
         return f"{COOKIE}={self._cookie}; Path=/; HttpOnly; SameSite=Strict"
 
     def knows_host(self, host: str) -> bool:
@@ -109,8 +128,14 @@ class Policy:
             return False
         return self.open
 
-    def check(self, method: str, path: str, headers: Mapping[str, str]) -> None:
+    def check(self, method: str, path: str, headers: Mapping[str, str], address: str) -> None:
         """Decide about a request by what stands before its body.
+
+        Args:
+            method: Of HTTP.
+            path: What is asked for.
+            headers: By name in small letters.
+            address: Who asks.
 
         Raises:
             Refused: With the status and the reason.
@@ -121,7 +146,7 @@ class Policy:
         if method not in _SAFE_METHODS:
             self._check_origin(host, headers)
         public = path in _PUBLIC or path.startswith("/static/")
-        if self._token and not public and not self._signed_in(headers):
+        if self._token and not public and not self._signed_in(headers, address):
             raise Refused(401, "token", "a token is needed: as `Authorization: Bearer TOKEN`, or once as /?token=TOKEN")
         if method in ("POST", "PUT") and headers.get("content-type", "").split(";")[0].strip() != "application/json":
             raise Refused(415, "content_type", "the content type must be application/json")
@@ -135,15 +160,15 @@ class Policy:
         if foreign or headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Refused(403, "origin", "the request comes from another origin")
 
-    def _signed_in(self, headers: Mapping[str, str]) -> bool:
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self.right_token(token.strip()):
-            return True
+    def _signed_in(self, headers: Mapping[str, str], address: str) -> bool:
         try:
             cookies = SimpleCookie(headers.get("cookie", ""))
         except CookieError:
-            return False
-        return COOKIE in cookies and secrets.compare_digest(_digest(cookies[COOKIE].value), _digest(self._cookie))
+            cookies = SimpleCookie()
+        if COOKIE in cookies and secrets.compare_digest(_digest(cookies[COOKIE].value), _digest(self._cookie)):
+            return True
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        return kind.lower() == "bearer" and self.try_token(token.strip(), address)
 
 
 class Guard:
@@ -178,16 +203,16 @@ class Guard:
             await send(message)
 
         try:
-            self._policy.check(scope["method"], scope["path"], _headers(scope))
+            self._policy.check(scope["method"], scope["path"], _headers(scope), address_of(scope))
             if scope["path"] == "/" and scope["method"] == "GET":
-                cookie = await self._sign_in(scope)
+                cookie = self._sign_in(scope)
             body = await _read(receive)
         except Refused as refused:
             await _answer(guarded, refused)
             return
         await self._app(scope, _replay(body, receive), guarded)
 
-    async def _sign_in(self, scope: Scope) -> str:
+    def _sign_in(self, scope: Scope) -> str:
         """Take a token from the address; returns the cookie to set, or nothing."""
         query = scope.get("query_string", b"").decode("latin-1")
         if not self._policy.wants_token or "token=" not in query:
@@ -196,15 +221,13 @@ class Guard:
             tokens = parse_qs(query, max_num_fields=20).get("token", [""])
         except ValueError:  # too many fields
             return ""
-        if self._policy.right_token(tokens[0]):
-            return self._policy.cookie()
-        await slow_down()
-        return ""
+        return self._policy.cookie() if self._policy.try_token(tokens[0], address_of(scope)) else ""
 
 
-async def slow_down() -> None:
-    """Wait after a wrong token, which makes guessing slower still."""
-    await anyio.sleep(_WRONG_TOKEN_S)
+def address_of(scope: Scope) -> str:
+    """The address that a request came from."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _digest(text: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.studio import security
+from serving.studio import security, tries
 from serving.studio.security import COOKIE, HEADERS, LARGEST_BODY, Policy, is_loopback
 
 TOKEN = "correct horse battery staple"
@@ -35,7 +35,7 @@ def locked_once(open_studio: Any, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def locked(locked_once: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The same with a token, to which nobody is signed in."""
-    monkeypatch.setattr(security, "_WRONG_TOKEN_S", 0.01)
+    monkeypatch.setattr(tries, "MOST", 1000)
     locked_once.http.cookies.clear()
     return locked_once
 

@@ -135,9 +135,10 @@ def test_gen_equals_served(runs: dict[str, Path], server: TritonServer, name: st
 def test_command_line_and_studio(
     runs: dict[str, Path], server: TritonServer, fed: bool, invoke: Callable[..., Result], tmp_path: Path
 ) -> None:
+    from serving.contract.catalog import CatalogFile
     from serving.studio.backend import Backend
-    from serving.studio.catalog import Catalog
     from serving.studio.models import DirectionEdit, ImageRequest, NamedEdit, SaveRequest
+    from serving.studio.names import Names
     from serving.studio.service import Service
     from serving.studio.snippets import python_code
 
@@ -148,7 +149,7 @@ def test_command_line_and_studio(
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "edit.png") as picture:
         assert far(picture, expected) <= 1
-    service = Service(Backend(server.grpc_url, model, 20.0), Catalog(tmp_path / "catalog.yaml"))
+    service = Service(Backend(server.grpc_url, model, 20.0), Names(CatalogFile(tmp_path / "catalog.yaml")))
     service.save("mine", SaveRequest(direction=1, alpha=[-3.0, 3.0]))
     for edit in (DirectionEdit(direction=1, alpha=ALPHA), NamedEdit(name="mine", alpha=ALPHA)):
         assert far(service.image(ImageRequest(seed=SEED, edits=[edit])).image, expected) <= 1

@@ -226,6 +226,27 @@ def test_a_request_in_several_parts_is_of_one_version(polling: TritonServer, pub
     assert np.abs(walk.images.astype(int) - picture(-1, SMILES[-1])).max() <= 1
 
 
+def test_the_studio_resolves_and_draws_by_one_version(
+    polling: TritonServer, publish_version: Publish, tmp_path: Path
+) -> None:
+    pytest.importorskip("pydantic", reason="install latentclr[studio]")
+    from serving.contract.catalog import CatalogFile
+    from serving.studio.backend import Backend
+    from serving.studio.models import ImageRequest, NamedEdit
+    from serving.studio.names import Names
+    from serving.studio.service import Service
+
+    service = Service(Backend(polling.grpc_url, "latent_edit", 20.0), Names(CatalogFile(tmp_path / "catalog.yaml")))
+    request = ImageRequest(seed=7, edits=[NamedEdit(name="smile", alpha=3.0)])
+    assert check(service.image(request), service.manifest()) == 1
+    publish_version(-1)
+    with EditClient(polling.grpc_url) as looking:
+        wait_for_version_2(looking)
+    assert check(service.image(request), service.manifest()) == -1
+    assert service.manifest().generator.weights_sha256 == ONES[-1]
+    service.backend.close()
+
+
 def test_a_model_whose_configuration_names_no_version() -> None:
     """What it was when it first drew is what its description stands for."""
     described = describe_model("m", 8, {"image": [8, 8, 3], "valid": [1]}, json.dumps(MANIFEST))

@@ -75,7 +75,7 @@ def rename_together(repository: Path, staging: Path, moves: Sequence[tuple[Path,
         if target.exists():
             before = staging / f"before-{number}"
             _same_file(target, before)
-        names = (source.relative_to(staging), target.relative_to(repository), before and before.relative_to(staging))
+        names = (source.relative_to(staging), target.relative_to(top), before and before.relative_to(staging))
         entries.append([None if name is None else name.as_posix() for name in names])
     journal = staging / "journal.json"
     journal.write_text(json.dumps({"staging": staging.name, "beside": staging.parent != top, "moves": entries}))

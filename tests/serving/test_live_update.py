@@ -150,6 +150,18 @@ def test_a_new_version_and_back_without_a_failed_request(
     assert "failed to load" not in log
 
 
+def test_a_repository_is_named_from_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the commands' own default is, `model_repository`."""
+    monkeypatch.chdir(tmp_path)
+    tiny_editor.save_onnx(tmp_path / "model.onnx")
+    for version in (1, 2):
+        (folder,) = publish(Path("repository"), "latent_edit", {"onnxruntime": tmp_path / "model.onnx"}, MANIFEST)
+        assert folder == Path("repository") / "latent_edit" / str(version)
+    assert rollback(Path("repository"), "latent_edit") == {"latent_edit": (2, 1)}
+    PublishedModel(Path("repository"), "latent_edit").update(lambda entries: {})
+    assert PublishedModel(tmp_path / "repository", "latent_edit").entries() == {}
+
+
 @pytest.mark.triton
 def test_a_server_that_polls_learns_a_name(
     serving: TritonServer, export_version: Callable[[int], list[Path]], tmp_path: Path

@@ -66,7 +66,7 @@ def publish(
         repository.mkdir(parents=True, exist_ok=True)
         models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
         # Whoever gives the model a name meanwhile would bring the old configuration back.
-        with locked(repository / name), changing(repository) as staging:
+        with changing(repository) as staging, locked(repository / name):
             version = max(next_version(repository / model) for model in models.values())
             for backend, graph in graphs.items():
                 model = models[backend]
@@ -112,7 +112,7 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
     if not (repository / name / "config.pbtxt").is_file():
         raise ExportError(f"{repository} has no model {name!r}")
     try:
-        with locked(repository / name), changing(repository) as staging:
+        with changing(repository) as staging, locked(repository / name):
             models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
             before = {model: served_version(repository / model) for model in models}
             if to is None:

@@ -28,12 +28,18 @@ def test_no_kill_leaves_a_half():
 
 
 HOLD = """
-import os, sys, time
+import json, sys, time
 from pathlib import Path
-from serving.contract.journal import changing
-with changing(Path(sys.argv[1])) as staging:
+import export.repository
+
+def hold(*arguments):
     print("held", flush=True)
     time.sleep(300)
+
+export.repository._move_all = hold
+folder = Path(sys.argv[2])
+graphs = {"onnxruntime": folder / "model.onnx", "pytorch": folder / "model.pt"}
+export.repository.publish(Path(sys.argv[1]), "edit", graphs, json.loads(sys.argv[3]))
 """
 
 
@@ -41,7 +47,7 @@ def test_the_second_command_is_told_who_is_first(start, tmp_path):
     repository = tmp_path / "repository"
     made = graphs(tmp_path / "graphs")
     publish(repository, "edit", made, MANIFEST)
-    process = start(repository, code=HOLD)
+    process = start(repository, tmp_path / "graphs", json.dumps(MANIFEST), code=HOLD)
     assert process.stdout.readline() == "held\n"
     for command in (lambda: publish(repository, "edit", made, MANIFEST), lambda: rollback(repository, "edit", 1)):
         with pytest.raises(Busy, match=rf"repository is in use by process {process.pid} on \S+: "):

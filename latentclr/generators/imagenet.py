@@ -2,23 +2,27 @@
 
 A word means what it means to the `pytorch_pretrained_biggan` package: the first of its noun synsets in WordNet that is
 a class; failing that, the first class one step more general or more special, by name. The package asks nltk for this;
-here the answer for each of WordNet 3.0's nouns stands in a table, so that it needs no installation and never differs
-(nltk sorted those neighbours when the package was written; since then their order changes from process to process).
-An installed WordNet adds what no table can list: plurals and synset names such as `dog.n.01`.
+here the answer for each of WordNet 3.0's nouns stands in a table, so that the common case needs no installation and
+never differs (nltk sorted those neighbours when the package was written; since then their order changes from process to
+process). nltk adds what no table can list: plurals and synset names such as `dog.n.01`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentclr.errors import GeneratorError, nearest
-from latentclr.generators.wordnet import Synset, WordNet, find_wordnet
+from latentclr.generators.wordnet import HINT, find_wordnet, neighbours, noun_synsets
+
+if TYPE_CHECKING:
+    from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
 CLASSES = 1000
 
@@ -86,24 +90,20 @@ def resolve_class(value: int | str) -> int:
     found = None if wordnet is None else _search(wordnet, text)
     if found is None:
         known = [word.lower() for c in imagenet_classes() for word in c.words]
-        more = "" if wordnet else " (plurals and other synsets need WordNet: latentclr weights fetch wordnet)"
+        more = "" if wordnet else f" (plurals and other synsets need WordNet: {HINT})"
         raise GeneratorError(f"generator.class_name: no ImageNet class {value!r}{nearest(text, known)}{more}")
     return found
 
 
-def _search(wordnet: WordNet, text: str) -> int | None:
-    if re.fullmatch(r".+\.n\.\d+", text):
-        named = wordnet.named(text)
-        synsets = [named] if named else []
-    else:
-        synsets = wordnet.synsets(text)
-    near = [neighbour for synset in synsets for neighbour in wordnet.neighbours(synset)]
-    ids = (_wnids().get(_wnid(synset)) for synset in [*synsets, *near])
+def _search(wordnet: WordNetCorpusReader, text: str) -> int | None:
+    synsets = noun_synsets(wordnet, text)
+    near = (neighbour for synset in synsets for neighbour in neighbours(synset))
+    ids = (_wnids().get(_wnid(synset)) for synset in itertools.chain(synsets, near))
     return next((i for i in ids if i is not None), None)
 
 
 def _wnid(synset: Synset) -> str:
-    return f"n{synset.offset:08d}"
+    return f"n{synset.offset():08d}"
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from latentclr.errors import GeneratorError, SaveError
 from latentclr.files import sha256_of
 
@@ -116,6 +114,8 @@ def _connect(url: str, part: Path) -> None:
 
 
 def _copy(response: http.client.HTTPResponse, file: BinaryIO, start: int, total: int | None, label: str) -> None:
+    from tqdm import tqdm  # listing what is cached does without
+
     with tqdm(desc=label, initial=start, total=total, unit="B", unit_scale=True, disable=None) as progress:
         while True:
             try:

@@ -1,115 +1,40 @@
-"""A reader of WordNet's noun files: just what it takes to find a word's synsets and their neighbours.
+"""WordNet by way of nltk, for the class names that no table lists: plurals and names of synsets.
 
-It reads the same files that nltk does (format: wndb(5WN), wordnet.princeton.edu/documentation/wndb5wn), but needs no
-nltk, and Debian's `wordnet-base` serves as it is.
+nltk reads its own download (`latentclr weights fetch wordnet` leaves it in the cache) and Debian's `wordnet-base`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 import zipfile
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.download import weights_named
 
-FILES = ("index.noun", "data.noun", "noun.exc")
-LARGEST = 1 << 26  # bytes; the largest file of WordNet 3.0 has 16 MB
-# Plural endings of nouns and what they replace: morphy(7WN).
-_ENDINGS = (
-    ("s", ""),
-    ("ses", "s"),
-    ("ves", "f"),
-    ("xes", "x"),
-    ("zes", "z"),
-    ("ches", "ch"),
-    ("shes", "sh"),
-    ("men", "man"),
-    ("ies", "y"),
-)
+if TYPE_CHECKING:
+    from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
+
+NEEDED = "data.noun"
+HINT = "pip install 'latentclr[biggan]' and latentclr weights fetch wordnet"
+_LEXNAMES = "".join(f"{number:02d}\tunknown\t1\n" for number in range(45))
 
 
-@dataclass(frozen=True)
-class Synset:
-    """A noun synset: its offset in data.noun (which is ImageNet's id), name such as `bulbul.n.01`, and words."""
+def find_wordnet() -> WordNetCorpusReader | None:
+    """Return the WordNet that is installed (fetched, nltk's or Debian's); None without it or without nltk.
 
-    offset: int
-    name: str
-    words: tuple[str, ...]
-
-
-class WordNet:
-    """The nouns of a WordNet 3.0 database, in a folder or a zip file."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the files into memory (20 MB).
-
-        Raises:
-            GeneratorError: a file is missing or unreadable.
-        """
-        try:
-            index, self._data, exceptions = (_read(path, name) for name in FILES)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise GeneratorError(f"no WordNet 3.0 at {path}: {error}") from None
-        lines = (line.partition(" ") for line in index.decode().splitlines() if not line.startswith(" "))  # the licence
-        self._index = {lemma: rest for lemma, _, rest in lines}
-        self._exceptions: dict[str, list[str]] = {}
-        for line in exceptions.decode().splitlines():
-            form, *lemmas = line.split()
-            self._exceptions[form] = lemmas
-
-    def synsets(self, word: str) -> list[Synset]:
-        """Return the noun synsets of a word or of its singular, most frequent sense first, as nltk's `synsets` does."""
-        found: dict[int, None] = {}
-        for lemma in self._base_forms(word.lower().replace(" ", "_")):
-            found.update(dict.fromkeys(self._offsets(lemma)))
-        return [self.at(offset) for offset in found]
-
-    def named(self, name: str) -> Synset | None:
-        """Return the synset of a name such as `bulbul.n.01`, None if there is none."""
-        lemma, _, sense = name.lower().replace(" ", "_").rpartition(".n.")
-        offsets = self._offsets(lemma)
-        return self.at(offsets[int(sense) - 1]) if sense.isdecimal() and 0 < int(sense) <= len(offsets) else None
-
-    def neighbours(self, synset: Synset) -> list[Synset]:
-        """Return hypernyms, then hyponyms, each sorted by name, as nltk 3.4 did."""
-        fields = self._fields(synset.offset)
-        start = 4 + 2 * int(fields[3], 16)
-        pointers = [fields[i : i + 4] for i in range(start + 1, start + 1 + 4 * int(fields[start]), 4)]
-        result = []
-        for symbol in ("@", "~"):
-            offsets = {int(offset) for kind, offset, _, ends in pointers if kind == symbol and ends == "0000"}
-            result += sorted((self.at(offset) for offset in offsets), key=lambda s: s.name)
-        return result
-
-    def at(self, offset: int) -> Synset:
-        """Return the synset at an offset of data.noun."""
-        fields = self._fields(offset)
-        words = tuple(fields[4 : 4 + 2 * int(fields[3], 16) : 2])
-        lemma = words[0].lower()
-        return Synset(offset, f"{lemma}.n.{self._offsets(lemma).index(offset) + 1:02d}", words)
-
-    def _fields(self, offset: int) -> list[str]:
-        line = self._data[offset : self._data.index(b"\n", offset)].decode()
-        return line.split(" | ", 1)[0].split()
-
-    def _offsets(self, lemma: str) -> list[int]:
-        fields = self._index.get(lemma, "n 0").split()
-        count = int(fields[1])
-        return [int(offset) for offset in fields[len(fields) - count :]]
-
-    def _base_forms(self, word: str) -> list[str]:
-        if word in self._exceptions:
-            return [form for form in (word, *self._exceptions[word]) if self._offsets(form)]
-        forms = [word] + [word.removesuffix(end) + to for end, to in _ENDINGS if word.endswith(end)]
-        return [form for form in dict.fromkeys(forms) if self._offsets(form)]
-
-
-def find_wordnet() -> WordNet | None:
-    """Return the WordNet that is installed (fetched, nltk's or Debian's), None if there is none."""
+    Raises:
+        GeneratorError: it is there and cannot be read.
+    """
+    try:
+        import nltk  # noqa: F401
+    except ModuleNotFoundError:
+        return None
     places = [weights_named("wordnet").path]
     if folder := os.environ.get("WNSEARCHDIR"):  # WordNet's own variable
         places.append(Path(folder))
@@ -120,21 +45,64 @@ def find_wordnet() -> WordNet | None:
         places += [root / "corpora" / "wordnet", root / "corpora" / "wordnet.zip"]
     places.append(Path("/usr/share/wordnet"))  # Debian's wordnet-base
     for place in places:
-        if place.is_file() or (place / FILES[0]).is_file():
-            return _load(place)
+        if place.is_file() or (place / NEEDED).is_file():
+            return open_wordnet(place)
     return None
 
 
 @lru_cache(maxsize=1)
-def _load(path: Path) -> WordNet:
-    return WordNet(path)
+def open_wordnet(path: Path) -> WordNetCorpusReader:
+    """Open a WordNet 3.0: a folder of its files, or nltk's zip of one (some seconds: nltk reads all parts of speech).
+
+    Raises:
+        GeneratorError: a file is missing or unreadable.
+    """
+    import nltk.data
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Reader(WordNetCorpusReader):  # type: ignore[misc]
+        def open(self, file: str) -> Any:
+            """Open a file; Debian leaves out the names of lexicographers' files, which nothing here asks for."""
+            if file == "lexnames" and path.is_dir() and not (path / file).exists():
+                return io.StringIO(_LEXNAMES)
+            return super().open(file)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """Map no other WordNet's numbers: that is for other languages, and would read all of another download."""
+
+    folder = path if path.is_dir() else path.parent
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.append(str(folder))  # nltk opens nothing outside these
+    try:
+        root = (
+            nltk.data.FileSystemPathPointer(str(path))
+            if path.is_dir()
+            else nltk.data.ZipFilePathPointer(str(path), "wordnet/")
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other languages are not installed
+            return Reader(root, None)
+    except (OSError, ValueError, KeyError, IndexError, AssertionError, zipfile.BadZipFile) as error:
+        raise GeneratorError(f"no WordNet 3.0 at {path}: {error}") from None
 
 
-def _read(path: Path, name: str) -> bytes:
-    if path.is_dir():
-        return (path / name).read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        member = archive.getinfo(f"wordnet/{name}")
-        if member.file_size > LARGEST:
-            raise OSError(f"{name} has {member.file_size} bytes, expected at most {LARGEST}")
-        return archive.read(member)
+def noun_synsets(wordnet: WordNetCorpusReader, text: str) -> list[Synset]:
+    """Return the noun synsets of a word or its singular, most frequent sense first, or the one named `dog.n.01`."""
+    from nltk.corpus.reader.wordnet import WordNetError
+
+    word = text.lower().replace(" ", "_")
+    if ".n." not in word:
+        return list(wordnet.synsets(word, pos="n"))
+    try:
+        return [wordnet.synset(word)]
+    except (WordNetError, ValueError, IndexError):
+        return []
+
+
+def neighbours(synset: Synset) -> list[Synset]:
+    """Return hypernyms, then hyponyms, each sorted by name: nltk 3.4 did so, later ones give them in any order."""
+    return [*sorted(synset.hypernyms(), key=_name), *sorted(synset.hyponyms(), key=_name)]
+
+
+def _name(synset: Synset) -> str:
+    return str(synset.name())

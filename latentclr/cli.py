@@ -29,6 +29,13 @@ COMMANDS_ELSEWHERE = {
 }
 
 
+# Which extra of `pip install latentclr[...]` brings a package; the client's own packages are always there.
+EXTRAS = {
+    "torch": "train", "hydra": "train", "omegaconf": "train", "matplotlib": "train", "safetensors": "train",
+    "tensorboard": "train", "tqdm": "train", "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
+    "fastapi": "studio", "uvicorn": "studio", "nltk": "biggan",
+}  # fmt: skip
+
 # How torch's allocators report that memory ran out, or that no memory is that large.
 _NO_MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|Storage size calculation overflowed|numel: integer"
@@ -59,7 +66,10 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS_ELSEWHERE:
             return super().get_command(ctx, cmd_name)
         module, _, name = COMMANDS_ELSEWHERE[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise _missing(error, cmd_name) or error from error
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -75,6 +85,8 @@ class Commands(click.Group):
             raise UserError(error.format_message()) from error
         except click.ClickException:
             raise
+        except ModuleNotFoundError as error:
+            raise _missing(error, ctx.invoked_subcommand or "") or error from error
         except Exception as error:
             if getattr(error, "exit_code", None) == UserError.exit_code:
                 raise UserError(error) from error
@@ -101,6 +113,16 @@ class Commands(click.Group):
             if "\0" in word:
                 raise UserError(f"an argument holds a NUL byte: {word[:80]!r}")
         return super().parse_args(ctx, args)
+
+
+def _missing(error: ModuleNotFoundError, command: str) -> UserError | None:
+    """Say which extra of the installation a command lacks; None if the module is none that an extra brings."""
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return None
+    extra = "export" if command == "export" and extra == "train" else extra  # which brings the other one, too
+    return UserError(f"{command or 'this command'} needs {package}: pip install 'latentclr[{extra}]'")
 
 
 def _of_the_machine(error: Exception) -> str:

@@ -16,17 +16,17 @@ from typing import Any
 import click
 import torch
 import torch.nn.functional as F
-from machine import describe_machine
-from report import Benchmark, finish
-from timing import table
+from common.machine import describe_machine
+from common.report import Benchmark, finish
+from common.timing import table
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from latentclr.config import BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config
 from latentclr.generators.base import Generator
 from latentclr.generators.registry import build_generator
-from latentclr.pixels import to_uint8
-from latentclr.rng import stream
+from latentclr.pictures.pixels import to_uint8
+from latentclr.training.rng import stream
 
 FORMATS = (torch.bfloat16, torch.float16)
 CONFIGS: Mapping[str, GeneratorConfig] = {

@@ -18,14 +18,14 @@ from typing import Any
 import click
 import numpy as np
 import onnx
-from machine import describe_machine
+from common.machine import describe_machine
+from common.report import Benchmark, BenchmarkError, Numbers, finish
+from common.timing import interleave, speed_up, summarise, table
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from report import Benchmark, BenchmarkError, Numbers, finish
-from timing import interleave, speed_up, summarise, table
 
 from serving import EditClient, TritonServer
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 D = 4
 COLUMNS = ("pixels", "batch", "mb", "way", "p50_ms", "p90_ms", "speed_up")

@@ -20,10 +20,10 @@ from typing import Any
 
 import click
 import torch
-from machine import describe_machine
-from report import Benchmark, BenchmarkError, child_environment, finish, target
+from common.machine import describe_machine
+from common.report import Benchmark, BenchmarkError, child_environment, finish, target
+from common.timing import table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
-from timing import table
 
 LIMIT_S = 15.0
 TRAIN = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8")

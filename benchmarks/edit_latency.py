@@ -24,7 +24,7 @@ from typing import Any
 import click
 import torch
 import tritonclient.grpc as triton
-from engines import (
+from common.engines import (
     Arrays,
     Engine,
     compiled_engine,
@@ -39,23 +39,23 @@ from engines import (
     steps_apart,
     torch_engine,
 )
+from common.machine import describe_machine
+from common.promises import COMPARED, PACKAGE, REFERENCE, edit_targets
+from common.report import Benchmark, BenchmarkError, Numbers, finish
+from common.timing import affordable_runs, interleave, speed_up, summarise, table
+from common.work import gflop_per_image, matrix_product_peak
 from export_model import NAME, RESOLUTIONS, export_apart
-from grouped_stylegan2 import load_grouped_stylegan2
-from machine import describe_machine
-from openvino_engine import PRECISIONS, has_openvino, openvino_engine
-from package_biggan import load_package_biggan
-from promises import COMPARED, PACKAGE, REFERENCE, edit_targets
-from report import Benchmark, BenchmarkError, Numbers, finish
-from timing import affordable_runs, interleave, speed_up, summarise, table
-from work import gflop_per_image, matrix_product_peak
+from references.grouped_stylegan2 import load_grouped_stylegan2
+from references.openvino import PRECISIONS, has_openvino, openvino_engine
+from references.package_biggan import load_package_biggan
 
 from export.editor import FusedEditor
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
-from latentclr.experiment import open_run, trained_generator
-from latentclr.generators.biggan import BigGAN
-from latentclr.generators.stylegan2 import StyleGAN2
+from latentclr.generators.biggan.biggan import BigGAN
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 PAUSE_S, SLOW_S = 0.01, 0.25
 COLUMNS = ("batch", "engine", "p50_ms", "p90_ms", "min_ms", "runs", "images_per_s", "speed_up", "gflops",

@@ -17,16 +17,16 @@ from typing import Any
 
 import click
 import torch
-from memory import peak_kib
-from report import Benchmark, BenchmarkError, child_environment
+from common.memory import peak_kib
+from common.report import Benchmark, BenchmarkError, child_environment
 
 from export.pipeline import export_run
-from latentclr.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.compose import plain
 from latentclr.config import BigGANConfig, ModelConfig, StyleGAN2Config, TrainConfig
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
-from latentclr.rng import stream
+from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
+from latentclr.training.rng import stream
 
 NAME = "latent_edit"
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",

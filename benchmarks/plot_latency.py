@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import matplotlib
-from report import Benchmark, BenchmarkError
+from common.report import Benchmark, BenchmarkError
 
 from latentclr.files import replacing
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from common.machine import describe_machine
+from common.report import Benchmark, BenchmarkError, Numbers, finish, target
+from common.timing import table
 from export_model import NAME
-from load_drive import Shape, Shapes, drive, find_model, newest_file, read_manifest, serve
-from load_generator import Plan
-from load_offline import Feed, join, throughput
-from load_requests import prepare
-from machine import describe_machine
-from plot_load import plot_load
-from report import Benchmark, BenchmarkError, Numbers, finish, target
-from timing import table
+from load.drive import Shape, Shapes, drive, find_model, newest_file, read_manifest, serve
+from load.generator import Plan
+from load.offline import Feed, join, throughput
+from load.plot import plot_load
+from load.requests import prepare
 from tqdm import tqdm
 
 from latentclr.files import replacing

@@ -16,15 +16,15 @@ from typing import Any
 
 import click
 import numpy as np
+from common.machine import describe_machine
+from common.memory import status_kib
+from common.report import Benchmark, BenchmarkError, finish, target
+from common.timing import table
 from export_model import NAME
-from load_drive import Running, Shape, drive, find_model, newest_file, read_manifest, serve
-from load_generator import Plan
-from load_requests import prepare
-from machine import describe_machine
-from memory import status_kib
-from plot_load import plot_soak
-from report import Benchmark, BenchmarkError, finish, target
-from timing import table
+from load.drive import Running, Shape, drive, find_model, newest_file, read_manifest, serve
+from load.generator import Plan
+from load.plot import plot_soak
+from load.requests import prepare
 from tqdm import tqdm
 
 REQUESTS = 256

@@ -24,11 +24,11 @@ from typing import Any
 
 import click
 import torch
-from machine import describe_machine
-from report import Benchmark, BenchmarkError, child_environment, finish, target
-from timing import affordable_runs, interleave, speed_up, summarise, table
+from common.machine import describe_machine
+from common.report import Benchmark, BenchmarkError, child_environment, finish, target
+from common.timing import affordable_runs, interleave, speed_up, summarise, table
+from references.ways import RESOLUTIONS, WAYS, Setting, Way, build_way, first_gradient
 from torch.profiler import ProfilerActivity, profile
-from ways import RESOLUTIONS, WAYS, Setting, Way, build_way, first_gradient
 
 SAME_LOSS = 1e-4
 SLOW_S = 1.0
@@ -198,7 +198,7 @@ def _memory(way: str, setting: Setting, threads: int) -> dict[str, float]:
         "--threads": threads, "--steps": 3 if setting.generator == "dcgan" else 2,
     }  # fmt: skip
     words = [str(word) for pair in options.items() for word in pair]
-    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), way, *words]
+    command = [sys.executable, "-m", "common.peak_memory", way, *words]
     done = subprocess.run(command, env=child_environment(threads), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from serving import EditClient, TritonServer
-from serving.images import save_image
-from serving.ports import Ports
+from serving.client.images import save_image
+from serving.triton.ports import Ports
 
 TILE, GAP, TOP, LEFT = 80, 2, 26, 34  # pixels
 INK, PAPER = (20, 20, 20), (255, 255, 255)

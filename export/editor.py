@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import ExportError
-from latentclr.directions import Directions
 from latentclr.generators.base import Generator
-from latentclr.pixels import to_uint8
+from latentclr.method.directions import Directions
+from latentclr.pictures.pixels import to_uint8
 
 LATENT_INPUTS = ("z", "w", "w+")
 MAX_EDITS = 64

@@ -14,10 +14,10 @@ from export.editor import MAX_EDITS
 from export.parity import ParityReport
 from latentclr import __version__
 from latentclr.catalog import NamedEdit
-from latentclr.checkpoint import Checkpoint
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
+from latentclr.training.checkpoint import Checkpoint
 from serving.contract.published import published_entry
 
 FORMAT = 1

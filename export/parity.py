@@ -14,7 +14,7 @@ import torch
 from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from latentclr.progress import duration, progress_bar
-from latentclr.rng import stream
+from latentclr.training.rng import stream
 
 Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
 Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]

@@ -19,8 +19,8 @@ from export.repository import ENGINES, WEIGHTS_FILE, publish
 from export.torchscript import TorchScriptEditor, export_torchscript
 from export.triton_config import TritonOptions
 from latentclr.config import TrainConfig, slider_end
-from latentclr.experiment import named_edits, open_run, trained_generator
-from latentclr.step import feed_mask
+from latentclr.method.step import feed_mask
+from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
 from serving.contract.published import PublishedModel
 

@@ -12,8 +12,8 @@ import click
 from latentclr.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from latentclr.checkpoint import Checkpoint
     from latentclr.config import TrainConfig
+    from latentclr.training.checkpoint import Checkpoint
 
 
 @click.command("name")
@@ -48,7 +48,7 @@ def name(
     """
     from latentclr.catalog import NamedEdit, check_name, fitting_edits, update_catalog
     from latentclr.config import TrainConfig, slider_end
-    from latentclr.experiment import catalog_of, open_run
+    from latentclr.training.experiment import catalog_of, open_run
     from serving.contract.catalog import understand, without
     from serving.contract.named_edit import entry_of
 
@@ -114,7 +114,7 @@ def names(run: Path, publish: bool, repository: Path, name: str, force: bool) ->
       latentclr names outputs/faces --publish --repository model_repository --name latent_edit
     """
     from latentclr.config import TrainConfig
-    from latentclr.experiment import named_edits, open_run
+    from latentclr.training.experiment import named_edits, open_run
 
     config, checkpoint = open_run(run, [], TrainConfig)
     if publish:
@@ -158,7 +158,7 @@ def publish_names(
         ConfigError: the model is another run's.
         ServingError: there is no such model, or it cannot be written.
     """
-    from latentclr.experiment import named_edits
+    from latentclr.training.experiment import named_edits
     from serving.contract.published import PublishedModel, holds_checkpoint, published_entry
 
     model = PublishedModel(repository, name)
@@ -207,12 +207,12 @@ def import_(origin_run: Path, out_run: Path, with_names: bool) -> None:
       latentclr import outputs/run/train/2021-09-01 outputs/ffhq
     """
     from latentclr.catalog import write_catalog
-    from latentclr.checkpoint import ORIGIN_BEST, ORIGIN_LAST, find_checkpoint, holds_run, write_checkpoint
     from latentclr.compose import compose_run, save_config
     from latentclr.config import TrainConfig
     from latentclr.errors import CheckpointError
-    from latentclr.experiment import named_edits
-    from latentclr.origin_run import read_origin_run
+    from latentclr.origin.run import read_origin_run
+    from latentclr.training.checkpoint import ORIGIN_BEST, ORIGIN_LAST, find_checkpoint, holds_run, write_checkpoint
+    from latentclr.training.experiment import named_edits
 
     if holds_run(out_run):
         raise ConfigError(f"{out_run} already holds a run; choose another folder")

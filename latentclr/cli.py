@@ -19,13 +19,13 @@ COMMANDS_ELSEWHERE = {
     "name": "latentclr.catalog_cli:name",
     "names": "latentclr.catalog_cli:names",
     "import": "latentclr.catalog_cli:import_",
-    "weights": "latentclr.generators.weights_cli:weights",
+    "weights": "latentclr.generators.weights.cli:weights",
     "export": "export.cli:export",
     "rollback": "export.cli:rollback",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",
     "studio": "serving.studio.cli:studio",
-    "doctor": "serving.doctor:doctor",
+    "doctor": "serving.doctor.command:doctor",
 }
 
 

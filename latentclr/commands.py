@@ -20,23 +20,23 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
-from latentclr.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume, remove_temporary
 from latentclr.compose import check_resumable, compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import GenConfig, TrainConfig, shown_alphas
-from latentclr.distributed import Processes, processes, resolve_device
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError
-from latentclr.evaluation import Evaluation, evaluate
-from latentclr.experiment import named_edits, open_run, trained_generator, trained_step
 from latentclr.files import replacing
-from latentclr.gallery import Gallery
 from latentclr.generators.base import Generator
-from latentclr.overview import BUDGET_S, NOTICE_S, draw_overview, seconds_a_picture
-from latentclr.plots import loss_curve, similarity_map
+from latentclr.method.step import feed_mask
+from latentclr.pictures.gallery import Gallery
+from latentclr.pictures.overview import BUDGET_S, NOTICE_S, draw_overview, seconds_a_picture
+from latentclr.pictures.plots import loss_curve, similarity_map
+from latentclr.pictures.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
 from latentclr.progress import duration
-from latentclr.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
-from latentclr.rng import stream
-from latentclr.step import feed_mask
-from latentclr.training import Trainer
+from latentclr.training.checkpoint import RESUME_FILE, Checkpoint, holds_run, load_resume, remove_temporary
+from latentclr.training.distributed import Processes, processes, resolve_device
+from latentclr.training.evaluation import Evaluation, evaluate
+from latentclr.training.experiment import named_edits, open_run, trained_generator, trained_step
+from latentclr.training.rng import stream
+from latentclr.training.trainer import Trainer
 from serving.contract.arrays import read_npy
 from serving.contract.lock import Busy, alone
 

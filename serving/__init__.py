@@ -8,9 +8,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from serving.async_client import AsyncEditClient
-    from serving.client import EditClient
-    from serving.edited import Edited
+    from serving.client.async_client import AsyncEditClient
+    from serving.client.client import EditClient
+    from serving.client.edited import Edited
+    from serving.client.latest import AsyncLatestWins, LatestWins
+    from serving.contract.manifest import Manifest
     from serving.errors import (
         AlphaWarning,
         InvalidEdit,
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
         ServingError,
         Superseded,
     )
-    from serving.latest import AsyncLatestWins, LatestWins
-    from serving.manifest import Manifest
-    from serving.server import TritonServer
+    from serving.triton.server import TritonServer
 
 __all__ = [
     "AlphaWarning",
@@ -48,13 +48,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "AsyncEditClient": "async_client",
-    "AsyncLatestWins": "latest",
-    "EditClient": "client",
-    "Edited": "edited",
-    "LatestWins": "latest",
-    "Manifest": "manifest",
-    "TritonServer": "server",
+    "AsyncEditClient": "client.async_client",
+    "AsyncLatestWins": "client.latest",
+    "EditClient": "client.client",
+    "Edited": "client.edited",
+    "LatestWins": "client.latest",
+    "Manifest": "contract.manifest",
+    "TritonServer": "triton.server",
 }
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from serving.client import EditClient, Edited
-    from serving.ports import Ports
+    from serving.client.client import EditClient, Edited
+    from serving.triton.ports import Ports
 
 DEFAULT_MODEL = "latent_edit"
 _SETTINGS = {"show_default": True, "max_content_width": 110}
@@ -68,9 +68,9 @@ def serve(
       latentclr serve --repository model_repository
       latentclr serve --repository model_repository --engine docker --poll 5
     """
-    from serving.ports import Ports
-    from serving.server import TritonServer
-    from serving.supervise import keep_alive
+    from serving.triton.ports import Ports
+    from serving.triton.server import TritonServer
+    from serving.triton.supervise import keep_alive
 
     ports = Ports(http_port, grpc_port, metrics_port)
     if engine == "docker":
@@ -168,9 +168,9 @@ def edit(
     if (seed is not None) + (z_file is not None) + (w_file is not None) > 1:
         raise InvalidEdit("give --seed, --z or --w, not both")
 
-    from serving.alpha_range import telling
-    from serving.client import EditClient
-    from serving.images import check_path, save_image, strip
+    from serving.client.alpha_range import telling
+    from serving.client.client import EditClient
+    from serving.client.images import check_path, save_image, strip
 
     check_path(output)
     z = None if z_file is None else _load_codes(z_file)
@@ -206,9 +206,9 @@ def _edit_again(
     """Make the picture of a PNG again and compare the two."""
     from PIL import Image
 
-    from serving.client import EditClient
-    from serving.images import check_path, enlarge, pixels_of, read_recipe, save_image, strip
-    from serving.replay import replay
+    from serving.client.client import EditClient
+    from serving.client.images import check_path, enlarge, pixels_of, read_recipe, save_image, strip
+    from serving.client.replay import replay
 
     check_path(output)
     recipe, before = read_recipe(source)
@@ -310,9 +310,9 @@ def _serve_with_docker(
     only_print: bool,
 ) -> None:
     from serving.contract.journal import recover_if_free
-    from serving.docker import IMAGE, docker_command, run_docker
-    from serving.ports import claim_ports
-    from serving.repository import check_repository
+    from serving.triton.docker import IMAGE, docker_command, run_docker
+    from serving.triton.ports import claim_ports
+    from serving.triton.repository import check_repository
 
     if not only_print:
         recover_if_free(repository)

@@ -31,7 +31,7 @@ class RequestFailed(ServingError):
 
 
 class Superseded(ServingError):
-    """A newer edit took the place of this one before it was sent; see `serving.latest`."""
+    """A newer edit took the place of this one before it was sent; see `serving.client.latest`."""
 
 
 class ManifestError(ServingError):

@@ -14,10 +14,10 @@ from PIL import Image
 from export.editor import FusedEditor
 from latentclr.cli import cli
 from latentclr.config import TrainConfig
-from latentclr.experiment import open_run, trained_generator
+from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.errors import InvalidEdit
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 K = 6
 OVERRIDES = ["k=6", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=4", "hparams.iterations=20"]

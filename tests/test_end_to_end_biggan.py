@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from export.editor import FusedEditor
 from latentclr.cli import cli
 from latentclr.config import TrainConfig
-from latentclr.experiment import open_run, trained_generator
-from latentclr.generators.biggan_spec import spec_for
-from latentclr.generators.biggan_tensors import random_tensors
+from latentclr.generators.biggan.spec import spec_for
+from latentclr.generators.biggan.tensors import random_tensors
+from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 BULBUL, ROBIN = 16, 15
 

@@ -19,14 +19,14 @@ from safetensors.torch import save_file
 
 from export.pipeline import export_run
 from latentclr.commands import run_gen, run_train
-from latentclr.generators import stylegan2_layout
-from latentclr.generators.biggan_spec import spec_for
-from latentclr.generators.biggan_tensors import random_tensors
-from latentclr.render import GAP
+from latentclr.generators.biggan.spec import spec_for
+from latentclr.generators.biggan.tensors import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import layout as stylegan2_layout
+from latentclr.pictures.render import GAP
 from serving import EditClient, TritonServer
-from serving.images import read_recipe
-from serving.ports import Ports
-from serving.replay import replay
+from serving.client.images import read_recipe
+from serving.client.replay import replay
+from serving.triton.ports import Ports
 
 pytestmark = pytest.mark.slow
 SEED, ALPHA = 7, 2.5

@@ -68,7 +68,14 @@ def test_exports_of_full_size_are_proven(generator: str, resolution: int, tmp_pa
 
 def export(generator: str, resolution: int, folder: Path) -> dict[str, Any]:
     """Export, which publishes nothing without parity; return the record after checking that both formats had it."""
-    words = ["benchmarks/export_model.py", str(folder), "--generator", generator, "--resolution", str(resolution)]
+    words = [
+        "benchmarks/export_model.py",
+        str(folder),
+        "--generator",
+        generator,
+        "--resolution",
+        str(resolution),
+    ]
     *told, record = run(*words).splitlines()
     proven = [line.partition(":")[0] for line in told if "(allowed 1)" in line]
     assert proven == ["onnx", "torchscript"]

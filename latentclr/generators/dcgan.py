@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from latentclr.errors import GeneratorError
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator, LatentSpec
-from latentclr.generators.weights import load_tensors
+from latentclr.generators.weights.files import load_tensors
 
 BATCH_NORM_EPS = 1e-5
 FACES_PACKAGE = "gan-face-generate==1.1.1"

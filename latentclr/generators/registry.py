@@ -18,11 +18,11 @@ def build_generator(config: GeneratorConfig) -> Generator:
 
         return load_dcgan(config.weights)
     if isinstance(config, BigGANConfig):
-        from latentclr.generators.biggan import load_biggan
+        from latentclr.generators.biggan.biggan import load_biggan
 
         return load_biggan(config.weights, config.resolution, config.truncation, config.class_name)
     if isinstance(config, StyleGAN2Config):
-        from latentclr.generators.stylegan2 import load_stylegan2
+        from latentclr.generators.stylegan2.stylegan2 import load_stylegan2
 
         return load_stylegan2(config)
     raise GeneratorError(f"unknown generator {config.name!r}; expected one of {', '.join(GENERATORS)}")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from serving.client import EditClient
+from serving.client.client import EditClient
 from serving.errors import ModelUnavailable, RequestFailed, ServerUnavailable
 from serving.studio.security import is_loopback
 

@@ -61,16 +61,16 @@ def studio(
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise ServerStartError(f"the studio needs {', '.join(missing)}: pip install 'latentclr[studio]'")
-    from serving.ports import Ports
-    from serving.repository import check_repository
-    from serving.server import TritonServer
     from serving.studio.app import create_app
     from serving.studio.backend import Backend
     from serving.studio.places import names_for
     from serving.studio.runner import WebServer
     from serving.studio.security import SHORTEST_TOKEN, Policy
     from serving.studio.service import Service
-    from serving.supervise import keep_alive
+    from serving.triton.ports import Ports
+    from serving.triton.repository import check_repository
+    from serving.triton.server import TritonServer
+    from serving.triton.supervise import keep_alive
 
     policy = Policy(host, token or "", names)
     if policy.open and not policy.wants_token:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
+from serving.contract.latents import SEEDS
 from serving.contract.named_edit import NAME_LENGTH, check_name
-from serving.latents import SEEDS
 from serving.studio.names import NOTE_LENGTH
 
 ALPHA_LIMIT = 1000.0

@@ -15,9 +15,9 @@ from typing import Any
 
 from serving.contract.catalog import CatalogFile, understand, without
 from serving.contract.errors import CatalogError
+from serving.contract.manifest import Manifest, parse_manifest
 from serving.contract.named_edit import NamedEdit, entry_of
 from serving.contract.published import PublishedModel, published_entry
-from serving.manifest import Manifest, parse_manifest
 from serving.studio.failures import NameTaken, UnknownName
 
 NOTE_LENGTH = 200

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.edited import Edited
+from serving.client.edited import Edited
+from serving.client.images import enlarge, strip, write_image
 from serving.errors import InvalidEdit
-from serving.images import enlarge, strip, write_image
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif"}
 _MOST_PIXELS = 64_000_000

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.alpha_range import telling
-from serving.client import EditClient
+from serving.client.alpha_range import telling
+from serving.client.client import EditClient
+from serving.client.edited import Edited
+from serving.client.requests import Plan, Request, rows_request
+from serving.contract.edits import layer_strengths, resolve_class, resolve_direction
 from serving.contract.errors import CatalogError
-from serving.edited import Edited
-from serving.edits import layer_strengths, resolve_class, resolve_direction
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import Manifest
+from serving.contract.manifest import NamedEdit as Named
 from serving.errors import InvalidEdit
-from serving.latents import draw_latents
-from serving.manifest import Manifest
-from serving.manifest import NamedEdit as Named
-from serving.requests import Plan, Request, rows_request
 from serving.studio.backend import Backend
 from serving.studio.models import (
     ClassInfo,

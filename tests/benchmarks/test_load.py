@@ -11,8 +11,8 @@ from test_benchmarks import BENCHMARKS, needs_faces, needs_triton, record, run
 from tritonclient.grpc import service_pb2 as pb
 
 sys.path.insert(0, str(BENCHMARKS))
-from load_wire import Prepared, load_requests, save_requests, serialise
-from report import BenchmarkError
+from common.report import BenchmarkError
+from load.wire import Prepared, load_requests, save_requests, serialise
 from soak import growth
 
 

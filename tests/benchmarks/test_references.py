@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentclr.generators.biggan import BigGAN
-from latentclr.generators.biggan_spec import BigGANSpec
-from latentclr.generators.biggan_tensors import random_tensors as random_biggan
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_layout import random_tensors as random_stylegan2
+from latentclr.generators.biggan.biggan import BigGAN
+from latentclr.generators.biggan.spec import BigGANSpec
+from latentclr.generators.biggan.tensors import random_tensors as random_biggan
+from latentclr.generators.stylegan2.layout import random_tensors as random_stylegan2
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -30,7 +30,7 @@ def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
 
     yield load
     for name in set(sys.modules) - before:
-        if (file := getattr(sys.modules[name], "__file__", None)) and Path(file).parent == BENCHMARKS:
+        if (file := getattr(sys.modules[name], "__file__", None)) and BENCHMARKS in Path(file).parents:
             del sys.modules[name]
 
 
@@ -42,7 +42,7 @@ def stylegan2(**settings: object) -> tuple[StyleGAN2, dict[str, Tensor]]:
 @pytest.mark.parametrize("use_w", [True, False])
 def test_grouped_stylegan2_equals_ours(benchmark_module, use_w: bool) -> None:
     lean, tensors = stylegan2(use_w=use_w, truncation=0.7)
-    grouped = benchmark_module("grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
+    grouped = benchmark_module("references.grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
     z = lean.sample(3, torch.Generator().manual_seed(1))
     with torch.no_grad():
         ps = torch.stack([lean.encode(z.roll(i, 0)) for i in range(lean.latent.layers)], dim=1)  # [N, L, D]
@@ -54,7 +54,7 @@ def test_grouped_stylegan2_equals_ours(benchmark_module, use_w: bool) -> None:
 
 def test_grouped_stylegan2_collects_gradients_of_its_weights(benchmark_module) -> None:
     lean, tensors = stylegan2()
-    grouped = benchmark_module("grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
+    grouped = benchmark_module("references.grouped_stylegan2").GroupedStyleGAN2(lean, tensors)
     grouped.features(torch.randn(2, lean.latent.layers, 24), "conv1").sum().backward()
     assert grouped.table["conv1/conv/weight"].grad is not None
     assert not grouped.table["noises/noise_0"].requires_grad
@@ -68,7 +68,7 @@ def test_package_biggan_equals_ours(benchmark_module) -> None:
                       attention_layer_position=3)  # fmt: skip
     tensors = random_biggan(spec)
     lean = BigGAN(spec, dict(tensors), truncation=0.43)
-    package = benchmark_module("package_biggan").PackageBigGAN(lean, tensors)
+    package = benchmark_module("references.package_biggan").PackageBigGAN(lean, tensors)
     z = lean.sample(3, torch.Generator().manual_seed(1))
     ps, class_id = z[:, None].expand(-1, lean.latent.layers, -1), torch.tensor([4, 0, 2])
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_package_biggan_equals_ours(benchmark_module) -> None:
 
 
 def test_turns_share_the_rounds(benchmark_module) -> None:
-    timing = benchmark_module("timing")
+    timing = benchmark_module("common.timing")
     calls = {"slow": 0, "fast": 0}
 
     def count(name: str) -> None:
@@ -95,7 +95,7 @@ def test_turns_share_the_rounds(benchmark_module) -> None:
 
 
 def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
-    promises = benchmark_module("promises")
+    promises = benchmark_module("common.promises")
     rows = [
         {"batch": 1, "engine": engine, "p50_ms": p50, "speed_up": speed_up, "worst_step": step}
         for engine, p50, speed_up, step in [

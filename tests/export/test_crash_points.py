@@ -14,8 +14,8 @@ from crash_points import MANIFEST, graphs
 from export.repository import publish, rollback
 from serving.contract.journal import JOURNAL, JournalError, changing
 from serving.contract.lock import LOCK_FILE, Busy, alone
-from serving.findings import BAD, WARN
-from serving.repository_checks import check_models
+from serving.doctor.findings import BAD, WARN
+from serving.doctor.repository_checks import check_models
 
 
 @pytest.mark.slow

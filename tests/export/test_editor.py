@@ -5,9 +5,9 @@ import torch
 from tiny_generators import CLASSES, LAYERS, SIZE, LayeredGenerator, dcgan_tensors
 
 from export.editor import MAX_EDITS, FusedEditor
-from latentclr.directions import build_directions
 from latentclr.generators.dcgan import DCGAN
-from latentclr.pixels import to_uint8
+from latentclr.method.directions import build_directions
+from latentclr.pictures.pixels import to_uint8
 
 K = 5
 

@@ -16,7 +16,7 @@ from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
 from export.parity import ParityReport, check_parity, parity_cases, run_eager
 from export.torchscript import TorchScriptEditor, export_torchscript
-from latentclr.directions import build_directions
+from latentclr.method.directions import build_directions
 
 K = 4
 ALPHAS = [-6.0, -3.0, 0.0, 1.5, 6.0]

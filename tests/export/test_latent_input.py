@@ -16,16 +16,16 @@ from export.onnx import OnnxEditor, export_onnx
 from export.parity import parity_cases, run_eager
 from export.pipeline import rename_input
 from export.torchscript import TorchScriptEditor, export_torchscript
-from latentclr.checkpoint import load_checkpoint
 from latentclr.commands import run_train
-from latentclr.directions import build_directions
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_layout import random_tensors
-from latentclr.pixels import to_uint8
-from serving.edits import check_latents, check_rows
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.method.directions import build_directions
+from latentclr.pictures.pixels import to_uint8
+from latentclr.training.checkpoint import load_checkpoint
+from serving.contract.edits import check_latents, check_rows
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import parse_manifest
 from serving.errors import InvalidEdit
-from serving.latents import draw_latents
-from serving.manifest import parse_manifest
 
 K, D, L = 4, 16, 8
 
@@ -235,7 +235,7 @@ def test_export_says_what_it_does_to_w(trained, invoke, refused, tmp_path):
 def server(repository):
     pytest.importorskip("pytriton", reason="install latentclr[triton]")
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     with TritonServer(repository, ports=Ports(0, 0, 0)) as running:
         yield running

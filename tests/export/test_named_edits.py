@@ -14,13 +14,13 @@ from safetensors.torch import save_file
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.editor import FusedEditor
-from latentclr.checkpoint import load_checkpoint
 from latentclr.commands import run_train
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_layout import random_tensors
-from serving.edits import edit_arrays
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.training.checkpoint import load_checkpoint
+from serving.contract.edits import edit_arrays
+from serving.contract.manifest import parse_manifest
 from serving.errors import InvalidEdit
-from serving.manifest import parse_manifest
 
 K, D, L = 4, 16, 8
 CATALOG = """\
@@ -155,7 +155,7 @@ def test_names_are_published_without_another_export(exported, trained, invoke, r
 def server(exported):
     pytest.importorskip("pytriton", reason="install latentclr[triton]")
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     with TritonServer(exported[0], ports=Ports(0, 0, 0)) as running:
         yield running
@@ -192,10 +192,10 @@ def test_edits_by_name_on_triton(server, trained, invoke, tmp_path):
 
 
 def test_random_weights_are_labelled_everywhere(trained, invoke, tmp_path, monkeypatch):
-    import latentclr.render
+    import latentclr.pictures.render
 
     corners = []
-    draw = latentclr.render.grid
+    draw = latentclr.pictures.render.grid
     monkeypatch.setattr("latentclr.commands.grid", lambda *given: corners.append(given[4]) or draw(*given))
     noise = ["generator.weights=random:8", "k=2", f"output_dir={tmp_path / 'run'}"]
     result = invoke("train", *words(trained.parent), *noise)
@@ -230,7 +230,7 @@ def test_random_weights_are_labelled_everywhere(trained, invoke, tmp_path, monke
 def test_random_weights_are_labelled_by_export_and_edit(trained, invoke, tmp_path):
     pytest.importorskip("pytriton", reason="install latentclr[triton]")
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     run = tmp_path / "run"
     assert run_train([*words(trained.parent), "generator.weights=random:8", "k=2", f"output_dir={run}"])

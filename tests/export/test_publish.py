@@ -26,10 +26,10 @@ from export.parity import run_eager
 from export.repository import publish, rollback
 from export.torchscript import TorchScriptEditor
 from export.triton_config import TritonOptions, model_config
-from latentclr.checkpoint import load_checkpoint
 from latentclr.errors import LatentCLRError, SaveError
 from latentclr.files import sha256_of
-from serving.manifest import parse_manifest
+from latentclr.training.checkpoint import load_checkpoint
+from serving.contract.manifest import parse_manifest
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
@@ -424,7 +424,7 @@ def served_by_triton(repository: Path, given) -> np.ndarray:
     from tritonclient import grpc
 
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     with TritonServer(repository, ports=Ports(0, 0, 0), models=["edit"]) as server:
         inputs = []
@@ -437,7 +437,7 @@ def served_by_triton(repository: Path, given) -> np.ndarray:
 
 def test_large_weights_are_a_file_that_versions_share(faces, graphs, tmp_path):
     from export.editor import FusedEditor
-    from latentclr.directions import build_directions
+    from latentclr.method.directions import build_directions
 
     repository = tmp_path / "repository"
     images = []
@@ -549,7 +549,7 @@ def test_config_of_a_conditional_generator():
 
 def test_a_conditional_generator_exports(trained, invoke, tmp_path, monkeypatch):
     """The whole pipeline, with the run's generator replaced by one with classes and three latent inputs."""
-    from latentclr.directions import build_directions
+    from latentclr.method.directions import build_directions
 
     real = load_checkpoint(trained / "best.safetensors")
     directions = build_directions("nonlinear", 4, 6, torch.Generator().manual_seed(0), 2).eval()

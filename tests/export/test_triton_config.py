@@ -228,7 +228,7 @@ def test_a_real_triton_loads_them_and_completes_nothing(tiny, tmp_path):
     from tritonclient import grpc
 
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     for name, options in SERVED.items():
         put(tiny, tmp_path / "models", options, name, classes=name == "everything")
@@ -267,7 +267,7 @@ def test_a_real_triton_loads_them_and_completes_nothing(tiny, tmp_path):
 def test_a_server_without_a_gpu_refuses_what_is_for_one(tiny, tmp_path):
     from serving import TritonServer
     from serving.errors import ServerStartError
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     put(tiny, tmp_path / "models", replace(EVERYTHING, cache=False), "edit", classes=True)
     server = TritonServer(tmp_path / "models", ports=Ports(0, 0, 0))

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.biggan import BigGAN, load_biggan
-from latentclr.generators.biggan_spec import LAYERS, BigGANSpec, read_spec, spec_for
-from latentclr.generators.biggan_tensors import blend_of, random_tensors
-from latentclr.generators.weights import load_tensors
+from latentclr.generators.biggan.biggan import BigGAN, load_biggan
+from latentclr.generators.biggan.spec import LAYERS, BigGANSpec, read_spec, spec_for
+from latentclr.generators.biggan.tensors import blend_of, random_tensors
+from latentclr.generators.weights.files import load_tensors
 
 GOLDEN = Path(__file__).parents[1] / "data" / "biggan_tiny"
 TOLERANCE = 1e-4
@@ -113,8 +113,8 @@ try:
     main()
 except SystemExit as ended:
     assert ended.code == 0, ended.code
-from serving.latents import draw_latents
-from serving.manifest import Latent
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import Latent
 print(draw_latents(Latent("z", 3, 11, "truncated_normal", 0.4), 7).tolist())
 """
 

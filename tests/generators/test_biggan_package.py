@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from latentclr.generators.biggan import BigGAN
-from latentclr.generators.biggan_spec import LAYERS, BigGANSpec, spec_for
-from latentclr.generators.biggan_tensors import random_tensors
+from latentclr.generators.biggan.biggan import BigGAN
+from latentclr.generators.biggan.spec import LAYERS, BigGANSpec, spec_for
+from latentclr.generators.biggan.tensors import random_tensors
 
 with warnings.catch_warnings():  # a package of 2019
     warnings.simplefilter("ignore")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from latentclr.errors import GeneratorError
-from latentclr.generators import imagenet, wordnet
-from latentclr.generators.imagenet import class_names, imagenet_classes, resolve_class, resolve_classes
-from latentclr.generators.wordnet import neighbours, noun_synsets, open_wordnet
+from latentclr.generators.biggan.biggan import imagenet, wordnet
+from latentclr.generators.biggan.imagenet import class_names, imagenet_classes, resolve_class, resolve_classes
+from latentclr.generators.biggan.wordnet import neighbours, noun_synsets, open_wordnet
 
 WordNetCorpusReader = pytest.importorskip("nltk.corpus.reader.wordnet", reason="pip install nltk").WordNetCorpusReader
 

@@ -12,10 +12,10 @@ from tiny_generators import dcgan_tensors
 from torch import Tensor
 
 from latentclr.generators.base import Generator
-from latentclr.generators.biggan import load_biggan
+from latentclr.generators.biggan.biggan import load_biggan
 from latentclr.generators.dcgan import DCGAN
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_layout import random_tensors
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 
 GOLDEN = Path(__file__).parents[1] / "data" / "biggan_tiny"
 

@@ -21,8 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.pickle_objects import Record, StoredArray, StoredTensor
-from latentclr.generators.safe_pickle import load_pickle
+from latentclr.generators.weights.pickle_objects import Record, StoredArray, StoredTensor
+from latentclr.generators.weights.safe_pickle import load_pickle
 
 
 class Reduce:
@@ -283,10 +283,10 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         del nested
     with pytest.raises(GeneratorError, match="a tuple as a key"):
         load(write(b"}" + b")" + b"\x85" * depth + b"K\x01s"), tmp_path)
-    monkeypatch.setattr("latentclr.generators.safe_pickle.MAX_OPCODES", 1000)
+    monkeypatch.setattr("latentclr.generators.weights.safe_pickle.MAX_OPCODES", 1000)
     with pytest.raises(GeneratorError, match="more than 1000 instructions"):
         load(write(b"]" * 1001), tmp_path)
-    monkeypatch.setattr("latentclr.generators.safe_pickle.MAX_TEXT", 1000)
+    monkeypatch.setattr("latentclr.generators.weights.safe_pickle.MAX_TEXT", 1000)
     with pytest.raises(GeneratorError, match="a string of 1001 characters"):
         load(pickle.dumps("x" * 1001), tmp_path)
     for length in (b"\x8d" + struct.pack("<Q", 2**62), b"B" + struct.pack("<I", 2**31)):  # claims, not bytes

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_layout import blur_kernel, random_tensors
+from latentclr.generators.stylegan2.layout import blur_kernel, random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 
 GOLDEN = Path(__file__).parents[1] / "data" / "stylegan2_32"
 TOLERANCE = 1e-4  # of the largest value

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.base import Generator
-from latentclr.generators.biggan import load_biggan
-from latentclr.generators.biggan_spec import CONFIG_FILE
+from latentclr.generators.biggan.biggan import load_biggan
+from latentclr.generators.biggan.spec import CONFIG_FILE
 from latentclr.generators.dcgan import load_dcgan
-from latentclr.generators.stylegan2 import StyleGAN2, convert_weights
-from latentclr.generators.stylegan2_layout import random_tensors
-from latentclr.generators.stylegan2_weights import read_tensors
-from latentclr.generators.weights import load_tensors
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, convert_weights
+from latentclr.generators.stylegan2.weights import read_tensors
+from latentclr.generators.weights.files import load_tensors
 from latentclr.plain_load import load_plain, load_safetensors
 
 ROOT = Path(__file__).parents[2]
@@ -119,11 +119,11 @@ READ_THEN_CUT = """
 import os, sys
 from pathlib import Path
 import torch
-from latentclr.checkpoint import load_checkpoint
-from latentclr.generators.biggan import load_biggan
+from latentclr.training.checkpoint import load_checkpoint
+from latentclr.generators.biggan.biggan import load_biggan
 from latentclr.generators.dcgan import load_dcgan
-from latentclr.generators.stylegan2 import StyleGAN2
-from latentclr.generators.stylegan2_weights import read_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan2.weights import read_tensors
 kind, path = sys.argv[1], Path(sys.argv[2])
 if kind == "checkpoint":
     checkpoint = load_checkpoint(path)
@@ -169,7 +169,10 @@ def test_a_damaged_safetensors_file_is_one_line(tmp_path: Path) -> None:
 
 def test_no_other_module_reads_tensors_from_files() -> None:
     """A second reader of files would have to copy, too; so there is one."""
-    allowed = {"latentclr/plain_load.py", "latentclr/generators/pickle_objects.py"}  # the latter: bytes in a pickle
+    allowed = {
+        "latentclr/plain_load.py",
+        "latentclr/generators/weights/pickle_objects.py",
+    }  # the latter: bytes in a pickle
     readers = {"load_file", "safe_open", "torch.load", "from_file"}
     for package in ("latentclr", "export"):
         for path in (ROOT / package).rglob("*.py"):

@@ -15,9 +15,9 @@ from latentclr.catalog import (
     write_catalog,
 )
 from latentclr.catalog_cli import parse_alpha, parse_layers
-from latentclr.checkpoint import load_checkpoint
 from latentclr.errors import CheckpointError, ConfigError
-from latentclr.render import Drawing
+from latentclr.pictures.render import Drawing
+from latentclr.training.checkpoint import load_checkpoint
 
 SMILE = NamedEdit(28, (4, 5), (-7.0, 7.0), 'closed mouth: "yes", #1')
 OLD = NamedEdit(2, (), (-0.5, 6.0))
@@ -284,7 +284,7 @@ def test_gen_draws_named_edits(run, invoke, refused):
 
 def test_edits_together_are_the_editors_formula(run):
     from latentclr.generators.dcgan import load_dcgan
-    from latentclr.pixels import to_uint8
+    from latentclr.pictures.pixels import to_uint8
 
     checkpoint = load_checkpoint(run / "best.safetensors")
     generator = load_dcgan(checkpoint.config["generator"]["weights"])
@@ -306,8 +306,8 @@ def test_edits_together_are_the_editors_formula(run):
 def test_an_edit_reaches_its_own_layers_only():
     from tiny_generators import D, LayeredGenerator
 
-    from latentclr.directions import build_directions
-    from latentclr.pixels import to_uint8
+    from latentclr.method.directions import build_directions
+    from latentclr.pictures.pixels import to_uint8
 
     generator, rng = LayeredGenerator(), torch.Generator().manual_seed(3)
     directions = build_directions("linear", 4, D, rng).eval()

@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from latentclr.checkpoint import find_checkpoint, load_checkpoint, load_resume, save_checkpoint, save_resume
 from latentclr.errors import CheckpointError, SaveError
 from latentclr.files import replacing, sha256_of
+from latentclr.training.checkpoint import find_checkpoint, load_checkpoint, load_resume, save_checkpoint, save_resume
 
 
 def header(path: Path) -> tuple[dict, bytes]:
@@ -159,7 +159,7 @@ def test_metadata_that_lies_is_refused_before_anything_is_allocated(run, key, va
 )
 @pytest.mark.parametrize("kind", ["linear", "nonlinear"])
 def test_projector_sizes_that_lie(trained, tmp_path, faces, kind, key, value):
-    from latentclr.checkpoint import make_projector
+    from latentclr.training.checkpoint import make_projector
 
     good = load_checkpoint(trained / "best.safetensors")
     config = json.loads(json.dumps(good.config))
@@ -284,7 +284,7 @@ def test_full_disk_for_one_kind_of_file(start, run, name):
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 100}, {size - 100}))
 from pathlib import Path
-from latentclr.checkpoint import load_checkpoint, load_resume, save_checkpoint, save_resume
+from latentclr.training.checkpoint import load_checkpoint, load_resume, save_checkpoint, save_resume
 from latentclr.errors import SaveError
 from latentclr.generators.dcgan import load_dcgan
 run = Path({str(run)!r})

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from latentclr.checkpoint import load_checkpoint
 from latentclr.commands import run_gen
 from latentclr.files import sha256_of
-from latentclr.pixels import to_uint8
-from latentclr.render import alpha_label, grid, walk_codes
+from latentclr.pictures.pixels import to_uint8
+from latentclr.pictures.render import alpha_label, grid, walk_codes
+from latentclr.training.checkpoint import load_checkpoint
 
 TILE = 16
 
@@ -241,7 +241,7 @@ def test_other_weights_are_noticed(run, tmp_path, caplog):
 
 
 def test_walk_codes_straight_and_stepwise(rng):
-    from latentclr.directions import build_directions
+    from latentclr.method.directions import build_directions
 
     directions = build_directions("nonlinear", 3, 16, rng, depth=2).eval()
     p = torch.randn(1, 16, generator=rng)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from test_training import equal
 
-from latentclr.checkpoint import load_resume
 from latentclr.commands import run_eval, run_train
 from latentclr.compose import compose_train
-from latentclr.distributed import Processes
-from latentclr.training import Trainer
+from latentclr.training.checkpoint import load_resume
+from latentclr.training.distributed import Processes
+from latentclr.training.trainer import Trainer
 
 pytestmark = [
     pytest.mark.gpu,

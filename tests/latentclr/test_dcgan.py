@@ -13,7 +13,7 @@ from torch import nn
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.dcgan import DCGAN, load_dcgan
-from latentclr.generators.weights import load_tensors
+from latentclr.generators.weights.files import load_tensors
 
 TOLERANCE = 1e-5
 

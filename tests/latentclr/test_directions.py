@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from latentclr.directions import GlobalDirections, MLPDirections, build_directions, draw_alpha
+from latentclr.method.directions import GlobalDirections, MLPDirections, build_directions, draw_alpha
 
 MODELS = [("global", 1), ("linear", 1), ("nonlinear", 1), ("nonlinear", 2), ("nonlinear", 3)]
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from tiny_generators import LayeredGenerator
 
-from latentclr.directions import build_directions
-from latentclr.evaluation import Evaluation, _similarity, evaluate, held_out
-from latentclr.projectors import Projector
-from latentclr.step import ContrastiveStep, StepOptions
+from latentclr.method.directions import build_directions
+from latentclr.method.projectors import Projector
+from latentclr.method.step import ContrastiveStep, StepOptions
+from latentclr.training.evaluation import Evaluation, _similarity, evaluate, held_out
 
 
 def step(**options):
@@ -65,7 +65,7 @@ def test_held_out_codes_are_the_same_at_each_call_and_never_the_training_ones():
     assert held_out(module, 4, 3, seed=0) == held_out(module, 4, 3, seed=0)
     assert all(torch.equal(a.z, b.z) for a, b in zip(drawn[:3], drawn[3:], strict=True))
     assert held_out(module, 4, 3, seed=1) != held_out(module, 4, 3, seed=0)
-    from latentclr.rng import stream
+    from latentclr.training.rng import stream
 
     training = [sample(4, stream(0, "train", i, 0)).z for i in range(20)]
     assert not any(torch.equal(batch.z, z) for batch in drawn for z in training)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from latentclr.errors import CheckpointError
-from latentclr.loss import contrastive_loss
-from latentclr.origin import directions_from_origin, projector_from_origin
-from latentclr.render import walk_codes
+from latentclr.method.loss import contrastive_loss
+from latentclr.origin.files import directions_from_origin, projector_from_origin
+from latentclr.pictures.render import walk_codes
 
 KINDS = {"global": ("global", 1), "linear": ("linear", 1), "nonlinear_depth1": ("nonlinear", 1),
          "nonlinear_depth3": ("nonlinear", 3)}  # fmt: skip

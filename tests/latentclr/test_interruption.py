@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 from test_training import equal, trainer, without_place
 
-from latentclr.checkpoint import load_resume
 from latentclr.commands import run_eval, run_train
 from latentclr.compose import compose_train
-from latentclr.experiment import new_step
-from latentclr.optim import build_optimizer, build_scheduler
-from latentclr.rng import stream
+from latentclr.training.checkpoint import load_resume
+from latentclr.training.experiment import new_step
+from latentclr.training.optim import build_optimizer, build_scheduler
+from latentclr.training.rng import stream
 
 KILLED = """
 import importlib.abc, os, signal, sys, time
-from latentclr import training
+from latentclr.training.trainer import trainer as training
 from latentclr.cli import main
 
 def die():
@@ -215,7 +215,7 @@ def test_ctrl_c_in_gen_leaves_whole_files(start, run, function, call):
 RANKS = """
 import sys
 import torch
-from latentclr import training
+from latentclr.training.trainer import trainer as training
 from latentclr.cli import cli
 
 fit, one, folder = training.Trainer.fit, training.Trainer._one, sys.argv[1]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from latentclr.errors import ConfigError
-from latentclr.loss import contrastive_loss
+from latentclr.method.loss import contrastive_loss
 
 
 def double_loop(f, k, temp, use_abs, reduce):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from latentclr.errors import ConfigError
-from latentclr.optim import build_optimizer, build_scheduler
+from latentclr.training.optim import build_optimizer, build_scheduler
 
 
 def rates(spec, steps=7, lr=2.0):

@@ -11,13 +11,13 @@ import yaml
 from safetensors.torch import save_file
 
 from latentclr.catalog import read_catalog
-from latentclr.checkpoint import find_checkpoint, load_checkpoint
 from latentclr.compose import compose_train, parse_overrides
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, ConfigError
-from latentclr.experiment import named_edits, open_run
-from latentclr.generators.stylegan2_layout import random_tensors
-from latentclr.origin_run import load_origin_run, origin_layer, read_origin_run
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.origin.run import load_origin_run, origin_layer, read_origin_run
+from latentclr.training.checkpoint import find_checkpoint, load_checkpoint
+from latentclr.training.experiment import named_edits, open_run
 
 KINDS = ("global", "linear", "nonlinear_depth1", "nonlinear_depth3")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from latentclr.checkpoint import load_checkpoint
 from latentclr.config import TrainConfig, shown_alphas
-from latentclr.experiment import open_run, trained_step
-from latentclr.overview import draw_overview, fitting
+from latentclr.pictures.overview import draw_overview, fitting
+from latentclr.pictures.render import edited_images
 from latentclr.progress import duration
-from latentclr.render import edited_images
+from latentclr.training.checkpoint import load_checkpoint
+from latentclr.training.experiment import open_run, trained_step
 
 
 @pytest.mark.parametrize(

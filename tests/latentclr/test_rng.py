@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from latentclr.config import TrainConfig
-from latentclr.distributed import resolve_device
 from latentclr.errors import ConfigError
-from latentclr.rng import stream
+from latentclr.training.distributed import resolve_device
+from latentclr.training.rng import stream
 
 
 def draw(*what):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentclr.similarity import change_similarity, feature_changes
+from latentclr.method.similarity import change_similarity, feature_changes
 
 K, B, SIZE = 3, 4, 7
 

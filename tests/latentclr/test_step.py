@@ -6,14 +6,14 @@ import torch.nn.functional as F
 from tiny_generators import LAYERS, LayeredGenerator, dcgan_tensors
 from tiny_generators import D as LAYERED_D
 
-from latentclr.directions import build_directions
 from latentclr.errors import ConfigError, GeneratorError
-from latentclr.evaluation import evaluate, held_out
 from latentclr.generators.dcgan import DCGAN
-from latentclr.loss import contrastive_loss
-from latentclr.projectors import LinearProjector, NonlinearProjector, Projector
-from latentclr.rng import stream
-from latentclr.step import ContrastiveStep, StepOptions, feed_mask
+from latentclr.method.directions import build_directions
+from latentclr.method.loss import contrastive_loss
+from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
+from latentclr.method.step import ContrastiveStep, StepOptions, feed_mask
+from latentclr.training.evaluation import evaluate, held_out
+from latentclr.training.rng import stream
 
 K, B = 3, 4
 

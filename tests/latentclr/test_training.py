@@ -8,16 +8,16 @@ from safetensors.torch import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_generators import dcgan_tensors
 
-from latentclr.checkpoint import load_checkpoint, load_resume
 from latentclr.commands import run_train
 from latentclr.compose import compose_run, compose_train
 from latentclr.config import TrainConfig
-from latentclr.distributed import Processes
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError
-from latentclr.evaluation import held_out
-from latentclr.experiment import new_step, open_run, trained_step
-from latentclr.finite import all_finite
-from latentclr.training import Trainer
+from latentclr.training.checkpoint import load_checkpoint, load_resume
+from latentclr.training.distributed import Processes
+from latentclr.training.evaluation import held_out
+from latentclr.training.experiment import new_step, open_run, trained_step
+from latentclr.training.finite import all_finite
+from latentclr.training.trainer import Trainer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

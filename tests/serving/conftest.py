@@ -10,7 +10,7 @@ import pytest
 import tiny_editor
 
 from serving import EditClient, TritonServer
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 FREE = Ports(0, 0, 0)
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from tiny_editor import MANIFEST, D, L, assert_close, expected
 
 from serving import AlphaWarning, AsyncEditClient, EditClient, TritonServer
-from serving.alpha_range import telling, warn_outside
 from serving.cli import edit
+from serving.client.alpha_range import telling, warn_outside
+from serving.client.replay import replay
+from serving.contract.manifest import parse_manifest
 from serving.errors import InvalidEdit
-from serving.manifest import parse_manifest
-from serving.replay import replay
 
 TINY = parse_manifest(json.dumps(MANIFEST))  # [-6, 6], and [-4, 4] for `smile`
 CODE = np.zeros((1, D), np.float32)

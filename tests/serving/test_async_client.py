@@ -15,7 +15,7 @@ from test_client import draw, seed_code
 from tiny_editor import L, assert_close, expected
 
 from serving import AsyncEditClient, AsyncLatestWins, EditClient, LatestWins, TritonServer
-from serving.edited import Edited
+from serving.client.edited import Edited
 from serving.errors import (
     InvalidEdit,
     ModelUnavailable,

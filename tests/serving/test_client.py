@@ -165,7 +165,7 @@ def test_the_server_marks_a_row_that_the_client_let_through(
     z, direction, alpha = draw(10, 1)
     direction[9, 0] = K
     arrays = {"z": z, "direction": direction, "alpha": alpha}
-    monkeypatch.setattr("serving.requests.check_rows", lambda *_: arrays)
+    monkeypatch.setattr("serving.client.requests.check_rows", lambda *_: arrays)
     with pytest.raises(
         InvalidEdit, match=r"^row 9: the server refused it; .*direction in \[0, 3\), got direction \[3\]"
     ):

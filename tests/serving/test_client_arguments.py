@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tiny_editor
 
-from serving.async_client import AsyncEditClient
-from serving.client import EditClient
+from serving.client.async_client import AsyncEditClient
+from serving.client.client import EditClient
+from serving.client.requests import Subject, edit_request, rows_request, sweep_request
+from serving.contract.manifest import Manifest, parse_manifest
 from serving.errors import InvalidEdit, ServingError
-from serving.manifest import Manifest, parse_manifest
-from serving.requests import Subject, edit_request, rows_request, sweep_request
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ from tiny_editor import add_model, config, save_onnx
 
 from serving import TritonServer
 from serving.cli import serve
-from serving.docker import IMAGE, docker_command, run_docker
+from serving.contract.model_config import Needs, repository_needs
 from serving.errors import ServerStartError
-from serving.model_config import Needs, repository_needs
-from serving.ports import Ports
-from serving.runtime import build_runtime
+from serving.triton.docker import IMAGE, docker_command, run_docker
+from serving.triton.ports import Ports
+from serving.triton.runtime import build_runtime
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "serving" / "deploy"

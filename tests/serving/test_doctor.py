@@ -11,12 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
 
-from serving import TritonServer, doctor
+from serving import TritonServer
+from serving.doctor.command import command as doctor
+from serving.doctor.findings import BAD, OK, WARN, Finding
+from serving.doctor.repository_checks import check_models
+from serving.doctor.running import find_running
 from serving.errors import ServerStartError
-from serving.findings import BAD, OK, WARN, Finding
-from serving.ports import Ports
-from serving.repository_checks import check_models
-from serving.running import find_running
+from serving.triton.ports import Ports
 
 
 def words(findings: list[Finding], status: str) -> str:
@@ -141,12 +142,12 @@ def test_no_onnxruntime(monkeypatch: pytest.MonkeyPatch, error: Exception, statu
 
 @pytest.mark.parametrize(("installed", "status"), [("0.7.0", BAD), (None, WARN)])
 def test_no_embedded_triton(monkeypatch: pytest.MonkeyPatch, installed: str | None, status: str) -> None:
-    import serving.runtime
+    import serving.triton.runtime
 
     def missing(otherwise: Path) -> None:
         raise ServerStartError("Triton needs libpython3.11.so.1.0, which this Python lacks")
 
-    monkeypatch.setattr(serving.runtime, "shared_runtime", missing)
+    monkeypatch.setattr(serving.triton.runtime, "shared_runtime", missing)
     monkeypatch.setattr(doctor, "version_of", lambda _: installed)
     (finding,) = doctor.check_embedded()
     assert (finding.status, "libpython" in finding.text) == (status, True)
@@ -160,15 +161,15 @@ def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ports(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import serving.ports
+    import serving.triton.ports
 
-    real = serving.ports.Ports
+    real = serving.triton.ports.Ports
 
     def check(http: int, grpc: int, metrics: int) -> list[Finding]:
         def usual(*given: int, **named: int) -> Any:
             return real(*given, **named) if given or named else real(http, grpc, metrics)
 
-        monkeypatch.setattr(serving.ports, "Ports", usual)
+        monkeypatch.setattr(serving.triton.ports, "Ports", usual)
         return list(doctor.check_ports("127.0.0.1"))
 
     http, grpc, metrics = server.ports.http, server.ports.grpc, server.ports.metrics

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from test_transports import odd_server
 
 from serving import AsyncEditClient, EditClient, TritonServer
-from serving.address import Address
 from serving.cli import edit
-from serving.doors import knock, wrong_door
+from serving.client.address import Address
+from serving.client.doors import knock, wrong_door
 from serving.errors import ModelUnavailable, RequestFailed, ServerUnavailable, ServingError
 
 

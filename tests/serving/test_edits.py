@@ -10,10 +10,10 @@ import tiny_editor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.edits import check_rows, edit_arrays, layer_strengths, resolve_class, resolve_direction
+from serving.contract.edits import check_rows, edit_arrays, layer_strengths, resolve_class, resolve_direction
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import Latent, Manifest, parse_manifest
 from serving.errors import InvalidEdit
-from serving.latents import draw_latents
-from serving.manifest import Latent, Manifest, parse_manifest
 
 MANIFEST = parse_manifest(json.dumps(tiny_editor.MANIFEST))
 D, K, L = tiny_editor.D, tiny_editor.K, tiny_editor.L

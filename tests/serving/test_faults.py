@@ -22,7 +22,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving import AsyncEditClient, EditClient, TritonServer
 from serving.errors import ModelUnavailable, RequestFailed, ServerStartError, ServerUnavailable, ServingError
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 FREE = Ports(0, 0, 0)
 

@@ -19,10 +19,10 @@ from test_client import infer_raw
 
 from export.editor import FusedEditor
 from latentclr.config import TrainConfig
-from latentclr.experiment import open_run, trained_generator
+from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.errors import InvalidEdit
-from serving.ports import Ports
+from serving.triton.ports import Ports
 
 pytestmark = pytest.mark.filterwarnings("ignore::serving.errors.AlphaWarning")
 

@@ -23,8 +23,8 @@ from latentclr.errors import SaveError
 from serving import EditClient, TritonServer
 from serving.contract.published import PublishedModel
 from serving.errors import ServerUnavailable
-from serving.ports import Ports
-from serving.stubs import find_stubs
+from serving.triton.ports import Ports
+from serving.triton.stubs import find_stubs
 
 Z = np.random.RandomState(1).randn(1, D).astype(np.float32)
 DIRECTION = np.array([[1]])

@@ -16,11 +16,11 @@ from tiny_editor import MANIFEST, SIZE, D, add_model, config, save_onnx
 
 from serving import EditClient, TritonServer
 from serving.cli import edit
+from serving.client.images import read_recipe
+from serving.client.replay import replay
+from serving.contract.recipe import KEYWORD, codes_sha256, parse_recipe
 from serving.errors import ImageError, InvalidEdit, ServingError
-from serving.images import read_recipe
-from serving.ports import Ports
-from serving.recipe import KEYWORD, codes_sha256, parse_recipe
-from serving.replay import replay
+from serving.triton.ports import Ports
 
 SWEEP = ["--seed", "7", "--direction", "smile", "--alpha", "-6,-3,0,3,6"]
 

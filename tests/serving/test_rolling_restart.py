@@ -18,7 +18,7 @@ import pytest
 from tiny_editor import D, L, add_model, config, save_onnx
 
 from serving import AsyncEditClient, EditClient
-from serving.ports import Ports, claim_ports
+from serving.triton.ports import Ports, claim_ports
 
 pytestmark = pytest.mark.triton
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serving.errors import ServerStartError
-from serving.runtime import build_runtime, runtimes_folder, shared_runtime
+from serving.triton.runtime import build_runtime, runtimes_folder, shared_runtime
 
 pytestmark = pytest.mark.triton
 

@@ -18,10 +18,10 @@ from tiny_editor import add_model, config, save_onnx
 from tritonclient.utils import InferenceServerException
 
 from serving import EditClient, TritonServer
-from serving.docker import docker_command
 from serving.errors import ServingError
-from serving.ports import Ports, claim_ports
-from serving.runtime import build_runtime
+from serving.triton.docker import docker_command
+from serving.triton.ports import Ports, claim_ports
+from serving.triton.runtime import build_runtime
 
 FREE = Ports(0, 0, 0)
 pytestmark = pytest.mark.triton

@@ -13,9 +13,9 @@ from tiny_editor import add_model, config, save_onnx
 
 from serving import EditClient, TritonServer
 from serving.errors import ModelUnavailable, RequestFailed, ServerStartError, ServerUnavailable
-from serving.ports import Ports, claim_ports
-from serving.stubs import find_stubs
-from serving.triton_log import last_error, model_failures
+from serving.triton.log import last_error, model_failures
+from serving.triton.ports import Ports, claim_ports
+from serving.triton.stubs import find_stubs
 
 FREE = Ports(0, 0, 0)
 
@@ -272,8 +272,8 @@ def test_missing_wheel(one_model: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.triton
 def test_missing_libpython(one_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sysconfig.get_config_var", lambda _: None)
-    monkeypatch.setattr("serving.runtime.sys.base_prefix", "/nowhere")
-    monkeypatch.setattr("serving.runtime._loader_cache", lambda: "")
+    monkeypatch.setattr("serving.triton.runtime.sys.base_prefix", "/nowhere")
+    monkeypatch.setattr("serving.triton.runtime._loader_cache", lambda: "")
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     with pytest.raises(ServerStartError, match=r"needs libpython3\.\d+\.so\.1\.0, which this Python lacks"):
         TritonServer(one_model, ports=FREE).start()

@@ -14,10 +14,11 @@ from test_server import wait_until
 from test_serving_cli import Serving
 from tiny_editor import add_model, config, save_onnx
 
-from serving import TritonServer, doctor
+from serving import TritonServer
+from serving.doctor.command import command as doctor
 from serving.errors import ServerStartError
-from serving.ports import Ports
-from serving.server_folder import ServerFolder, find_leftovers, find_lost_memory
+from serving.triton.ports import Ports
+from serving.triton.server_folder import ServerFolder, find_leftovers, find_lost_memory
 
 REGION = "latentclr_0123456789ab_"
 
@@ -33,7 +34,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shm"
     folder.mkdir()
-    monkeypatch.setattr("serving.server_folder._SHARED_MEMORY", folder)
+    monkeypatch.setattr("serving.triton.server_folder._SHARED_MEMORY", folder)
     return folder
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.client.images import save_image, strip
 from serving.errors import ImageError
-from serving.images import save_image, strip
 
 
 def test_the_strip_holds_every_picture_unchanged() -> None:

@@ -13,9 +13,9 @@ import tiny_editor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import LATENT_INPUTS, SAMPLERS, Manifest, parse_manifest
 from serving.errors import ManifestError
-from serving.latents import draw_latents
-from serving.manifest import LATENT_INPUTS, SAMPLERS, Manifest, parse_manifest
 
 
 def test_fields_are_read_and_later_keys_ignored() -> None:

@@ -15,15 +15,17 @@ import pytest
 import tritonclient.grpc as triton
 from test_transports import connect
 
-from serving import RequestTimeout, TritonServer, region_names, shared_memory
-from serving.region_names import GRACE_S, Owner, is_lost, make_name, this_process
+from serving import RequestTimeout, TritonServer
+from serving.client.client import region_names, shared_memory
+from serving.client.region_names import GRACE_S, Owner, is_lost, make_name, this_process
 
 CLIENTS, THREADS = 20, 4
 # All in one process group, whose members are forked before gRPC has started anything.
 MANY = """
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
-from serving import EditClient, shared_memory
+from serving import EditClient
+from serving.client.client import shared_memory
 
 shared_memory._LEASE_S, shared_memory._LONGEST_S = 0.1, 0.05
 for _ in range(int(sys.argv[2])):

@@ -19,10 +19,10 @@ from test_client import draw
 from tiny_editor import L, assert_close, expected
 
 from serving import EditClient, TritonServer
-from serving.address import Address, parse_address
+from serving.client.address import Address, parse_address
+from serving.client.failures import Failure, Kind
+from serving.client.retry import LONGEST_S, attempt, pauses
 from serving.errors import InvalidEdit, ModelUnavailable, RequestFailed, RequestTimeout, ServerUnavailable, ServingError
-from serving.failures import Failure, Kind
-from serving.retry import LONGEST_S, attempt, pauses
 
 WAYS: dict[str, dict[str, Any]] = {"grpc": {}, "http": {}, "shared": {"shared_memory": True}}
 
@@ -351,7 +351,7 @@ class TestSharedMemory:
         with EditClient(server.grpc_url) as client:
             client.edit(seed=1)
             assert not self.regions(client)._idle
-        monkeypatch.setattr("serving.shared_memory.SMALLEST", 100)
+        monkeypatch.setattr("serving.client.shared_memory.SMALLEST", 100)
         with EditClient(server.grpc_url, shared_memory="auto") as client:
             client.edit(seed=1)
             assert self.regions(client)._idle
@@ -368,8 +368,8 @@ class TestSharedMemory:
     def test_a_server_that_sees_other_memory(
         self, server: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("serving.shared_memory._FOLDER", tmp_path)
-        monkeypatch.setattr("serving.shared_memory.SMALLEST", 1)
+        monkeypatch.setattr("serving.client.shared_memory._FOLDER", tmp_path)
+        monkeypatch.setattr("serving.client.shared_memory.SMALLEST", 1)
         with EditClient(server.grpc_url, shared_memory="auto") as client:
             assert client.edit(seed=1).images.any()
             assert not self.regions(client)._usable

@@ -16,14 +16,14 @@ from tiny_editor import MANIFEST, L, expected
 from export.repository import publish, rollback
 from export.triton_config import TritonOptions
 from serving import AsyncEditClient, EditClient, TritonServer
-from serving.description import Answer, describe_model
-from serving.edited import Edited
+from serving.client.description import Answer, describe_model
+from serving.client.edited import Edited
+from serving.client.images import read_recipe
+from serving.client.replay import replay
+from serving.client.requests import TURNS
+from serving.contract.manifest import Manifest
 from serving.errors import InvalidEdit, RequestFailed
-from serving.images import read_recipe
-from serving.manifest import Manifest
-from serving.ports import Ports
-from serving.replay import replay
-from serving.requests import TURNS
+from serving.triton.ports import Ports
 
 pytestmark = pytest.mark.triton
 SMILES = {1: 2, -1: 1}  # which direction the name means: version 1 and version 2, whose weights have the other sign

@@ -24,14 +24,14 @@ import tiny_editor
 
 from serving import TritonServer
 from serving.contract.catalog import CatalogFile
-from serving.manifest import Manifest, parse_manifest
-from serving.ports import Ports
+from serving.contract.manifest import Manifest, parse_manifest
 from serving.studio.app import create_app
 from serving.studio.backend import Backend
 from serving.studio.names import Names
 from serving.studio.runner import WebServer
 from serving.studio.security import Policy
 from serving.studio.service import Service
+from serving.triton.ports import Ports
 
 NO_TRITON = not (sys.platform == "linux" and platform.machine() == "x86_64" and importlib.util.find_spec("pytriton"))
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.client.images import read_recipe
 from serving.contract.catalog import CatalogFile
-from serving.images import read_recipe
 
 SMILE = {"name": "smile"}  # direction 2 at layer 1 only, see tiny_editor
 
@@ -143,7 +143,7 @@ def test_a_png_is_made_again_bit_for_bit(studio: Any, pixels: Any, tmp_path: Pat
 
 def test_a_picture_of_a_class_is_made_again(classes_studio: Any, pixels: Any, tmp_path: Path) -> None:
     from serving import EditClient
-    from serving.replay import replay
+    from serving.client.replay import replay
 
     (tmp_path / "a.png").write_bytes(post(classes_studio, "/api/image", seed=3, class_id=0).content)
     recipe, before = read_recipe(tmp_path / "a.png")
@@ -428,7 +428,7 @@ def test_a_damaged_catalog_is_told_and_kept(studio: Any) -> None:
 
 def test_it_recovers_when_the_server_comes_back(studio_repository: Path, open_studio: Any, tmp_path: Path) -> None:
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     first = TritonServer(studio_repository, ports=Ports(0, 0, 0), models=("latent_edit",))
     with first:

@@ -451,7 +451,7 @@ def test_a_server_that_goes_away_is_shown_and_recovered_from(
     studio_repository: Path, open_studio: Any, visit: Any, tmp_path: Path
 ) -> None:
     from serving import TritonServer
-    from serving.ports import Ports
+    from serving.triton.ports import Ports
 
     first = TritonServer(studio_repository, ports=Ports(0, 0, 0), models=("latent_edit",))
     with first, open_studio_of(first, open_studio, tmp_path) as studio:

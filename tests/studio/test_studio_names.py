@@ -20,13 +20,13 @@ import serving.contract.published
 from serving import EditClient, TritonServer
 from serving.contract.catalog import CatalogFile
 from serving.contract.errors import CatalogError, CatalogWriteError
+from serving.contract.manifest import parse_manifest
 from serving.contract.named_edit import NamedEdit
 from serving.contract.published import PublishedModel
 from serving.errors import InvalidEdit
-from serving.manifest import parse_manifest
-from serving.ports import Ports
 from serving.studio.names import Names
 from serving.studio.places import names_for
+from serving.triton.ports import Ports
 
 CHECKPOINT = b"directions"
 SMILE = {"direction": 2, "layers": [1], "alpha_range": [-4, 4], "note": "the second layer only"}

@@ -1,0 +1,61 @@
+"""What the project promises of an edit's latency, as targets to compare measurements with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common.report import target
+
+PACKAGE, REFERENCE = "pytorch_pretrained_biggan", "grouped reference"
+COMPARED = {"biggan": PACKAGE, "stylegan2": REFERENCE}  # generator -> what it is to be faster than
+SERVED_OVERHEAD_MS = 1.0  # for the small generator
+SERVED_RATIO = 1.05  # for the large ones
+EXPORT_MIB = 10_000
+# (generator, resolution, engine) -> times faster than what it is compared with, at batch 1
+SPEED_UPS = {
+    ("biggan", 128, "onnxruntime"): 2.2,
+    ("biggan", 128, "openvino bf16"): 4.0,
+    ("stylegan2", 256, "onnxruntime"): 1.9,
+    ("stylegan2", 1024, "onnxruntime"): 4.0,
+}
+# (generator, engine) -> worst difference of a pixel from eager, in 1/255; engines of float32: 1
+WORST_STEPS = {("biggan", "openvino bf16"): 2}
+
+
+def edit_targets(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compare the first batch size's rows with the promises, and the pictures of all rows.
+
+    Args:
+        results: rows of `edit_latency.py`.
+        settings: its settings.
+    """
+    generator, resolution, batch = settings["generator"], settings["resolution"], results[0]["batch"]
+    first = {row["engine"]: row for row in results if row["batch"] == batch}
+    session = first.get("onnxruntime")
+    targets = []
+    for name, row in first.items():
+        promised = SPEED_UPS.get((generator, resolution, name))
+        if promised is not None and batch == 1 and settings["speed_up_over"] == COMPARED[generator]:
+            what = f"{name}: times faster than {COMPARED[generator]} at batch 1"
+            targets.append(target(what, row["speed_up"], at_least=promised))
+        if name.startswith("served") and session is not None:
+            targets.append(_served(name, row["p50_ms"], session["p50_ms"], batch, small=generator not in COMPARED))
+    worst = {name: max(row["worst_step"] for row in results if row["engine"] == name) for name in first}
+    exact = [steps for name, steps in worst.items() if name != "eager" and "bf16" not in name]
+    if exact:
+        targets.append(target("all engines in float32: worst difference of a pixel, steps", max(exact), at_most=1))
+    for name, steps in worst.items():
+        if (allowed := WORST_STEPS.get((generator, name))) is not None:
+            targets.append(target(f"{name}: worst difference of a pixel, steps", steps, at_most=allowed))
+    if generator == "stylegan2":
+        targets.append(target("export's peak memory, MiB", settings["export_peak_mib"], at_most=EXPORT_MIB))
+    return targets
+
+
+def _served(name: str, p50: float, bare: float, batch: int, small: bool) -> dict[str, Any]:
+    if small:
+        return target(
+            f"{name}: p50 above the bare session's at batch {batch}, ms", p50 - bare, at_most=SERVED_OVERHEAD_MS
+        )
+    return target(f"{name}: p50 over the bare session's at batch {batch}, ratio", p50 / bare, at_most=SERVED_RATIO)

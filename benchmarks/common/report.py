@@ -1,0 +1,123 @@
+"""The end of every benchmark: targets, one JSON line, a file if wanted; and errors as one line with exit code 2."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from common.machine import describe_command, describe_machine, describe_versions, now
+from latentclr.files import replacing
+
+FORMAT = 1
+
+
+class Benchmark(click.Command):
+    """A command whose expected errors are one line on standard error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; an error that carries exit code 2 is a message to the user."""
+        logging.basicConfig(level=logging.WARNING)
+        try:
+            return super().invoke(ctx)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if getattr(error, "exit_code", None) == BenchmarkError.exit_code:
+                raise BenchmarkError(" ".join(str(error).split())) from error
+            raise
+
+
+class BenchmarkError(click.ClickException):
+    """A benchmark that cannot run here, or whose premise does not hold."""
+
+    exit_code = 2
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
+    """A comma-separated list of whole numbers of at least 1, such as `1,8`."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parse the list."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if not numbers or min(numbers) < 1:
+            self.fail(f"expected numbers of at least 1 such as 1,8, got {value!r}", param, ctx)
+        return numbers
+
+
+def target(name: str, value: float, *, at_most: float | None = None, at_least: float | None = None) -> dict[str, Any]:
+    """Compare a number with what the project promises."""
+    met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
+    limit = {"at_most": at_most} if at_most is not None else {"at_least": at_least}
+    return {"name": name, "value": round(value, 3), **limit, "met": met}
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Return the environment of a child that computes with as many threads (0: as it likes) and imports from here."""
+    return {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
+    }
+
+
+def finish(
+    name: str,
+    *,
+    start: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+    random_weights: bool,
+    note: str | None,
+    output: Path | None,
+) -> None:
+    """Print the targets and the one JSON line that ends a benchmark; write it to `output` too.
+
+    Args:
+        name: of the benchmark.
+        start: `describe_machine()` before the first measurement.
+        settings: what the command's defaults and options came to.
+        results: one entry for each row of the table.
+        targets: see `target`.
+        random_weights: True if the generator's weights are seeded noise: fit for latency, not for looking at.
+        note: a remark to keep with the numbers, such as who else used the machine.
+        output: the file to write, or None.
+
+    Raises:
+        SaveError: the file cannot be written.
+    """
+    for entry in targets:
+        limit = f"at most {entry['at_most']}" if "at_most" in entry else f"at least {entry['at_least']}"
+        click.echo(f"{'met' if entry['met'] else 'MISSED'}: {entry['name']}: {entry['value']} ({limit})")
+    record = {
+        "format": FORMAT,
+        "benchmark": name,
+        "date": now(),
+        "command": describe_command(),
+        "machine": {**start, "load_average_1m_end": describe_machine()["load_average_1m"]},
+        "versions": describe_versions(),
+        "random_weights": random_weights,
+        "note": note,
+        "settings": dict(settings),
+        "results": [dict(row) for row in results],
+        "targets": [dict(entry) for entry in targets],
+    }
+    if output is not None:
+        with replacing(output) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n")
+    sys.stdout.flush()
+    click.echo(json.dumps(record))

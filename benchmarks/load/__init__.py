@@ -1,0 +1,1 @@
+"""An open and closed load generator for a served editor."""

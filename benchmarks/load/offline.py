@@ -1,0 +1,47 @@
+"""What the same model does without a server: the throughput that serving is to be measured against."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from export.onnx import OnnxEditor
+from load.drive import Shape
+from load.wire import Array
+
+Feed = dict[str, Array]  # inputs in the graph's order
+
+
+def join(feeds: list[Feed], rows: int) -> Feed:
+    """Return one request of N = rows, made of one-row requests taken in turn."""
+    return {name: np.concatenate([feeds[i % len(feeds)][name] for i in range(rows)]) for name in feeds[0]}
+
+
+def throughput(model: Path, shape: Shape, feed: Feed, seconds: float) -> float:
+    """Return images a second of sessions that do nothing but draw one batch after another.
+
+    Args:
+        model: a `model.onnx`.
+        shape: sessions, each driven by a thread of its own, and the threads inside each.
+        feed: one batch [N, ...].
+        seconds: length of the measurement; a third of it goes before as warm-up.
+    """
+    sessions = [OnnxEditor(model, shape.threads) for _ in range(shape.instances)]
+    inputs = tuple(feed.values())
+    start = time.perf_counter() + seconds / 3
+    done = [0] * len(sessions)
+
+    def work(index: int) -> None:
+        while (now := time.perf_counter()) < start + seconds:
+            sessions[index](*inputs)
+            done[index] += now >= start
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(sessions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(inputs[0]) * sum(done) / (time.perf_counter() - start)

@@ -1,0 +1,288 @@
+"""StyleGAN2 in a form that trains, folds and exports: 8 to 1024 pixels, any mapping depth and channel table.
+
+Architecture: Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", arXiv 1912.04958 (skip generator).
+Weights use rosinality's key names; `stylegan2_weights` reads them from `.pt`, `.safetensors` and NVIDIA's `.pkl`.
+
+The modulated convolution is not fused with the batch: scale the input by the style, convolve with one static weight,
+scale the output by the demodulation factor. Every operation is then an ordinary one with a dynamic batch, and the
+weight is a constant of an exported graph. Symbols: N batch, L latent inputs, D style size, I and O channels in and out.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from latentclr.errors import GeneratorError
+from latentclr.files import replacing, sha256_of
+from latentclr.generators.base import Generator, LatentSpec
+from latentclr.generators.stylegan2.classes import find_weights, resolution_of
+from latentclr.generators.stylegan2.layout import check_layout, random_tensors, separate
+from latentclr.generators.stylegan2.weights import StyleGAN2Options, read_tensors
+
+MAPPING_LR = 0.01  # learning-rate factor of the mapping network, by which its stored weights are too large
+SLOPE = 0.2  # of the leaky ReLU, whose output is multiplied by sqrt(2): folded here, as lrelu(a * x) = a * lrelu(x)
+EPS = 1e-8
+AVERAGE_SAMPLES = 10_000  # codes whose mean stands in for a latent_avg that a file lacks
+
+
+class Mapping(nn.Module):
+    """z [..., D] -> w [..., D]: normalise, then a stack of linear layers with leaky ReLU."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for i in range(1, 1 + sum(key.startswith("style.") for key in tensors) // 2):
+            weight, gain = tensors[f"style.{i}.weight"], MAPPING_LR * math.sqrt(2)
+            self.weights.append(nn.Parameter(weight * (gain / math.sqrt(weight.shape[1]))))
+            self.biases.append(nn.Parameter(tensors[f"style.{i}.bias"] * gain))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map z [..., D] to w [..., D]."""
+        x = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + EPS)  # [..., D]
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = F.leaky_relu(F.linear(x, weight, bias), SLOPE)  # [..., D]
+        return x
+
+
+class Affine(nn.Module):
+    """w [N, D] -> style s [N, I], one factor per input channel."""
+
+    def __init__(self, tensors: dict[str, Tensor], name: str) -> None:
+        super().__init__()
+        weight = tensors[f"{name}.conv.modulation.weight"]  # [I, D]
+        self.weight = nn.Parameter(weight / math.sqrt(weight.shape[1]))
+        self.bias = nn.Parameter(tensors[f"{name}.conv.modulation.bias"].clone())
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Return s [N, I]."""
+        return F.linear(w, self.weight, self.bias)
+
+
+class StyledConv(nn.Module):
+    """Modulated 3x3 convolution, optionally to twice the size, then noise, bias and leaky ReLU."""
+
+    noise: Tensor | None
+
+    def __init__(self, tensors: dict[str, Tensor], name: str, noise: Tensor) -> None:
+        super().__init__()
+        weight = tensors[f"{name}.conv.weight"][0]  # [O, I, 3, 3]
+        weight = weight / math.sqrt(weight[0].numel())
+        self.affine = Affine(tensors, name)
+        # Half, because the demodulation factor carries the activation's sqrt(2): rsqrt(a / 2) = sqrt(2) * rsqrt(a).
+        self.energy = nn.Parameter(weight.square().sum((2, 3)) / 2)  # [O, I]
+        self.bias = nn.Parameter(tensors[f"{name}.activate.bias"] * math.sqrt(2))  # [O]
+        strength = tensors[f"{name}.noise.weight"].flatten() * math.sqrt(2)  # [1]
+        self.register_buffer("noise", noise * strength if strength.any() else None)  # [1, 1, H, W]
+        self.clamp = float(tensors["conv_clamp"]) if "conv_clamp" in tensors else None
+        kernel = tensors.get(f"{name}.conv.blur.kernel")
+        self.up = kernel is not None
+        if kernel is not None:
+            weight = weight.transpose(0, 1).contiguous()  # [I, O, 3, 3], as a transposed convolution wants it
+            column, row = separate(kernel.flip(0, 1), f"{name}.conv.blur.kernel")  # 4 taps each
+            channels = weight.shape[1]
+            self.blur_down = nn.Parameter(column.reshape(1, 1, 4, 1).repeat(channels, 1, 1, 1))  # [O, 1, 4, 1]
+            self.blur_across = nn.Parameter(row.reshape(1, 1, 1, 4).repeat(channels, 1, 1, 1))  # [O, 1, 1, 4]
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """Return [N, O, H, W] (H twice x's if the layer upsamples) from x [N or 1, I, h, w] and w [N, D]."""
+        s = self.affine(w)  # [N, I]
+        d = torch.rsqrt(F.linear(s * s, self.energy) + EPS / 2)[:, :, None, None]  # [N, O, 1, 1]
+        x = x * s[:, :, None, None].to(x.dtype)  # [N, I, h, w]
+        if self.up:
+            x = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2h + 1, 2w + 1]
+            x = x * d.to(x.dtype)  # a factor per channel may as well come before the blur, which then adds the bias
+            x = F.conv2d(x, self.blur_down, padding=(1, 0), groups=x.shape[1])  # [N, O, 2h, 2w + 1]
+            x = F.conv2d(x, self.blur_across, self.bias, padding=(0, 1), groups=x.shape[1])  # [N, O, 2h, 2w]
+        else:
+            x = F.conv2d(x, self.weight, padding=1)  # [N, O, h, w]
+            x = x * d.to(x.dtype) + self.bias[:, None, None].to(x.dtype)
+        if self.noise is not None:
+            x = x + self.noise.to(x.dtype)
+        x = F.leaky_relu(x, SLOPE)
+        return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to three channels, added to the image so far at twice its size."""
+
+    kernel: Tensor | None
+
+    def __init__(self, tensors: dict[str, Tensor], name: str) -> None:
+        super().__init__()
+        weight = tensors[f"{name}.conv.weight"][0]  # [3, I, 1, 1]
+        self.affine = Affine(tensors, name)
+        self.weight = nn.Parameter((weight / math.sqrt(weight.shape[1])).flatten(1))  # [3, I]
+        self.bias = nn.Parameter(tensors[f"{name}.bias"].view(3, 1))
+        self.clamp = float(tensors["conv_clamp"]) if "conv_clamp" in tensors else None
+        kernel = tensors.get(f"{name}.upsample.kernel")
+        self.register_buffer("kernel", None if kernel is None else kernel.expand(3, 1, 4, 4).contiguous())
+
+    def forward(self, x: Tensor, w: Tensor, image: Tensor | None = None) -> Tensor:
+        """Return [N, 3, h, w] from x [N, I, h, w], w [N, D] and the image of half the size."""
+        s = self.affine(w)  # [N, I]
+        # Three rows of weights are cheaper to modulate than the I channels of x, the largest tensor of all.
+        weight = self.weight * s[:, None]  # [N, 3, I]
+        rgb: Tensor = weight.to(x.dtype) @ x.flatten(2) + self.bias  # [N, 3, h * w]
+        rgb = rgb.unflatten(2, x.shape[2:])  # [N, 3, h, w]
+        if self.clamp is not None:
+            rgb = rgb.clamp(-self.clamp, self.clamp)
+        if image is None or self.kernel is None:
+            return rgb
+        # Zeros between the pixels, then the 4x4 kernel: a depthwise transposed convolution says both at once.
+        return rgb + F.conv_transpose2d(image, self.kernel, stride=2, padding=1, groups=3)
+
+
+class StyleGAN2(Generator):
+    """The frozen generator. Feature layers: `conv1`, `to_rgb1`, `convs.{i}`, `to_rgbs.{i}` (the image so far)."""
+
+    name = "stylegan2"
+    const: Tensor
+    latent_avg: Tensor
+
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        *,
+        use_w: bool = True,
+        truncation: float = 1.0,
+        noise_seed: int | None = None,
+    ) -> None:
+        """Fold the weights.
+
+        Args:
+            tensors: weights under rosinality's names, as `read_tensors` returns them.
+            use_w: `encode` maps to W; else directions live in Z and `synthesize` maps.
+            truncation: psi of `synthesize`; `features` never truncates.
+            noise_seed: draw the noise from this seed; None takes the file's, or seed 0 where the file has none.
+
+        Raises:
+            GeneratorError: keys are missing or unexpected, or shapes do not fit.
+        """
+        super().__init__()
+        tensors, blocks = check_layout(tensors)
+        self.use_w, self.truncation = use_w, truncation
+        self.resolution = 4 * 2**blocks
+        dim = tensors["style.1.weight"].shape[1]
+        self.latent = LatentSpec(dim=dim, layers=2 * blocks + 2, sampler="standard_normal")
+        rng = torch.Generator().manual_seed(noise_seed or 0)
+        noises = []
+        for i in range(2 * blocks + 1):
+            size = 4 * 2 ** ((i + 1) // 2)
+            drawn, stored = torch.randn(1, 1, size, size, generator=rng), tensors.get(f"noises.noise_{i}")
+            noises.append(drawn if stored is None or noise_seed is not None else stored)
+        self.mapping = Mapping(tensors)
+        self.register_buffer("const", tensors["input.input"].clone())  # [1, C, 4, 4]
+        self.conv1, self.to_rgb1 = StyledConv(tensors, "conv1", noises[0]), ToRGB(tensors, "to_rgb1")
+        self.convs = nn.ModuleList(StyledConv(tensors, f"convs.{i}", noises[i + 1]) for i in range(2 * blocks))
+        self.to_rgbs = nn.ModuleList(ToRGB(tensors, f"to_rgbs.{i}") for i in range(blocks))
+        layers = ["conv1", "to_rgb1"]
+        for i in range(blocks):
+            layers += [f"convs.{2 * i}", f"convs.{2 * i + 1}", f"to_rgbs.{i}"]
+        self.feature_layers = tuple(layers)
+        average = tensors["latent_avg"] if "latent_avg" in tensors else self._mean_latent()
+        self.register_buffer("latent_avg", average.clone())  # [D]
+        self.freeze()
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Map z [N, D] to w [N, D], or return it where directions live in Z."""
+        w: Tensor = self.mapping(z) if self.use_w else z  # [N, D]
+        return w
+
+    def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
+        """Generate images [N, 3, H, W], not clamped, from ps [N, L, D], truncated after the edit."""
+        ws = self._styles(ps)
+        if self.truncation != 1:
+            ws = self.latent_avg + self.truncation * (ws - self.latent_avg)  # [N, L, D]
+        return self._run(ws, self.feature_layers[-1])
+
+    def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
+        """Return the output [N, C, h, w] of `layer` for untruncated ps [N, L, D]."""
+        return self._run(self._styles(ps[:, : self.inputs_reaching(layer)]), layer)
+
+    def inputs_reaching(self, layer: str) -> int:
+        """Return how many of the first latent inputs reach `layer`: conv1 takes 0, to_rgb1 1, convs.i i + 1, ..."""
+        kind, _, index = self.check_layer(layer).partition(".")
+        if kind == "convs":
+            return int(index) + 2
+        return {"conv1": 1, "to_rgb1": 2}.get(layer) or 2 * int(index) + 4
+
+    def _styles(self, ps: Tensor) -> Tensor:
+        ws: Tensor = ps if self.use_w else self.mapping(ps)  # [N, L, D]
+        return ws
+
+    def _run(self, ws: Tensor, last: str) -> Tensor:
+        wants_image = last.startswith("to_rgb")
+        x: Tensor = self.conv1(self.const, ws[:, 0])  # [N, C, 4, 4]: the style's N broadcasts the constant's 1
+        if last == "conv1":
+            return x
+        image: Tensor = self.to_rgb1(x, ws[:, 1]) if wants_image else x  # [N, 3, 4, 4]
+        if last == "to_rgb1":
+            return image
+        for i, layer in enumerate(self.convs):
+            x = layer(x, ws[:, i + 1])  # [N, C, h, w]
+            if last == f"convs.{i}":
+                return x
+            if wants_image and i % 2:
+                image = self.to_rgbs[i // 2](x, ws[:, i + 2], image)  # [N, 3, h, w]
+                if last == f"to_rgbs.{i // 2}":
+                    return image
+        raise AssertionError("unreachable: the last layer returns")
+
+    def _mean_latent(self) -> Tensor:
+        rng = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            w: Tensor = self.mapping(torch.randn(AVERAGE_SAMPLES, self.latent.dim, generator=rng))
+        return w.mean(0)  # [D]
+
+
+def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
+    """Load a StyleGAN2.
+
+    Args:
+        config: `weights` is a file (`.pt` of rosinality's or plain tensors, `.safetensors`, NVIDIA's `.pkl`), `random`
+            for seeded noise at the class's resolution, `random:RESOLUTION`, or None for the class's file in the cache.
+
+    Raises:
+        GeneratorError: the weights are missing or unusable, or an option is out of range.
+    """
+    if not 0 <= config.truncation <= 1:
+        raise GeneratorError(f"generator.truncation must be in [0, 1], got {config.truncation}")
+    path, digest = Path(config.weights or find_weights(config.class_name)), ""
+    kind, _, size = str(path).partition(":")
+    if kind == "random":
+        if size and not size.isdecimal():
+            raise GeneratorError(f"generator.weights=random:RESOLUTION takes a number of pixels, got {size!r}")
+        tensors = random_tensors(int(size) if size else resolution_of(config.class_name))
+    else:
+        tensors, digest = read_tensors(path), sha256_of(path)
+    generator = StyleGAN2(tensors, use_w=config.use_w, truncation=config.truncation, noise_seed=config.noise_seed)
+    generator.random_weights, generator.weights_sha256 = kind == "random", digest
+    return generator
+
+
+def convert_weights(source: Path, target: Path) -> None:
+    """Rewrite any supported weights file as safetensors, checked, in float32 and with latent_avg.
+
+    Raises:
+        GeneratorError: `source` is not a StyleGAN2 that `load_stylegan2` would take, or `target` not `.safetensors`.
+        SaveError: `target` could not be written.
+    """
+    if target.suffix != ".safetensors":
+        raise GeneratorError(f"converted weights are written as .safetensors, got {target.name}")
+    tensors = read_tensors(source)
+    tensors["latent_avg"] = StyleGAN2(tensors).latent_avg
+    # Cloned, because safetensors refuses tensors that share memory, and a `torch.save` file may hold such.
+    tensors = {key: value.float().contiguous().clone() for key, value in tensors.items()}
+    with replacing(target) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from None

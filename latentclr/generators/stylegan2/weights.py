@@ -1,0 +1,68 @@
+"""StyleGAN2 weights from files: rosinality's `.pt`, plain tensors, NVIDIA's `.pkl`; nothing in them is ever run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from latentclr.errors import GeneratorError
+from latentclr.generators.stylegan2.nvidia import from_nvidia
+from latentclr.generators.weights.files import load_tensors
+from latentclr.generators.weights.safe_pickle import load_pickle
+from latentclr.plain_load import load_plain, owned
+
+
+class StyleGAN2Options(Protocol):
+    """What loading a StyleGAN2 reads of a configuration.
+
+    Attributes:
+        weights: a weights file, `random`, `random:RESOLUTION`, or None for the class's file in the cache.
+        class_name: one of the origin's eight.
+        use_w: directions live in W, else in Z.
+        truncation: psi in [0, 1] of rendered images; 1 is none.
+        noise_seed: seed of the fixed noise; None for the noise in the weights file.
+    """
+
+    weights: str | None
+    class_name: str
+    use_w: bool
+    truncation: float
+    noise_seed: int | None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a weights file as name -> tensor under rosinality's names; what a file contains is never run.
+
+    Raises:
+        GeneratorError: the file is missing, damaged, asks to run code or is no StyleGAN2.
+    """
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    if not path.is_file():
+        raise GeneratorError(f"no weights file at {path}")
+    return from_nvidia(load_pickle(path), path) if path.suffix in (".pkl", ".pickle") else _read_pt(path)
+
+
+def _read_pt(path: Path) -> dict[str, Tensor]:
+    try:
+        # A training snapshot carries its command line; an argparse.Namespace is attributes and nothing else.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = load_plain(path)
+    except ValueError as error:
+        with open(path, "rb") as file:
+            page = file.read(256).lstrip()[:1] == b"<"
+        reason = "it is a web page: download it with a browser" if page else error
+        raise GeneratorError(f"{path} is not a file of plain tensors: {reason}") from None
+    table = content.get("g_ema", content) if isinstance(content, dict) else None
+    if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
+        raise GeneratorError(f"{path} holds no table of tensors under g_ema")
+    tensors = dict(table)
+    if isinstance(content.get("latent_avg"), Tensor):
+        tensors["latent_avg"] = content["latent_avg"]
+    if "latent_avg" in tensors and tensors["latent_avg"].ndim == 2:  # encoders keep it once per latent input
+        tensors["latent_avg"] = tensors["latent_avg"][0]
+    return {name: owned(tensor) for name, tensor in tensors.items()}

@@ -1,0 +1,1 @@
+"""Runs of the origin's trainer (catlab-team/latentclr), read as ours."""

@@ -1,0 +1,148 @@
+"""From a configuration to the parts of an experiment: generator, directions, projector and step, on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, readable_edits
+from latentclr.compose import compose_run, parse_overrides, plain
+from latentclr.config import StyleGAN2Config, TrainConfig, check_alpha
+from latentclr.errors import ConfigError
+from latentclr.generators.base import Generator
+from latentclr.generators.registry import build_generator
+from latentclr.method.step import ContrastiveStep, StepOptions
+from latentclr.origin.run import SUFFIXES, load_origin_run
+from latentclr.training.checkpoint import (
+    Checkpoint,
+    check_generator,
+    find_checkpoint,
+    load_checkpoint,
+    make_directions,
+    make_projector,
+)
+from latentclr.training.rng import stream
+
+C = TypeVar("C", bound=TrainConfig)
+
+
+def step_options(config: TrainConfig, device: torch.device) -> StepOptions:
+    """Return what a step computes under a configuration.
+
+    Raises:
+        ConfigError: fp16 is asked for on a CPU.
+    """
+    if config.mixed_precision == "fp16" and device.type != "cuda":
+        raise ConfigError("mixed_precision=fp16 needs a GPU; use bf16 on the CPU")
+    dtypes = {False: None, True: torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return StepOptions(
+        layer=config.generator.feature_layer,
+        feed_layers=None if config.feed_layers is None else tuple(config.feed_layers),
+        alpha=check_alpha(config.model.alpha),
+        temp=config.loss.temp,
+        use_abs=config.loss.abs,
+        reduce=config.loss.reduce,
+        chunk=config.hparams.chunk,
+        autocast=dtypes[config.mixed_precision],
+    )
+
+
+def new_step(config: TrainConfig, device: torch.device) -> ContrastiveStep:
+    """Make a step with freshly initialised directions and projector.
+
+    Raises:
+        LatentCLRError: the generator, layer or feed layers cannot be used.
+    """
+    generator = build_generator(config.generator)
+    features = generator.feature_size(generator.check_layer(config.generator.feature_layer))
+    rng = stream(config.seed, "init")
+    directions = make_directions(plain(config), config.k, generator.latent.dim, rng)
+    projector = make_projector(plain(config), features, rng)
+    return ContrastiveStep(generator, directions, projector, step_options(config, device)).to(device)
+
+
+def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Checkpoint]:
+    """Read a checkpoint of a run, and the run's configuration with overrides laid over it.
+
+    Args:
+        run: a run folder or a checkpoint file, ours or of the origin's trainer.
+        words: overrides; `checkpoint=best|last|FILE` chooses the checkpoint.
+        schema: TrainConfig or GenConfig.
+
+    Raises:
+        LatentCLRError: there is no usable checkpoint, or an override is wrong or would change the trained model.
+    """
+    overrides = {o.key_or_group: o.value() for o in parse_overrides(words)}
+    which = overrides.get("checkpoint")
+    path = find_checkpoint(run, None if which is None else str(which))
+    checkpoint = load_origin_run(path, run) if path.suffix in SUFFIXES else load_checkpoint(path)
+    config = compose_run(checkpoint.config, words, schema)
+    trained = checkpoint.config
+    for section, keys in {"model": ("name", "depth", "normalize"), "projector": ("name", "depth", "normalize")}.items():
+        for key in keys:
+            now = getattr(getattr(config, section), key)
+            if now != trained[section][key]:
+                raise ConfigError(f"{section}.{key}={now}: {checkpoint.path} was trained with {trained[section][key]}")
+    if config.k != checkpoint.directions.k:
+        raise ConfigError(f"k={config.k}: {checkpoint.path} has {checkpoint.directions.k} directions")
+    return config, checkpoint
+
+
+def catalog_of(config: TrainConfig, checkpoint: Checkpoint) -> tuple[dict[str, NamedEdit], list[str]]:
+    """Return a run's catalog as it stands, and what needs saying: entries that are no edits, or why there are none.
+
+    A checkpoint of the origin without a catalog gets the names that its authors published for the class, if they are
+    for such a checkpoint at all.
+
+    Raises:
+        CheckpointError: the catalog cannot be read, or is none.
+    """
+    generator, folder = config.generator, checkpoint.path.parent
+    of_origin = checkpoint.path.suffix in SUFFIXES and not (folder / CATALOG_FILE).is_file()
+    if of_origin and isinstance(generator, StyleGAN2Config) and generator.use_w:
+        edits, reason = published_edits(generator.class_name, checkpoint.directions.k)
+        return edits, [reason] if reason else []
+    return readable_edits(folder)
+
+
+def named_edits(
+    config: TrainConfig, checkpoint: Checkpoint, layers: int | None
+) -> tuple[dict[str, NamedEdit], list[str]]:
+    """Return the named edits of a run that can be carried out, and a line for each thing that was dropped.
+
+    Args:
+        config: the run's configuration.
+        checkpoint: the run's checkpoint.
+        layers: L of its generator; None if it is not known.
+
+    Raises:
+        CheckpointError: the catalog cannot be read or understood.
+    """
+    edits, problems = catalog_of(config, checkpoint)
+    fitting, dropped = fitting_edits(edits, checkpoint.directions.k, layers, config.feed_layers)
+    return fitting, problems + dropped
+
+
+def trained_generator(config: TrainConfig, checkpoint: Checkpoint) -> Generator:
+    """Load the generator that a checkpoint edits.
+
+    Raises:
+        LatentCLRError: it cannot be used, or does not fit the checkpoint.
+    """
+    generator = build_generator(config.generator)
+    check_generator(checkpoint, generator)
+    return generator
+
+
+def trained_step(config: TrainConfig, checkpoint: Checkpoint, device: torch.device) -> ContrastiveStep:
+    """Make a step with the directions and projector of a checkpoint, in inference mode.
+
+    Raises:
+        LatentCLRError: the generator cannot be used, or does not fit the checkpoint.
+    """
+    generator = trained_generator(config, checkpoint)
+    options = step_options(config, device)
+    return ContrastiveStep(generator, checkpoint.directions, checkpoint.projector, options).to(device).eval()

@@ -1,0 +1,298 @@
+"""The training loop: steps, held-out evaluations, checkpoints, exact resume."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from latentclr.compose import plain
+from latentclr.config import TrainConfig
+from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
+from latentclr.progress import progress_bar
+from latentclr.training.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
+from latentclr.training.distributed import Processes
+from latentclr.training.evaluation import held_out
+from latentclr.training.experiment import new_step
+from latentclr.training.finite import all_finite, tensors_in
+from latentclr.training.optim import build_optimizer, build_scheduler
+from latentclr.training.rng import stream
+
+logger = logging.getLogger(__name__)
+ADVICE = ": lower hparams.optimizer.lr or set hparams.grad_clip_max_norm"
+
+
+@dataclass
+class History:
+    """What happened so far, one entry a step or a held-out evaluation."""
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    held_out: list[tuple[int, float, float]] = field(default_factory=list)  # iteration, loss, accuracy
+
+
+class Trainer:
+    """A run: its modules, optimizer, counters, and the folder that they are saved to.
+
+    Attributes:
+        step: the contrastive step, with generator, directions and projector.
+        iteration: steps done.
+        best_loss: lowest held-out loss so far, infinity before the first.
+        history: losses so far.
+    """
+
+    def __init__(self, config: TrainConfig, run: Path, processes: Processes) -> None:
+        """Build everything fresh from the configuration.
+
+        Raises:
+            LatentCLRError: the configuration, generator or weights cannot be used.
+        """
+        self.config, self.run, self.processes = config, run, processes
+        self.step = new_step(config, processes.device)
+        if not config.train_projector:
+            self.step.projector.requires_grad_(False)
+        self.parameters = [p for p in self.step.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(config.hparams.optimizer, self.parameters)
+        self.scheduler = build_scheduler(config.hparams.scheduler, self.optimizer)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.step.options.autocast is torch.float16)
+        self.iteration, self.best_loss, self.history = 0, float("inf"), History()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything an exact resume needs, as plain containers and tensors."""
+        return {
+            "format": FORMAT,
+            "config": plain(self.config),
+            "threads": torch.get_num_threads(),
+            "iteration": self.iteration,
+            "best_loss": self.best_loss,
+            "directions": self.step.directions.state_dict(),
+            "projector": self.step.projector.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loss": list(self.history.loss),
+            "accuracy": list(self.history.accuracy),
+            "held_out": list(self.history.held_out),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up a run where `state` left it.
+
+        Raises:
+            CheckpointError: the state does not fit this run.
+        """
+        try:
+            self.step.directions.load_state_dict(state["directions"])
+            self.step.projector.load_state_dict(state["projector"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self._change_arguments(state["config"]["hparams"]["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.iteration, self.best_loss = int(state["iteration"]), float(state["best_loss"])
+            self.history = History(
+                [float(v) for v in state["loss"]],
+                [float(v) for v in state["accuracy"]],
+                [(int(at), float(loss), float(accuracy)) for at, loss, accuracy in state["held_out"]],
+            )
+            finite = all_finite(tensors_in(state))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None
+        if not finite:
+            raise CheckpointError(f"{self.run / RESUME_FILE} holds numbers that are not finite: train anew{ADVICE}")
+
+    def _change_arguments(self, saved: Mapping[str, Any]) -> None:
+        """Give the optimizer what differs from the saved configuration; the schedule's progress stays in the rate."""
+        for key, value in self.config.hparams.optimizer.items():
+            if key == "name" or value == saved.get(key):
+                continue
+            for group in self.optimizer.param_groups:
+                if key == "lr":
+                    group["lr"] *= value / group["initial_lr"]
+                    group["initial_lr"] = value
+                    self.scheduler.base_lrs = [value]
+                else:
+                    group[key] = value
+
+    def fit(self) -> bool:
+        """Train to `hparams.iterations`, or until Ctrl-C.
+
+        Returns:
+            True if the run is complete, False if it was interrupted; either way it is saved.
+
+        Raises:
+            LatentCLRError: the loss, a gradient or the state is not finite any more, or the disk is full.
+        """
+        config, first = self.config, self.processes.first
+        module: nn.Module = self.step
+        if self.processes.world > 1:
+            # No buffers at each step: the generator's never change, and batch statistics are shared before they count.
+            module = DistributedDataParallel(self.step, broadcast_buffers=False)
+        total = config.hparams.iterations
+        bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
+        with bar, _interruptible() as interrupted, self._events() as events:
+            while True:
+                stop = self.processes.any(interrupted())
+                if not stop and self._evaluation_due():
+                    stop = not self._evaluate(events, interrupted)
+                if stop or (self.iteration and (self.iteration % config.save_freq == 0 or self.iteration == total)):
+                    self.save()
+                if stop or self.iteration >= total:
+                    return not stop
+                loss, accuracy = self._one(module)
+                if events is not None:
+                    events.add_scalar("Loss/train", loss, self.iteration)
+                    events.add_scalar("Acc/train", accuracy, self.iteration)
+                bar.set_postfix(loss=f"{loss:.4f}", acc=f"{accuracy:.3f}", refresh=False)
+                bar.update()
+
+    def save(self) -> None:
+        """Write `last.safetensors` and `resume.pt`.
+
+        Raises:
+            SaveError: the disk is full; the files that stood there before are untouched.
+            LatentCLRError: the state is not finite; what was saved before stays.
+        """
+        if self.processes.any(not all_finite(tensors_in(self.state()))):
+            raise self._diverged(f"the state is not finite after step {self.iteration}")
+        if self.config.save and self.processes.first:
+            loss = self.history.held_out[-1][1] if self.history.held_out else None
+            self._save_weights("last", loss)
+            save_resume(self.run / RESUME_FILE, self.state())
+
+    def _one(self, module: nn.Module) -> tuple[float, float]:
+        self.step.train()
+        self.step.projector.train(self.config.train_projector)
+        rng = stream(self.config.seed, "train", self.iteration, self.processes.rank)
+        batch = self.step.sample(self.config.hparams.batch_size, rng)
+        self.optimizer.zero_grad()
+        loss, accuracy = module(batch)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        # All numbers cross to the CPU at once, and are judged before anything is changed by them.
+        loss_now, accuracy_now, norm_now = torch.stack([loss.detach(), accuracy, norm.to(loss.device)]).tolist()
+        scale = self.scaler.get_scale()
+        # A scaled fp16 gradient may overflow: the scaler skips that step and lowers its factor, while there is any.
+        usable = math.isfinite(norm_now) or (self.scaler.is_enabled() and scale > 1) or all_finite(gradients)
+        loss_now, accuracy_now, unusable = self.processes.mean(loss_now, accuracy_now, float(not usable))
+        if not math.isfinite(loss_now):
+            raise self._diverged(f"the loss became {loss_now} at step {self.iteration + 1}")
+        if unusable:
+            raise self._diverged(f"the gradient is not finite at step {self.iteration + 1}")
+        if self.config.hparams.grad_clip_max_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.hparams.grad_clip_max_norm, norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= scale:  # fp16 skips a step whose gradients overflowed; so must the schedule
+            self.scheduler.step()
+        self.iteration += 1
+        self.history.loss.append(loss_now)
+        self.history.accuracy.append(accuracy_now)
+        return loss_now, accuracy_now
+
+    def _diverged(self, what: str) -> LatentCLRError:
+        saved = self.config.save and (self.run / RESUME_FILE).is_file()
+        state = f"the last good state is in {self.run}" if saved else "nothing was saved yet"
+        return LatentCLRError(f"{what}{ADVICE}; {state}")
+
+    def _evaluation_due(self) -> bool:
+        # Asked before each step, not after: a run that was stopped in an evaluation does it again when resumed.
+        done = self.history.held_out[-1][0] if self.history.held_out else 0
+        at_end = self.iteration == self.config.hparams.iterations
+        return done != self.iteration and (self.iteration % self.config.eval_freq == 0 or at_end)
+
+    def _evaluate(self, events: Any, interrupted: Callable[[], bool]) -> bool:
+        config, before = self.config, self.history.held_out[-1][0] if self.history.held_out else 0
+        for trained in (self.step.directions, self.step.projector):
+            self.processes.share_buffers(trained)
+        measured = held_out(
+            self.step,
+            config.hparams.batch_size,
+            config.eval_iters,
+            config.seed,
+            processes=self.processes,
+            interrupted=interrupted if self.processes.world == 1 else None,  # several finish together
+        )
+        if measured is None:
+            return False
+        loss, accuracy = measured
+        if not math.isfinite(loss):
+            raise self._diverged(f"the held-out loss became {loss} at step {self.iteration}")
+        self.history.held_out.append((self.iteration, loss, accuracy))
+        window = self.history.loss[before:] or [float("nan")]
+        if self.processes.first:
+            logger.info(
+                "step %d: train loss %.4f, held-out loss %.4f, held-out accuracy %.3f, learning rate %.2g",
+                self.iteration, sum(window) / len(window), loss, accuracy, self.optimizer.param_groups[0]["lr"],
+            )  # fmt: skip
+        if events is not None:
+            events.add_scalar("Loss/val", loss, self.iteration)
+            events.add_scalar("Acc/val", accuracy, self.iteration)
+        if loss < self.best_loss:
+            self.best_loss = loss
+            if config.save and self.processes.first:
+                self._save_weights("best", loss)
+        return True
+
+    def _save_weights(self, name: str, loss: float | None) -> None:
+        save_checkpoint(
+            self.run / f"{name}.safetensors",
+            self.step.directions,
+            self.step.projector,
+            config=plain(self.config),
+            generator=self.step.generator,
+            iteration=self.iteration,
+            loss=loss,
+        )
+
+    @contextlib.contextmanager
+    def _events(self) -> Iterator[Any]:
+        if not (self.config.tensorboard and self.processes.first):
+            yield None
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        hook = threading.excepthook  # the writer's thread would print what is raised again here
+        threading.excepthook = lambda args: None if isinstance(args.exc_value, OSError) else hook(args)
+        try:
+            with SummaryWriter(str(self.run), purge_step=self.iteration + 1 if self.iteration else None) as events:
+                yield events
+        except OSError as error:
+            reason = error.strerror or error
+            raise SaveError(f"could not write TensorBoard events to {self.run}: {reason}") from error
+        finally:
+            threading.excepthook = hook
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one stops at once."""
+    flags: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if flags:
+            raise KeyboardInterrupt
+        flags.append(number)
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {number: signal.signal(number, note) for number in watched}
+    except ValueError:  # not the main thread: whoever called us handles signals
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(flags)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

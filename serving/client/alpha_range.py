@@ -1,0 +1,66 @@
+"""A word about strengths beyond the range that the model suggests; the pictures are drawn all the same."""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contract.manifest import Manifest
+from serving.errors import AlphaWarning
+
+_HERE = str(Path(__file__).parents[1])
+_SLACK = 1e-6  # of a range's larger end: the ends come through float32
+
+
+def warn_outside(manifest: Manifest, alphas: NDArray[np.float32], keys: Sequence[int | str] | None = None) -> None:
+    """Warn, once for the request, if a strength is outside its range: the direction's, or a named edit's own.
+
+    Args:
+        manifest: The served editor.
+        alphas: Strengths [N, M, L]; 0 is no edit, and inside every range.
+        keys: The direction index or edit name of each of the M; None for rows whose directions differ.
+    """
+    columns = alphas.shape[1]
+    named = [manifest.edits.get(key) if isinstance(key, str) else None for key in keys or [0] * columns]
+    limits = np.array([(edit or manifest.directions).alpha_range for edit in named])  # [M, 2]
+    slack = _SLACK * np.abs(limits).max(axis=1)
+    low, high = (limits[:, 0] - slack)[None, :, None], (limits[:, 1] + slack)[None, :, None]
+    outside = ((alphas < low) | (alphas > high)) & (alphas != 0)
+    if not outside.any():
+        return
+    row, column, layer = np.unravel_index(int(np.argmax(np.where(outside, np.abs(alphas), 0))), alphas.shape)
+    key = None if keys is None else keys[int(column)]
+    of = "" if key is None else f" of {key!r}" if isinstance(key, str) else f" of direction {key}"
+    bounds = f"[{limits[column, 0]:g}, {limits[column, 1]:g}]"
+    line = f"alpha {alphas[row, column, layer]:g}{of} is outside the model's range {bounds}: expect a broken picture"
+    _teller.get()(line)
+
+
+@contextmanager
+def telling(teller: Callable[[str], object] | None) -> Iterator[None]:
+    """Give the lines to somebody else than Python's warnings, within this thread or task.
+
+    Args:
+        teller: Takes the line; None if nobody should be told.
+    """
+    token = _teller.set(teller or (lambda line: None))
+    try:
+        yield
+    finally:
+        _teller.reset(token)
+
+
+def _warn(line: str) -> None:
+    """Warn at the caller's line, which is the first outside this package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(line, AlphaWarning, stacklevel=level)
+
+
+_teller: ContextVar[Callable[[str], object]] = ContextVar("teller", default=_warn)

@@ -1,0 +1,263 @@
+"""A client for a served editor.
+
+    with EditClient("127.0.0.1:8001") as client:
+        client.edit(seed=7, edits={3: 4.0}).save("edited.png")
+
+It needs only the address: the model describes itself (see `serving.contract.manifest`). `async_client` has the same
+for asyncio, `latest` a mode for sliders.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serving.client.address import Address, parse_address
+from serving.client.connection import Connection, Transport
+from serving.client.description import Description
+from serving.client.edited import Edited
+from serving.client.requests import (
+    TURNS,
+    Plan,
+    Request,
+    Subject,
+    check_answer,
+    edit_request,
+    rows_request,
+    sweep_request,
+    unsettled,
+)
+from serving.contract.edits import Strength
+from serving.contract.manifest import Manifest
+from serving.errors import InvalidEdit, ServingError
+
+__all__ = ["EditClient", "Edited"]
+
+
+class EditClient:
+    """Sends edits to one served editor over connections that are kept open; threads may share it."""
+
+    def __init__(
+        self,
+        url: str = "127.0.0.1:8001",
+        model: str = "latent_edit",
+        timeout: float = 30.0,
+        *,
+        protocol: str | None = None,
+        retries: int = 3,
+        shared_memory: bool | str = "auto",
+    ) -> None:
+        """Describe the connection; nothing is sent until it is used.
+
+        Args:
+            url: `host:port` of Triton's gRPC interface, or `http://host:port` of its HTTP interface.
+            model: Name of the served model.
+            timeout: Seconds to wait for each answer, further attempts included.
+            protocol: `grpc` or `http`, where the url does not say.
+            retries: Further attempts while the server is unavailable, with growing pauses; nothing else is repeated.
+            shared_memory: Let pictures come through this machine's shared memory: "auto" (if the server can, and the
+                answer is large), True (it must) or False. gRPC only.
+
+        Raises:
+            ServingError: One of them is out of range.
+        """
+        address = parse_address(url, protocol)
+        self._connection = Connection(_transport(address, shared_memory), address, model, timeout, retries)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the model says about itself; asked for once, and again when another version answers.
+
+        Raises:
+            ServerUnavailable: No server answers.
+            ModelUnavailable: The server has no such model, or it is not ready.
+            ManifestError: The model has no manifest that this client understands.
+        """
+        return self._connection.describe().manifest
+
+    def refresh(self) -> Manifest:
+        """Ask the model again what it is, to see a version that was published meanwhile.
+
+        Raises:
+            ServingError: As `manifest`.
+        """
+        self._connection.forget()
+        return self.manifest
+
+    def edit(
+        self,
+        seed: int | None = None,
+        edits: Mapping[int | str, Strength] | None = None,
+        *,
+        z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
+        layers: Sequence[int] | None = None,
+        class_id: int | None = None,
+        class_name: str | None = None,
+        timeout: float | None = None,
+    ) -> Edited:
+        """Apply edits, all together, to one seed or to each given code.
+
+        Args:
+            seed: The picture to edit, in [0, 2**32); or give `z` or `w`, whichever the model takes.
+            edits: Strength (a number, or one for each of the L layers) by direction index or edit name. A named edit
+                brings its own layers. Without edits, the unedited picture.
+            z: Codes [N, D] or [D] instead of a seed.
+            w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
+                or [L, D]).
+            layers: Latent inputs at which the edits act; narrows a named edit to these. By default a direction acts
+                where the run was trained to (`manifest.directions.layers`, its `feed_layers`).
+            class_id: Class number, for conditional generators; their default if not given.
+            class_name: The same by name.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            N pictures (one for a seed).
+
+        Raises:
+            InvalidEdit: Something is out of range; the message says what and which range.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+
+    def sweep(
+        self,
+        seed: int | None = None,
+        direction: int | str = 0,
+        alphas: Sequence[Strength] = (-6, -3, 0, 3, 6),
+        *,
+        z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
+        layers: Sequence[int] | None = None,
+        class_id: int | None = None,
+        class_name: str | None = None,
+        timeout: float | None = None,
+    ) -> Edited:
+        """Walk along one direction, in one batched request.
+
+        Args:
+            seed: The picture to edit; or give `z` or `w`.
+            direction: Direction index or edit name.
+            alphas: The strengths, at least one.
+            z: One code, [D] or [1, D], instead of a seed.
+            w: One code from GAN inversion, as in `edit`.
+            layers: Latent inputs at which the edit acts, as in `edit`.
+            class_id: Class number, for conditional generators.
+            class_name: The same by name.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            One picture for each alpha, in order.
+
+        Raises:
+            InvalidEdit: Something is out of range.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+
+    def edit_rows(
+        self,
+        z: ArrayLike,
+        direction: ArrayLike,
+        alpha: ArrayLike,
+        class_id: ArrayLike | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Edited:
+        """Send rows as they are, in requests of at most the model's batch size.
+
+        Args:
+            z: Codes as the model takes them: z or w [N, D], w+ [N, L, D].
+            direction: Direction indices [N, M].
+            alpha: Strengths [N, M, L].
+            class_id: Class numbers [N], for conditional generators only.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            N pictures.
+
+        Raises:
+            InvalidEdit: A shape is wrong or a row out of range; the message names the row.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        return self.send(lambda manifest: rows_request(manifest, z, direction, alpha, class_id), timeout)
+
+    def send(self, plan: Plan, timeout: float | None = None) -> Edited:
+        """Send what a plan makes of the manifest; resolved and drawn by one and the same version of the model.
+
+        A server that polls turns to another version whenever one is published. Its answers then say so, and the
+        request is planned anew with the new manifest.
+
+        Args:
+            plan: Makes the request, such as `lambda manifest: rows_request(manifest, z, direction, alpha, None)`.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            The pictures; their recipe names the files that drew them.
+
+        Raises:
+            InvalidEdit: The plan found something out of range.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        for _ in range(TURNS):
+            description = self._connection.describe(timeout)
+            try:
+                request = plan(description.manifest)
+            except InvalidEdit:  # a version that was published since may know the name
+                if not self._connection.outdated(description, timeout):
+                    raise
+                continue
+            images = self._draw(request, description, timeout)
+            if images:
+                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+        raise unsettled(description.name)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._connection.close()
+
+    def __enter__(self) -> "EditClient":
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+        """Draw all parts of a request; nothing if another version than the one described drew one of them."""
+        images = []
+        for start, arrays in request.parts(description):
+            answer = self._connection.infer(description, arrays, timeout)
+            now = self._connection.drawn_by(description, answer)
+            if now is None:
+                return []
+            description = now
+            images.append(check_answer(description.manifest, arrays, start, answer))
+        return images
+
+
+def _transport(address: Address, shared_memory: bool | str) -> Transport:
+    """Choose who speaks; the libraries of the other are not needed."""
+    if shared_memory not in (True, False, "auto"):
+        raise ServingError(f'shared_memory must be True, False or "auto", got {shared_memory!r}')
+    if address.protocol == "http":
+        from serving.client.http_transport import HttpTransport
+
+        if shared_memory is True:
+            raise ServingError("shared_memory needs the gRPC interface")
+        return HttpTransport(address)
+    from serving.client.grpc_transport import GrpcTransport
+    from serving.client.shared_memory import SMALLEST, Regions
+
+    options: dict[str, Any] = {}
+    if shared_memory is True or (shared_memory == "auto" and address.is_loopback):
+        required = shared_memory is True
+        options["regions"] = Regions(0 if required else SMALLEST, required)
+    return GrpcTransport(address, **options)

@@ -1,0 +1,97 @@
+"""What a client has to know of the served model before it can send anything."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.contract.manifest import Manifest, parse_manifest
+from serving.errors import ManifestError
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a client has to know of the served model.
+
+    Attributes:
+        name: The name under which it is served.
+        manifest: The model's own description.
+        max_batch_size: Rows a request may have; 0 means that the server sets no limit.
+        image: Name of the output that holds the pictures.
+        valid: Name of the output that marks good rows.
+        image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open.
+        versions: The model's versions that it describes; empty if the configuration leaves that to the server.
+    """
+
+    name: str
+    manifest: Manifest
+    max_batch_size: int
+    image: str
+    valid: str
+    image_bytes: int
+    versions: tuple[str, ...] = ()
+
+    def seen(self, version: str) -> "Description | None":
+        """Compare with the version that an answer came from.
+
+        Args:
+            version: As the server says it; empty if it says nothing.
+
+        Returns:
+            The description, which from now on is of this version, or None if it is of another one.
+        """
+        if not version or version in self.versions:
+            return self
+        return None if self.versions else replace(self, versions=(version,))
+
+
+class Answer(NamedTuple):
+    """What a server sends back: pictures [N, H, W, 3], marks [N, 1], and the version that drew them (empty: unsaid)."""
+
+    images: NDArray[np.uint8]
+    valid: NDArray[np.bool_]
+    version: str
+
+
+def describe_model(
+    name: str,
+    max_batch_size: int,
+    outputs: Mapping[str, Sequence[int]],
+    manifest: str | None,
+    versions: Sequence[int | str] = (),
+) -> Description:
+    """Make sense of a model's configuration, which each protocol brings in a form of its own.
+
+    Args:
+        name: The model's name.
+        max_batch_size: As configured.
+        outputs: Shape of one row by output name; -1 where it is open.
+        manifest: The text of the parameter `manifest`, None if there is none.
+        versions: Those of a specific `version_policy`, if that is the model's.
+
+    Raises:
+        ManifestError: There is no manifest, it cannot be understood, or an output is missing.
+    """
+    if manifest is None:
+        raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
+    image = _output(outputs, "image")
+    return Description(
+        name=name,
+        manifest=parse_manifest(manifest),
+        max_batch_size=max_batch_size,
+        image=image,
+        valid=_output(outputs, "valid"),
+        image_bytes=max(0, math.prod(outputs[image])) if min(outputs[image], default=0) > 0 else 0,
+        versions=tuple(str(version) for version in versions),
+    )
+
+
+def _output(names: Mapping[str, Sequence[int]], base: str) -> str:
+    """Find an output by its plain name or by LibTorch's `<name>__<index>`."""
+    for name in names:
+        if name == base or name.startswith(f"{base}__"):
+            return name
+    raise ManifestError(f"the served model has no output {base!r}, only {', '.join(names)}")

@@ -1,0 +1,173 @@
+"""Pictures on disk: a labelled strip, files that are whole or not there, and PNGs that know how they were made."""
+
+import contextlib
+import os
+import secrets
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from serving.contract.recipe import KEYWORD, Recipe, parse_recipe
+from serving.errors import ImageError
+
+_PAPER, _INK, _GAP = (255, 255, 255), (32, 32, 32), 4
+
+
+def strip(images: NDArray[np.uint8], labels: Sequence[str], title: str = "") -> Image.Image:
+    """Set pictures side by side, each under its label.
+
+    Args:
+        images: RGB pictures [N, H, W, 3].
+        labels: N texts.
+        title: A line above them all.
+
+    Returns:
+        One picture.
+
+    Raises:
+        ValueError: The number of labels is not N, or N is 0.
+    """
+    if len(images) == 0 or len(images) != len(labels):
+        raise ValueError(f"there must be one label for each image, got {len(images)} images and {len(labels)} labels")
+    height, width = images.shape[1:3]
+    font: Any = ImageFont.load_default(max(11, height // 12))
+    band = int(font.size * 1.6)
+    cell = max(width, *(int(font.getlength(label)) + _GAP for label in labels))
+    total = len(images) * (cell + _GAP) + _GAP
+    total = max(total, int(font.getlength(title)) + 2 * _GAP)
+    top = band if title else 0
+    canvas = Image.new("RGB", (total, top + band + height + _GAP), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    if title:
+        draw.text((_GAP, top // 2), title, fill=_INK, font=font, anchor="lm")
+    for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+        left = _GAP + index * (cell + _GAP)
+        draw.text((left + cell // 2, top + band // 2), label, fill=_INK, font=font, anchor="mm")
+        canvas.paste(Image.fromarray(image), (left + (cell - width) // 2, top + band))
+    return canvas
+
+
+def enlarge(images: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    """Enlarge pictures smoothly: [N, H, W, 3] -> [N, scale * H, scale * W, 3]."""
+    if scale == 1:
+        return images
+    size = (images.shape[2] * scale, images.shape[1] * scale)
+    return np.stack([np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) for image in images])
+
+
+def check_path(path: str | os.PathLike[str]) -> Path:
+    """Check that a picture could be written there, before work is spent on it.
+
+    Args:
+        path: The file to write.
+
+    Returns:
+        The same as a `Path`.
+
+    Raises:
+        ImageError: The folder does not exist, or the suffix is not a picture format.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ImageError(f"cannot write {path}: there is no folder {path.parent}")
+    known = Image.registered_extensions()
+    if known.get(path.suffix.lower()) not in Image.SAVE:
+        raise ImageError(f"cannot write {path}: the name must end in .png, .jpg, .webp or another picture format")
+    return path
+
+
+def write_image(
+    image: Image.Image,
+    file: IO[bytes],
+    format: str,
+    recipe: Recipe | None = None,
+    quality: int = 90,
+    compress_level: int = 6,
+) -> None:
+    """Write a picture into an open file.
+
+    Args:
+        image: The picture.
+        file: Takes the bytes.
+        format: `png`, `jpeg`, `webp` or another that PIL can write.
+        recipe: How the picture was made; only a PNG carries it, as JSON under the keyword `latentclr`.
+        quality: Of JPEG and WebP, in [1, 100].
+        compress_level: Of PNG, in [0, 9].
+
+    Raises:
+        ImageError: There is no such format or quality.
+    """
+    kind = {"JPG": "JPEG"}.get(format.upper(), format.upper())
+    Image.init()
+    if kind not in Image.SAVE:
+        raise ImageError(f"format must be png, jpeg or webp, got {format!r}")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"quality must be in [1, 100], got {quality}")
+    options: dict[str, Any] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    if kind == "PNG":
+        options["compress_level"] = compress_level
+    if kind == "PNG" and recipe is not None:
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(KEYWORD, recipe.to_json())
+    image.save(file, format=kind, **options)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]]:
+    """Read from a PNG how it was made.
+
+    Args:
+        path: A file that this program wrote.
+
+    Returns:
+        The recipe, and the picture's pixels [H, W, 3] to compare with.
+
+    Raises:
+        ImageError: The file cannot be read or has no recipe.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
+                text = getattr(picture, "text", {}).get(KEYWORD)
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a whole PNG"
+        raise ImageError(f"cannot read {path}: {reason}") from error
+    if text is None:
+        raise ImageError(f"{path} does not say how it was made: only PNG files that this program wrote do")
+    return parse_recipe(text), pixels
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Return a picture's pixels, [H, W, 3]."""
+    return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe | None = None) -> None:
+    """Write a picture under a temporary name and rename it, so that nobody sees half a file.
+
+    Args:
+        image: The picture.
+        path: Where it goes; the suffix chooses the format.
+        recipe: How it was made; only a PNG carries it.
+
+    Raises:
+        ImageError: The format is unknown or the file cannot be written.
+    """
+    path = check_path(path)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
+    try:
+        with open(temporary, "xb") as file:
+            write_image(image, file, Image.registered_extensions()[path.suffix.lower()], recipe)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot write {path}: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError):  # after the rename it is not there
+            temporary.unlink()

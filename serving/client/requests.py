@@ -1,0 +1,185 @@
+"""From what a person asks for to one request's arrays, and to the recipe that makes the same pictures again.
+
+Arithmetic on the manifest; nothing talks to a server. The blocking and the asyncio client share it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from serving.client.alpha_range import warn_outside
+from serving.client.description import Answer, Description
+from serving.contract.arguments import shown
+from serving.contract.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
+from serving.contract.latents import draw_latents
+from serving.contract.manifest import Manifest
+from serving.contract.recipe import Recipe
+from serving.errors import InvalidEdit, RequestFailed
+
+Arrays = Mapping[str, NDArray[Any]]
+TURNS = 5  # descriptions that one request may go by, while a server turns from version to version
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Whose picture is edited, and where the edits may reach; the fields are `EditClient.edit`'s arguments."""
+
+    seed: int | None = None
+    z: ArrayLike | None = None
+    w: ArrayLike | None = None
+    layers: Sequence[int] | None = None
+    class_id: int | None = None
+    class_name: str | None = None
+
+    def codes(self, manifest: Manifest) -> NDArray[np.float32]:
+        """Draw or check the codes: [N, D], or [N, L, D] for `w+`.
+
+        Raises:
+            InvalidEdit: None or several are given, or they are not what the model takes.
+        """
+        if (self.seed is not None) + (self.z is not None) + (self.w is not None) != 1:
+            raise InvalidEdit("give either a seed or z (or w, for a model that takes w)")
+        latent = manifest.latent
+        if self.seed is not None:
+            return draw_latents(latent, self.seed)
+        if (self.w is not None) != (latent.tensor == "w"):
+            brought = "w" if self.w is not None else "z"
+            raise InvalidEdit(
+                f"this model takes {latent.input}, got {brought}; export with --latent-input {brought} for such codes"
+            )
+        codes = self.z if self.w is None else self.w
+        assert codes is not None
+        return check_latents(manifest, codes)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Checked arrays by input name, and how to ask for the same again."""
+
+    arrays: Arrays
+    recipe: Recipe
+
+    def parts(self, description: Description) -> Iterator[tuple[int, Arrays]]:
+        """Cut it into requests of at most the model's batch size, each with the number of its first row."""
+        rows = len(self.arrays["direction"])
+        step = description.max_batch_size or rows
+        for start in range(0, rows, step):
+            yield start, {name: array[start : start + step] for name, array in self.arrays.items()}
+
+
+def edit_request(manifest: Manifest, subject: Subject, edits: Mapping[int | str, Strength] | None) -> Request:
+    """Apply edits, all together, to each code of the subject.
+
+    Raises:
+        InvalidEdit: Something is out of range.
+    """
+    codes = subject.codes(manifest)  # [N, D] or [N, L, D]
+    direction, alpha = edit_arrays(manifest, {} if edits is None else edits, subject.layers)  # [M], [M, L]
+    rows = len(codes)
+    directions = np.broadcast_to(direction, (rows, *direction.shape))  # [N, M]
+    alphas = np.broadcast_to(alpha, (rows, *alpha.shape))  # [N, M, L]
+    return _request(manifest, subject, codes, codes, directions, alphas, dict(edits or {}))
+
+
+def sweep_request(manifest: Manifest, subject: Subject, direction: int | str, alphas: Sequence[Strength]) -> Request:
+    """Walk along one direction from the subject's only code.
+
+    Raises:
+        InvalidEdit: Something is out of range.
+    """
+    if (
+        not isinstance(alphas, Sequence | np.ndarray)
+        or isinstance(alphas, str | bytes)
+        or getattr(alphas, "ndim", 1) == 0
+    ):
+        raise InvalidEdit(f"alphas must be a list of strengths, got {shown(alphas)}", field="alpha")
+    if len(alphas) == 0:
+        raise InvalidEdit("alphas must hold at least one number")
+    code = subject.codes(manifest)
+    if len(code) != 1:
+        raise InvalidEdit(f"a sweep takes one code, got {len(code)}")
+    rows = [edit_arrays(manifest, {direction: alpha}, subject.layers) for alpha in alphas]
+    directions = np.stack([row[0] for row in rows])  # [N, 1]
+    strengths = np.stack([row[1] for row in rows])  # [N, 1, L]
+    codes = np.repeat(code, len(rows), axis=0)
+    return _request(manifest, subject, code, codes, directions, strengths, {direction: list(alphas)})
+
+
+def rows_request(
+    manifest: Manifest, codes: ArrayLike, direction: ArrayLike, alpha: ArrayLike, class_id: ArrayLike | None
+) -> Request:
+    """Take rows as they are.
+
+    Raises:
+        InvalidEdit: A shape is wrong or a row out of range.
+    """
+    arrays = check_rows(manifest, codes, direction, alpha, class_id)
+    warn_outside(manifest, arrays["alpha"])
+    return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
+
+
+Plan = Callable[[Manifest], Request]
+"""Resolves what was asked for; called again with the new manifest if the server turned to another version."""
+
+
+def unsettled(model: str) -> RequestFailed:
+    """Say that no manifest was of the version that drew."""
+    return RequestFailed(
+        f"the versions of {model!r} that describe themselves and that draw are not the same, {TURNS} times in a row: "
+        "is it served in several versions behind one address?"
+    )
+
+
+def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer) -> NDArray[np.uint8]:
+    """Check what the server sent for some rows.
+
+    Args:
+        manifest: The served editor.
+        arrays: What was sent.
+        start: Number of its first row within the caller's rows.
+        answer: What came back.
+
+    Returns:
+        The pictures [N, H, W, 3].
+
+    Raises:
+        InvalidEdit: The server refused a row.
+        RequestFailed: The answer has the wrong shape.
+    """
+    images, valid, _ = answer
+    rows = len(arrays["direction"])
+    if images.ndim != 4 or len(images) != rows or valid.size != rows:
+        raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")
+    refused = np.flatnonzero(~valid.reshape(-1))
+    if len(refused):
+        index, count, most = int(refused[0]), manifest.directions.count, manifest.directions.max_edits
+        bound = "" if most is None else f", of which there may be at most {most}"
+        raise InvalidEdit(
+            f"row {start + index}: the server refused it; codes and alpha must be finite and direction in "
+            f"[0, {count}){bound}, got direction {arrays['direction'][index].tolist()} and alpha "
+            f"{arrays['alpha'][index].tolist()}",
+            row=start + index,
+            limits=(0, count),
+        )
+    return images
+
+
+def _request(
+    manifest: Manifest,
+    subject: Subject,
+    given: NDArray[np.float32],
+    codes: NDArray[np.float32],
+    directions: NDArray[np.int64],
+    alphas: NDArray[np.float32],
+    edits: Mapping[int | str, Any],
+) -> Request:
+    number = resolve_class(manifest, subject.class_id, subject.class_name)
+    classes = None if number is None else np.full(len(codes), number)
+    arrays = check_rows(manifest, codes, directions, alphas, classes)
+    warn_outside(manifest, arrays["alpha"], list(edits) or [0])
+    brought = given if subject.seed is None else None
+    layers = None if subject.layers is None else list(subject.layers)
+    return Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))

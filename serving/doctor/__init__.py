@@ -1,0 +1,1 @@
+"""`latentclr doctor`: looks at this machine, a repository and a server, and says what is wrong with them."""

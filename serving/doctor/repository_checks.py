@@ -1,0 +1,170 @@
+"""The doctor's look at a model repository: do the files match what their configurations say of them?"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from serving.contract.journal import JOURNAL, leftovers
+from serving.contract.lock import holder
+from serving.contract.manifest import parse_manifest
+from serving.contract.model_config import read_config
+from serving.doctor.findings import BAD, OK, WARN, Finding
+from serving.doctor.running import Running
+from serving.errors import ManifestError, ServerStartError
+
+MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
+_TWIN = "_torchscript"
+DEFAULT = Path("model_repository")
+
+
+def check_models(repository: Path | None, running: Running | None = None) -> Iterator[Finding]:
+    """Check each model: its configuration, the version that it names, and that version's files.
+
+    Args:
+        repository: Folder with one folder per model; None for `model_repository`, which need not be there.
+        running: A server whose models may be these, to be compared with them.
+    """
+    folder = repository or DEFAULT
+    if not folder.is_dir():
+        missing = f"there is no {folder}; `latentclr export` writes one"
+        yield Finding(WARN if repository is None else BAD, "model repository", missing)
+        return
+    models = sorted(path for path in folder.iterdir() if path.is_dir())
+    if not models:
+        yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
+    yield from _unfinished(folder)
+    yield from _apart(folder)
+    for model in models:
+        if model.name.startswith(".tmp-"):
+            text = (
+                f"{model} was left by an export that died (or is one under way); Triton takes it for a model: remove it"
+            )
+            yield Finding(WARN, "model repository", text)
+        else:
+            problems = list(_problems(model))
+            yield from problems
+            if not any(finding.status == BAD for finding in problems):
+                versions = ", ".join(map(str, _served(model)))
+                yield Finding(OK, f"model {model.name}", f"version {versions}, files match their manifest")
+                yield from _compare(model, running)
+
+
+def _unfinished(repository: Path) -> Iterator[Finding]:
+    """Tell what a command that was killed left, if none is at work."""
+    if at_work := holder(repository):
+        yield Finding(OK, "model repository", f"is being changed by {at_work}")
+        return
+    if (repository / JOURNAL).exists():
+        text = f"a command was killed between its renames ({repository / JOURNAL}): the next export, rollback or serve"
+        yield Finding(BAD, "model repository", f"{text} takes them back")
+    left = [path for path in leftovers(repository) if path.parent != repository]
+    if left:
+        names = ", ".join(map(str, left[:5])) + ", ..." * (len(left) > 5)
+        text = f"left by a command that was killed, removed by the next export or rollback: {names}"
+        yield Finding(WARN, "model repository", text)
+
+
+def _apart(repository: Path) -> Iterator[Finding]:
+    """Tell which models serve another version than their TorchScript twins."""
+    for twin in sorted(repository.glob(f"*{_TWIN}/config.pbtxt")):
+        model = repository / twin.parent.name.removesuffix(_TWIN)
+        try:
+            versions = [_served(folder)[-1] for folder in (model, twin.parent)]
+        except ServerStartError:  # told of the model itself
+            continue
+        if versions[0] != versions[1]:
+            text = f"serves version {versions[0]}, its twin {twin.parent.name} version {versions[1]}"
+            command = f"latentclr rollback --repository {repository} --name {model.name} --to {min(versions)}"
+            yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
+
+
+def _problems(model: Path) -> Iterator[Finding]:
+    subject = f"model {model.name}"
+    try:
+        config = read_config(model / "config.pbtxt")
+    except ServerStartError as error:
+        yield Finding(BAD, subject, str(error))
+        return
+    if config.name and config.name != model.name:
+        yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
+    if config.backend not in MODEL_FILES:
+        known = ", ".join(MODEL_FILES)
+        yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
+        return
+    versions = sorted(int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit())
+    wanted = list(config.version_policy.specific.versions) or versions[-1:]
+    if not wanted:
+        yield Finding(BAD, subject, "has no version folder: export it")
+    for version in wanted:
+        if version not in versions:
+            there = ", ".join(map(str, versions)) or "none"
+            text = f"its configuration names version {version}, there is {there}: latentclr rollback --to ..."
+            yield Finding(BAD, subject, text)
+            continue
+        yield from _check_files(subject, model / str(version), config)
+
+
+def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
+    """Compare a version's files with the SHA-256 that the manifest has of them."""
+    main = MODEL_FILES[config.backend]
+    if not (folder / main).is_file():
+        yield Finding(BAD, subject, f"{folder / main} is missing")
+        return
+    if "manifest" not in config.parameters:
+        yield Finding(WARN, subject, "does not describe itself (no manifest), so its files cannot be checked")
+        return
+    text = config.parameters["manifest"].string_value
+    try:
+        parse_manifest(text)
+        expected = json.loads(text)["files_sha256"]
+    except (ManifestError, ValueError, KeyError, TypeError) as error:
+        yield Finding(BAD, subject, f"its manifest cannot be read: {error}")
+        return
+    if main not in expected:
+        yield Finding(WARN, subject, f"its manifest does not know {main}")
+    mine = {name for name in expected if name == main or (folder / name).exists()}
+    if config.backend == "onnxruntime":
+        mine |= set(expected) - set(MODEL_FILES.values())  # generator.bin, without which the graph has no weights
+    for name in sorted(mine):
+        path = folder / name
+        if not path.is_file():
+            yield Finding(BAD, subject, f"{path} is missing")
+        elif (found := _sha256(path)) != expected[name]:
+            short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
+            yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+
+
+def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
+    """Say so if a running server has another version than the repository, or other files under its number."""
+    served = None if running is None else running.models.get(model.name)
+    if running is None or served is None:
+        return
+    versions = _served(model)
+    mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
+    text = read_config(model / "config.pbtxt").parameters["manifest"].string_value
+    files = parse_manifest(text).files_sha256 if text else {}
+    if tuple(versions) != served.versions:
+        said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
+    elif files != served.files:
+        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
+    else:
+        return
+    restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
+    yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")
+
+
+def _served(model: Path) -> list[int]:
+    config = read_config(model / "config.pbtxt")
+    chosen = sorted(map(int, config.version_policy.specific.versions))
+    newest = [int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit()]
+    return chosen or [max(newest, default=0)]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

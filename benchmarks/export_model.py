@@ -27,8 +27,9 @@ from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.training.rng import stream
+from serving.contract.layout import DEFAULT_MODEL
 
-NAME = "latent_edit"
+NAME = DEFAULT_MODEL
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",
          "hparams.iterations=20", "eval_iters=2", "tensorboard=false")  # fmt: skip
 RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256}  # used where none is given

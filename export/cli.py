@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
+from export.options import PRECISIONS, RANGES, TARGETS
 from latentclr.cli import Configured, check_config_name, split_run
-
-_TARGETS = ("auto", "cpu", "gpu")
-_PRECISIONS = ("fp32", "fp16", "bf16")
+from serving.contract.layout import DEFAULT_MODEL
+from serving.contract.manifest import LATENT_INPUTS
 
 
 def _check_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -32,30 +32,32 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[RUN] [KEY=VALUE]...")
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               show_default=True, help="Triton model repository to publish to.")  # fmt: skip
-@click.option("--name", default="latent_edit", show_default=True, callback=_check_name,
+@click.option("--name", default=DEFAULT_MODEL, show_default=True, callback=_check_name,
               help="Model name; the TorchScript twin adds _torchscript.")  # fmt: skip
-@click.option("--target", type=click.Choice(_TARGETS), default="auto", show_default=True,
+@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
               help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
-@click.option("--max-batch-size", type=click.IntRange(1, 256), default=16, show_default=True,
+@click.option("--max-batch-size", type=click.IntRange(*RANGES["max_batch_size"]), default=16, show_default=True,
               help="Rows that Triton may put together.")  # fmt: skip
-@click.option("--instances", type=click.IntRange(1, 64), default=1, show_default=True,
+@click.option("--instances", type=click.IntRange(*RANGES["instances"]), default=1, show_default=True,
               help="Copies of the model on each GPU, or on the CPU.")  # fmt: skip
-@click.option("--queue-delay", "queue_delay_us", type=click.IntRange(0, 1_000_000), default=0, show_default=True,
-              metavar="MICROSECONDS", help="How long a request may wait for others to join its batch.")  # fmt: skip
-@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(0, 3600), default=0.0, show_default=True,
-              metavar="SECONDS", help="Bound the queue and refuse what waited this long; 0 for neither.")  # fmt: skip
+@click.option("--queue-delay", "queue_delay_us", type=click.IntRange(*RANGES["queue_delay_us"]), default=0,
+              show_default=True, metavar="MICROSECONDS",
+              help="How long a request may wait for others to join its batch.")  # fmt: skip
+@click.option("--queue-timeout", "queue_timeout_s", type=click.FloatRange(*RANGES["queue_timeout_s"]), default=0.0,
+              show_default=True, metavar="SECONDS",
+              help="Bound the queue and refuse what waited this long; 0 for neither.")  # fmt: skip
 @click.option("--cache/--no-cache", default=False, show_default=True,
               help="Answer repeated requests from Triton's response cache.")  # fmt: skip
-@click.option("--threads", type=click.IntRange(0, 256), default=0, show_default=True,
+@click.option("--threads", type=click.IntRange(*RANGES["threads"]), default=0, show_default=True,
               help="CPU threads of one operator; 0 takes all cores.")  # fmt: skip
-@click.option("--tensorrt", type=click.Choice(_PRECISIONS),
+@click.option("--tensorrt", type=click.Choice(PRECISIONS),
               help="Let TensorRT run the graph in this precision; parity is proven without it. bf16 needs a container "
               "of 26.02 or newer; from 26.06 on (TensorRT 11) fp16 and bf16 probably do nothing.")  # fmt: skip
 @click.option("--cuda", multiple=True, metavar="KEY=VALUE", callback=_parse_cuda,
               help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0, which TensorRT does not see; "
               "repeat.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
-@click.option("--latent-input", type=click.Choice(["z", "w", "w+"]), default="z", show_default=True,
+@click.option("--latent-input", type=click.Choice(LATENT_INPUTS), default="z", show_default=True,
               help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
@@ -80,8 +82,8 @@ def export(
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
+    from export.options import TritonOptions
     from export.pipeline import export_run
-    from export.triton_config import TritonOptions
 
     run, overrides = split_run(words, config_path)
     for folder in export_run(
@@ -96,7 +98,7 @@ def export(
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               help="Triton model repository.")  # fmt: skip
-@click.option("--name", default="latent_edit", callback=_check_name, help="Model; its TorchScript twin goes along.")
+@click.option("--name", default=DEFAULT_MODEL, callback=_check_name, help="Model; its TorchScript twin goes along.")
 @click.option("--to", type=click.IntRange(1), help="Version to serve.  [default: the one before the present one]")
 def rollback(repository: Path, name: str, to: int | None) -> None:
     """Serve an older version of a model again; no version is deleted, so --to also goes forward.

@@ -9,8 +9,8 @@ from export.errors import ExportError
 from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions
 from latentclr.pictures.pixels import to_uint8
+from serving.contract.manifest import LATENT_INPUTS
 
-LATENT_INPUTS = ("z", "w", "w+")
 MAX_EDITS = 64
 """Edits of one row, M. Each gathers a copy of its direction's weights: at D = 512 this many take 64 MB a row and layer,
 which is less than the activations of 1024 pixels, and without a bound one request could take all of the memory."""

@@ -18,9 +18,7 @@ from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.training.checkpoint import Checkpoint
-from serving.contract.published import published_entry
-
-FORMAT = 1
+from serving.contract.manifest import Directions, Latent, Manifest, read_generator
 
 
 def build_manifest(
@@ -46,26 +44,25 @@ def build_manifest(
         layers: the latent inputs that the run was trained on, where its directions act by default; None for all.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
-    return {
-        "format": FORMAT,
-        "name": name,
-        "generator": generator.describe(),
-        "latent": {"input": latent_input, **asdict(generator.latent)},
-        "directions": {
-            "count": checkpoint.directions.k,
-            "model": checkpoint.directions.kind,
-            "alpha_range": [-end, end],
-            "max_edits": MAX_EDITS,
-            "layers": None if layers is None else sorted(set(layers)),
-            "checkpoint_sha256": sha256_of(checkpoint.path),
-            "iteration": checkpoint.iteration,
-            "feature_layer": checkpoint.config["generator"]["feature_layer"],
-        },
-        "edits": {name: published_entry(edit) for name, edit in (edits or {}).items()},
-        "files_sha256": {path.name: sha256_of(path) for path in files},
-        "versions": {"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
-        "parity": {report.engine: report.as_dict() for report in parity},
-    }
+    return Manifest(
+        name=name,
+        generator=read_generator(generator.describe()),
+        latent=Latent(input=latent_input, **asdict(generator.latent)),
+        directions=Directions(
+            count=checkpoint.directions.k,
+            model=checkpoint.directions.kind,
+            alpha_range=(-end, end),
+            max_edits=MAX_EDITS,
+            checkpoint_sha256=sha256_of(checkpoint.path),
+            layers=tuple(sorted(set(layers or ()))),
+            iteration=checkpoint.iteration,
+            feature_layer=checkpoint.config["generator"]["feature_layer"],
+        ),
+        edits=dict(edits or {}),
+        files_sha256={path.name: sha256_of(path) for path in files},
+        versions={"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
+        parity={report.engine: report.as_dict() for report in parity},
+    ).as_dict()
 
 
 def _versions(*packages: str) -> dict[str, str]:

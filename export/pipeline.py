@@ -14,10 +14,10 @@ from export.editor import FusedEditor, check_latent_input
 from export.errors import ExportError
 from export.manifest import build_manifest
 from export.onnx import OnnxEditor, export_onnx, split_weights
+from export.options import TritonOptions
 from export.parity import Engine, check_parity
 from export.repository import ENGINES, WEIGHTS_FILE, publish
 from export.torchscript import TorchScriptEditor, export_torchscript
-from export.triton_config import TritonOptions
 from latentclr.config import TrainConfig, slider_end
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator

@@ -23,7 +23,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from export.triton_config import TritonOptions, model_config
+from export.options import TritonOptions
+from export.triton_config import model_config
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.files import locked

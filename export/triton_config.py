@@ -8,78 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.errors import ExportError
-from latentclr.errors import nearest
+from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
+from serving.contract.layout import TENSORRT_CACHE
 
-LIMIT = 256
-TARGETS = ("auto", "cpu", "gpu")
-PRECISIONS = ("fp32", "fp16", "bf16")
-TENSORRT_CACHE = "/tensorrt-cache"  # in the container, which sees the repository read-only
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
-
-# ONNX Runtime's CUDA options. The first four must stand in `parameters`: where a configuration has parameters at all
-# (ours has the manifest), the backend resets these four after it has read the accelerator's. Two are numbers there.
-_AS_PARAMETER: dict[str, tuple[str, ...]] = {
-    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
-    "gpu_mem_limit": (),
-    "do_copy_in_default_stream": (),
-}
-_AS_ACCELERATOR = ("cudnn_conv_use_max_workspace", "prefer_nhwc", "use_ep_level_unified_stream", "use_tf32")
-CUDA_OPTIONS = (*_AS_PARAMETER, *_AS_ACCELERATOR)
-
-
-@dataclass(frozen=True)
-class TritonOptions:
-    """How a model is to be served.
-
-    Attributes:
-        target: `auto` (on the GPU if there is one), `cpu`, or `gpu` (a server without one refuses to load it).
-        max_batch_size: rows that the dynamic batcher may put together, in [1, 256].
-        instances: copies of the model on each GPU, or on the CPU, in [1, 64].
-        queue_delay_us: microseconds that a request may wait for others to join its batch, in [0, 1000000].
-        queue_timeout_s: seconds after which a request that still waits is refused, and a full queue is; 0 for no
-            queue policy at all.
-        cache: answer repeated requests from Triton's response cache.
-        threads: of one operator on a CPU, in [0, 256]; 0 leaves it to the engine, which takes all cores.
-        tensorrt: let TensorRT run the graph in this precision: fp32, fp16 or bf16.
-        cuda: options of ONNX Runtime's CUDA provider, see `CUDA_OPTIONS`.
-    """
-
-    target: str = "auto"
-    max_batch_size: int = 16
-    instances: int = 1
-    queue_delay_us: int = 0
-    queue_timeout_s: float = 0.0
-    cache: bool = False
-    threads: int = 0
-    tensorrt: str | None = None
-    cuda: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Check all of them.
-
-        Raises:
-            ExportError: one is out of range, or does not go with the target.
-        """
-        if self.target not in TARGETS:
-            raise ExportError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")
-        _check_range("max batch size", self.max_batch_size, 1, LIMIT)
-        _check_range("instances", self.instances, 1, 64)
-        _check_range("queue delay", self.queue_delay_us, 0, 1_000_000)
-        _check_range("queue timeout", self.queue_timeout_s, 0, 3600)
-        _check_range("threads", self.threads, 0, 256)
-        if self.tensorrt is not None and self.tensorrt not in PRECISIONS:
-            raise ExportError(f"TensorRT's precision must be one of {', '.join(PRECISIONS)}, got {self.tensorrt!r}")
-        if self.target == "cpu" and (self.tensorrt or self.cuda):
-            raise ExportError("TensorRT and CUDA options need target gpu or auto, got cpu")
-        for key, value in self.cuda.items():
-            _cuda_parameter(key, value)
 
 
 def model_config(
@@ -167,33 +103,14 @@ def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
         accelerator.parameters["trt_engine_cache_prefix"] = config.name
     # The default, an exhaustive search, runs again for each batch size that was not warmed up.
     cuda = {"cudnn_conv_algo_search": "HEURISTIC", **options.cuda}
-    for key in _AS_PARAMETER:
+    for key in AS_PARAMETER:
         if key in cuda:
-            config.parameters[key].string_value = _cuda_parameter(key, cuda[key])
-    rest = {key: value for key, value in cuda.items() if key in _AS_ACCELERATOR}
+            config.parameters[key].string_value = cuda_parameter(key, cuda[key])
+    rest = {key: value for key, value in cuda.items() if key in AS_ACCELERATOR}
     if rest:
         accelerator = accelerators.add(name="cuda")
         for key, value in sorted(rest.items()):
             accelerator.parameters[key] = value
-
-
-def _cuda_parameter(key: str, value: str) -> str:
-    """Return a CUDA option's value as Triton's `parameters` want it: the number of a named choice."""
-    if key not in CUDA_OPTIONS:
-        raise ExportError(
-            f"unknown CUDA option {key!r}, expected one of {', '.join(CUDA_OPTIONS)}{nearest(key, CUDA_OPTIONS)}"
-        )
-    choices = _AS_PARAMETER.get(key, ())
-    if choices:
-        if value not in choices:
-            raise ExportError(f"CUDA option {key} must be one of {', '.join(choices)}, got {value!r}")
-        return str(choices.index(value))
-    if key == "gpu_mem_limit":
-        if not value.isdecimal() or int(value) == 0:
-            raise ExportError(f"CUDA option {key} must be a number of bytes, got {value!r}")
-    elif value not in ("0", "1"):
-        raise ExportError(f"CUDA option {key} must be 0 or 1, got {value!r}")
-    return value
 
 
 def _add_warm_up(config: pb.ModelConfig, rows: int, layers: int) -> None:
@@ -205,8 +122,3 @@ def _add_warm_up(config: pb.ModelConfig, rows: int, layers: int) -> None:
         sample.data_type = tensor.data_type
         sample.dims.extend(dynamic.get(tensor.name, tensor.dims))
         sample.zero_data = True
-
-
-def _check_range(what: str, value: float, low: int, high: int) -> None:
-    if not low <= value <= high:  # also refuses NaN
-        raise ExportError(f"{what} must be in [{low}, {high}], got {value}")

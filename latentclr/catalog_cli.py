@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from latentclr.errors import ConfigError, nearest
+from serving.contract.layers import parse_layers, show_layers
+from serving.contract.layout import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from latentclr.config import TrainConfig
@@ -101,7 +102,7 @@ def name(
 @click.option("--publish", is_flag=True, help="Make them the names of a model that was exported from RUN.")
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               help="With --publish: its Triton model repository.")  # fmt: skip
-@click.option("--name", default="latent_edit", help="With --publish: the model; its TorchScript twin goes along.")
+@click.option("--name", default=DEFAULT_MODEL, help="With --publish: the model; its TorchScript twin goes along.")
 @click.option("--force", is_flag=True, help="With --publish: also if the model was exported from another run.")
 def names(run: Path, publish: bool, repository: Path, name: str, force: bool) -> None:
     """List the named edits of RUN, or bring them to a model that is published already.
@@ -131,7 +132,7 @@ def names(run: Path, publish: bool, repository: Path, name: str, force: bool) ->
         return
     rows = [("name", "direction", "layers", "alpha", "note")]
     rows += [
-        (name, str(e.direction), _ranges(e.layers), f"{e.alpha[0]:g}..{e.alpha[1]:g}", e.note)
+        (name, str(e.direction), show_layers(e.layers), f"{e.alpha[0]:g}..{e.alpha[1]:g}", e.note)
         for name, e in edits.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -238,22 +239,6 @@ def import_(origin_run: Path, out_run: Path, with_names: bool) -> None:
     click.echo(f"imported {found}: {d.k} {d.kind} directions over {d.dim} values, {len(edits)} named edits: {out_run}")
 
 
-def parse_layers(text: str) -> tuple[int, ...]:
-    """Read layer numbers and ranges, both ends included: `4-5` or `0,2,5-7`.
-
-    Raises:
-        ConfigError: a part is neither.
-    """
-    layers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise ConfigError(f"--layers must be like 4-5 or 0,2,5-7, got {text!r}")
-        layers |= set(range(first, last + 1))
-    return tuple(sorted(layers))
-
-
 def parse_alpha(text: str) -> tuple[float, float]:
     """Read `LOW..HIGH`.
 
@@ -270,20 +255,9 @@ def parse_alpha(text: str) -> tuple[float, float]:
     return alpha
 
 
-def _ranges(layers: tuple[int, ...]) -> str:
-    """Write layers as --layers takes them."""
-    parts: list[list[int]] = []
-    for layer in layers:
-        if parts and layer == parts[-1][-1] + 1:
-            parts[-1].append(layer)
-        else:
-            parts.append([layer])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts) or "all"
-
-
 def _describe(edit: object) -> str:
     from latentclr.catalog import NamedEdit
 
     assert isinstance(edit, NamedEdit)
-    layers = "all layers" if not edit.layers else f"layers {_ranges(edit.layers)}"
+    layers = "all layers" if not edit.layers else f"layers {show_layers(edit.layers)}"
     return f"direction {edit.direction}, {layers}, alpha {edit.alpha[0]:g}..{edit.alpha[1]:g}"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from serving.contract.layers import parse_layers
+from serving.contract.layout import DEFAULT_MODEL
 from serving.errors import InvalidEdit
 
 # Whatever is slow to import (numpy, PIL, gRPC) is imported inside the commands: `--help` must be instant.
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from serving.client.client import EditClient, Edited
     from serving.triton.ports import Ports
 
-DEFAULT_MODEL = "latent_edit"
 _SETTINGS = {"show_default": True, "max_content_width": 110}
 
 
@@ -164,7 +165,7 @@ def edit(
     pairs = dict(parse_edit(text) for text in edits)
     if len(pairs) != len(edits):
         raise InvalidEdit("--edit names one direction twice")
-    only = None if layers is None else parse_layers(layers)
+    only = None if layers is None else list(parse_layers(layers))
     if (seed is not None) + (z_file is not None) + (w_file is not None) > 1:
         raise InvalidEdit("give --seed, --z or --w, not both")
 
@@ -264,23 +265,6 @@ def parse_edit(text: str) -> tuple[int | str, float]:
         return parse_key(key), float(strength)
     except ValueError:
         raise InvalidEdit(f"--edit must be DIRECTION=ALPHA or NAME=ALPHA, got {text!r}") from None
-
-
-def parse_layers(text: str) -> list[int]:
-    """Read layer numbers and ranges, both ends included: `0-3` or `0,2,5-7`.
-
-    Raises:
-        InvalidEdit: A part is neither.
-    """
-    layers: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(last) < int(first)):
-            raise InvalidEdit(f"--layers must be like 0-3 or 0,2,5-7, got {text!r}")
-        if dash and int(last) > 10_000:
-            raise InvalidEdit(f"--layers: there is no layer {last}")
-        layers.extend(range(int(first), int(last if dash else first) + 1))
-    return layers
 
 
 def _default_alphas(client: "EditClient", key: int | str) -> list[float]:

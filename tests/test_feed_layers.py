@@ -21,7 +21,7 @@ from export.pipeline import export_run
 from latentclr.commands import run_gen, run_train
 from latentclr.generators.biggan.spec import spec_for
 from latentclr.generators.biggan.tensors import random_tensors
-from latentclr.generators.stylegan2.stylegan2 import layout as stylegan2_layout
+from latentclr.generators.stylegan2 import layout as stylegan2_layout
 from latentclr.pictures.render import GAP
 from serving import EditClient, TritonServer
 from serving.client.images import read_recipe

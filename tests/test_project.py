@@ -97,7 +97,7 @@ def test_the_check_of_imports_can_fail():
     assert imported(tree) == {"export", "torch"}
     assert named_in_strings(tree) == {"serving.cli"}
     tree = ast.parse("from serving import contract, client\nfrom serving.contract.catalog import x\nimport serving")
-    assert modules_of(tree) == {"serving.contract", "serving.client.client", "serving.contract.catalog", "serving"}
+    assert modules_of(tree) == {"serving.contract", "serving.client", "serving.contract.catalog", "serving"}
 
 
 def test_the_contract_stands_on_nothing():
@@ -107,7 +107,7 @@ def test_the_contract_stands_on_nothing():
         assert not {name for name in above if not name.startswith(("serving.contract", "serving.errors"))}, path
     modules = [path.removesuffix(".py").replace("/", ".") for path, _ in sources("serving/contract")]
     loaded = loaded_by("import " + ", ".join(name for name in modules if not name.endswith("__init__")))
-    assert not loaded & {*HEAVY, "grpc", "google", "yaml", "latentclr", "export"}
+    assert not loaded & {*HEAVY - {"numpy"}, "grpc", "google", "yaml", "latentclr", "export"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError, nearest
+from serving.contract.latents import draw_row
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,7 @@ class Generator(nn.Module, ABC):
         """
         if not 0 <= seed <= 2**32 - count:
             raise GeneratorError(f"seeds must be in [0, 2**32), got {seed} to {seed + count - 1}")
-        rows = [self._seeded_row(np.random.RandomState(seed + i)) for i in range(count)]
-        return torch.from_numpy(np.stack(rows).astype(np.float32))
-
-    def _seeded_row(self, state: np.random.RandomState) -> np.ndarray[Any, np.dtype[np.float64]]:
-        if self.latent.sampler == "standard_normal":
-            return state.randn(self.latent.dim)
-        # The reference draws with scipy, which sends uniform numbers through the quantile function of a normal cut at
-        # +-2. Python's own quantile function gives the same to 1e-14, so the same float32: scipy is not needed for it.
-        normal = NormalDist()
-        below, above = normal.cdf(-2.0), normal.cdf(2.0)
-        u = state.uniform(size=self.latent.dim)
-        row = np.array([normal.inv_cdf(p) for p in below + u * (above - below)])
-        return row * (self.latent.truncation or 1.0)
+        return torch.from_numpy(np.stack([draw_row(self.latent, seed + i) for i in range(count)]))
 
     def sample_classes(self, count: int, rng: torch.Generator) -> Tensor | None:
         """Draw class ids [count] from `class_ids`; None for an unconditional generator."""

@@ -44,6 +44,7 @@ from serving.client.requests import (
 )
 from serving.client.retry import Attempts, check_patience, check_timeout
 from serving.contract.edits import Strength
+from serving.contract.layout import DEFAULT_MODEL
 from serving.contract.manifest import Manifest
 from serving.errors import InvalidEdit, ManifestError, ServingError
 
@@ -52,7 +53,7 @@ class AsyncEditClient:
     """`EditClient` for asyncio: the same methods, awaited. Belongs to the event loop that first uses it."""
 
     def __init__(
-        self, url: str = "127.0.0.1:8001", model: str = "latent_edit", timeout: float = 30.0, *, retries: int = 3
+        self, url: str = "127.0.0.1:8001", model: str = DEFAULT_MODEL, timeout: float = 30.0, *, retries: int = 3
     ) -> None:
         """Describe the connection; nothing is sent until it is used.
 

@@ -30,6 +30,7 @@ from serving.client.requests import (
     unsettled,
 )
 from serving.contract.edits import Strength
+from serving.contract.layout import DEFAULT_MODEL
 from serving.contract.manifest import Manifest
 from serving.errors import InvalidEdit, ServingError
 
@@ -42,7 +43,7 @@ class EditClient:
     def __init__(
         self,
         url: str = "127.0.0.1:8001",
-        model: str = "latent_edit",
+        model: str = DEFAULT_MODEL,
         timeout: float = 30.0,
         *,
         protocol: str | None = None,

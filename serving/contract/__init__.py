@@ -1,7 +1,9 @@
 """What exporter, run folders, servers and clients agree on, each thing said once.
 
-`named_edit` is what a name means, `catalog` the file in which a run keeps its names, `published` where a served model
-keeps them; `documents` reads YAML and JSON from anybody and `arrays` numbers. Only the standard library, PyYAML and
-numpy are used here (and Triton's protobufs, once a model's configuration is read), so everything above may import it;
-of `serving` nothing but `serving.errors` is.
+`manifest` is how a served editor describes itself, `layout` where its files lie; `latents` turns seeds into codes,
+`edits` words into arrays, `recipe` a picture back into a request. `named_edit` is what a name means, `catalog` the file
+in which a run keeps its names, `published` where a served model keeps them; `layers` is how a person writes layers.
+`documents` reads YAML and JSON from anybody and `arrays` numbers; `lock`, `journal` and `files` let nothing be lost.
+Only the standard library, PyYAML and numpy are used here (and Triton's protobufs, once a model's configuration is
+read), so everything above may import it; of `serving` nothing but `serving.errors` is.
 """

@@ -7,9 +7,10 @@ client that asks for the model's configuration. A client therefore needs nothing
 import json
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from serving.contract.named_edit import DEFAULT_ALPHA
 from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
 from serving.errors import ManifestError
 
@@ -31,13 +32,17 @@ class Classes:
 
 @dataclass(frozen=True)
 class Generator:
-    """The generator whose pictures are edited; `random_weights` marks one that was never trained."""
+    """The generator whose pictures are edited.
+
+    `random_weights` marks one that was never trained; `truncation` is what its latent noise was cut to, if it was.
+    """
 
     name: str
     resolution: int
     weights_sha256: str
     random_weights: bool
     classes: Classes | None
+    truncation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Directions:
     """`count` directions; `alpha_range` is a hint for sliders, not a limit; the hash is of their checkpoint's file.
 
     At most `max_edits` of them can be applied together; None if the model does not say. They act at `layers`, the
-    latent inputs that they were trained on, unless a request says otherwise; empty for all.
+    latent inputs that they were trained on, unless a request says otherwise; empty for all. `iteration` and
+    `feature_layer` say how they were trained.
     """
 
     count: int
@@ -78,6 +84,8 @@ class Directions:
     max_edits: int | None = None
     checkpoint_sha256: str = ""
     layers: tuple[int, ...] = ()
+    iteration: int | None = None
+    feature_layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,47 @@ class Manifest:
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `parse_manifest` reads, as plain data for JSON."""
+        classes, directions = self.generator.classes, self.directions
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "generator": {
+                "name": self.generator.name,
+                "resolution": self.generator.resolution,
+                "weights_sha256": self.generator.weights_sha256,
+                "random_weights": self.generator.random_weights,
+                "classes": classes and {"names": list(classes.names), "default": list(classes.default)},
+                **({} if self.generator.truncation is None else {"truncation": self.generator.truncation}),
+            },
+            "latent": asdict(self.latent),
+            "directions": {
+                "count": directions.count,
+                "model": directions.model,
+                "alpha_range": list(directions.alpha_range),
+                "max_edits": directions.max_edits,
+                "layers": list(directions.layers) or None,
+                "checkpoint_sha256": directions.checkpoint_sha256,
+                "iteration": directions.iteration,
+                "feature_layer": directions.feature_layer,
+            },
+            "edits": {name: edit_entry(edit) for name, edit in self.edits.items()},
+            "files_sha256": dict(self.files_sha256),
+            "versions": dict(self.versions),
+            "parity": dict(self.parity),
+        }
+
+
+def edit_entry(edit: NamedEdit) -> dict[str, Any]:
+    """Write a named edit as an entry of a manifest."""
+    return {
+        "direction": edit.direction,
+        "layers": list(edit.layers),
+        "alpha_range": [float(end) for end in edit.alpha],
+        "note": edit.note,
+    }
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -123,19 +172,12 @@ def parse_manifest(text: str) -> Manifest:
 
 def _build(raw: Mapping[str, Any]) -> Manifest:
     generator, latent, directions = (_table(raw[key], key) for key in ("generator", "latent", "directions"))
-    classes = generator.get("classes")
     truncation = latent.get("truncation")
-    most = directions.get("max_edits")
-    slider = _range(directions.get("alpha_range", [-6.0, 6.0]), "directions.alpha_range")
+    most, iteration = directions.get("max_edits"), directions.get("iteration")
+    slider = _range(directions.get("alpha_range", list(DEFAULT_ALPHA)), "directions.alpha_range")
     return Manifest(
         name=_name(raw["name"], "name"),
-        generator=Generator(
-            name=_name(generator["name"], "generator.name"),
-            resolution=_whole(generator["resolution"], "generator.resolution", 1, _MOST),
-            weights_sha256=_word(generator.get("weights_sha256", ""), "generator.weights_sha256"),
-            random_weights=_truth(generator.get("random_weights", False), "generator.random_weights"),
-            classes=None if classes is None else _classes(_table(classes, "generator.classes")),
-        ),
+        generator=read_generator(generator),
         latent=Latent(
             input=_one_of(latent.get("input", "z"), "latent.input", LATENT_INPUTS),
             dim=_whole(latent["dim"], "latent.dim", 1, _MOST),
@@ -150,6 +192,8 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             max_edits=None if most is None else _whole(most, "directions.max_edits", 1, _MOST),
             checkpoint_sha256=_word(directions.get("checkpoint_sha256", ""), "directions.checkpoint_sha256"),
             layers=_layers(directions, "directions"),
+            iteration=None if iteration is None else _whole(iteration, "directions.iteration"),
+            feature_layer=_word(directions.get("feature_layer", ""), "directions.feature_layer"),
         ),
         edits={
             name: NamedEdit(
@@ -163,6 +207,24 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
         versions=_words(raw.get("versions") or {}, "versions"),
         parity=dict(_table(raw.get("parity") or {}, "parity")),
+    )
+
+
+def read_generator(raw: Mapping[str, Any]) -> Generator:
+    """Read what a generator says of itself.
+
+    Raises:
+        KeyError: A key is missing.
+        ValueError: A value is out of range.
+    """
+    classes, truncation = raw.get("classes"), raw.get("truncation")
+    return Generator(
+        name=_name(raw["name"], "generator.name"),
+        resolution=_whole(raw["resolution"], "generator.resolution", 1, _MOST),
+        weights_sha256=_word(raw.get("weights_sha256", ""), "generator.weights_sha256"),
+        random_weights=_truth(raw.get("random_weights", False), "generator.random_weights"),
+        classes=None if classes is None else _classes(_table(classes, "generator.classes")),
+        truncation=None if truncation is None else _number(truncation, "generator.truncation"),
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 NAME_LENGTH = 40
+DEFAULT_ALPHA = (-6.0, 6.0)
+"""How far a slider reaches where nobody said: twice what directions are usually trained with."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class NamedEdit:
 
     direction: int
     layers: tuple[int, ...] = ()
-    alpha: tuple[float, float] = (-6.0, 6.0)
+    alpha: tuple[float, float] = DEFAULT_ALPHA
     note: str = ""
 
     @property

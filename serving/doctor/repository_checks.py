@@ -7,15 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from serving.contract.journal import JOURNAL, leftovers
+from serving.contract.layout import (
+    CONFIG_FILE,
+    MODEL_FILES,
+    TWIN,
+    LayoutError,
+    models_in,
+    read_config,
+    served_versions,
+    versions_of,
+)  # fmt: skip
 from serving.contract.lock import holder
 from serving.contract.manifest import parse_manifest
-from serving.contract.model_config import read_config
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.running import Running
-from serving.errors import ManifestError, ServerStartError
+from serving.errors import ManifestError
 
-MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
-_TWIN = "_torchscript"
 DEFAULT = Path("model_repository")
 
 
@@ -46,7 +53,7 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
             problems = list(_problems(model))
             yield from problems
             if not any(finding.status == BAD for finding in problems):
-                versions = ", ".join(map(str, _served(model)))
+                versions = ", ".join(map(str, served_versions(model)))
                 yield Finding(OK, f"model {model.name}", f"version {versions}, files match their manifest")
                 yield from _compare(model, running)
 
@@ -68,14 +75,14 @@ def _unfinished(repository: Path) -> Iterator[Finding]:
 
 def _apart(repository: Path) -> Iterator[Finding]:
     """Tell which models serve another version than their TorchScript twins."""
-    for twin in sorted(repository.glob(f"*{_TWIN}/config.pbtxt")):
-        model = repository / twin.parent.name.removesuffix(_TWIN)
+    for twin in (folder for folder in models_in(repository) if folder.name.endswith(TWIN)):
+        model = repository / twin.name.removesuffix(TWIN)
         try:
-            versions = [_served(folder)[-1] for folder in (model, twin.parent)]
-        except ServerStartError:  # told of the model itself
+            versions = [(served_versions(folder) or [0])[-1] for folder in (model, twin)]
+        except LayoutError:  # told of the model itself
             continue
         if versions[0] != versions[1]:
-            text = f"serves version {versions[0]}, its twin {twin.parent.name} version {versions[1]}"
+            text = f"serves version {versions[0]}, its twin {twin.name} version {versions[1]}"
             command = f"latentclr rollback --repository {repository} --name {model.name} --to {min(versions)}"
             yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
 
@@ -83,8 +90,8 @@ def _apart(repository: Path) -> Iterator[Finding]:
 def _problems(model: Path) -> Iterator[Finding]:
     subject = f"model {model.name}"
     try:
-        config = read_config(model / "config.pbtxt")
-    except ServerStartError as error:
+        config = read_config(model / CONFIG_FILE)
+    except LayoutError as error:
         yield Finding(BAD, subject, str(error))
         return
     if config.name and config.name != model.name:
@@ -93,7 +100,7 @@ def _problems(model: Path) -> Iterator[Finding]:
         known = ", ".join(MODEL_FILES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
         return
-    versions = sorted(int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit())
+    versions = versions_of(model)
     wanted = list(config.version_policy.specific.versions) or versions[-1:]
     if not wanted:
         yield Finding(BAD, subject, "has no version folder: export it")
@@ -141,9 +148,9 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
     served = None if running is None else running.models.get(model.name)
     if running is None or served is None:
         return
-    versions = _served(model)
+    versions = served_versions(model)
     mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
-    text = read_config(model / "config.pbtxt").parameters["manifest"].string_value
+    text = read_config(model / CONFIG_FILE).parameters["manifest"].string_value
     files = parse_manifest(text).files_sha256 if text else {}
     if tuple(versions) != served.versions:
         said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
@@ -153,13 +160,6 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
         return
     restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
     yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")
-
-
-def _served(model: Path) -> list[int]:
-    config = read_config(model / "config.pbtxt")
-    chosen = sorted(map(int, config.version_policy.specific.versions))
-    newest = [int(entry.name) for entry in model.iterdir() if entry.is_dir() and entry.name.isdigit()]
-    return chosen or [max(newest, default=0)]
 
 
 def _sha256(path: Path) -> str:

@@ -11,6 +11,7 @@ from types import FrameType
 
 import click
 
+from serving.contract.layout import DEFAULT_MODEL
 from serving.errors import InvalidEdit, ServerStartError
 
 _EXTRA = ("fastapi", "uvicorn", "yaml")
@@ -22,7 +23,7 @@ _EXTRA = ("fastapi", "uvicorn", "yaml")
 @click.option("--repository", type=click.Path(path_type=Path), metavar="FOLDER",
               help="What it serves; with --url: what the server there serves, to keep names in.  "
                    "[default: model_repository, without --url]")  # fmt: skip
-@click.option("--model", default="latent_edit", help="The served model.")
+@click.option("--model", default=DEFAULT_MODEL, help="The served model.")
 @click.option("--host", default="127.0.0.1", help="Address to listen on; any but a loopback address needs --token.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="Port to listen on; 0 picks a free one.")
 @click.option(

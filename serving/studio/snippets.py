@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract.layout import DEFAULT_MODEL
 from serving.studio.models import ImageRequest
 
-DEFAULT_MODEL = "latent_edit"
 TOKEN_VARIABLE = "LATENTCLR_STUDIO_TOKEN"
 
 

@@ -7,14 +7,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.contract.model_config import CACHE_BYTES, Needs, repository_needs
+from serving.contract.layout import TENSORRT_CACHE
 from serving.errors import ServerStartError
 from serving.triton.control import control_arguments, restriction_arguments
+from serving.triton.needs import CACHE_BYTES, Needs, repository_needs
 from serving.triton.ports import Ports
 
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-py3"
 MODELS = "/models"  # where the container sees the repository
-TENSORRT_CACHE = "/tensorrt-cache"  # as `latentclr export --tensorrt` writes into the configuration
 
 
 def docker_command(

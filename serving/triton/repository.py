@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from serving.contract.layout import models_in, versions_of
 from serving.errors import ServerStartError
 
 
@@ -18,7 +19,7 @@ def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
     """
     if not repository.is_dir():
         raise ServerStartError(f"there is no model repository {repository}; `latentclr export` writes one")
-    present = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
+    present = [model.name for model in models_in(repository)]
     if not present:
         raise ServerStartError(f"the model repository {repository} has no models; `latentclr export` writes one")
     for name in models:
@@ -28,7 +29,7 @@ def check_repository(repository: Path, models: Sequence[str] = ()) -> None:
             )
     # A model without weights: Triton would say "at least one version must be available", which explains nothing.
     for name in models or present:
-        if not any(entry.name.isdigit() and entry.is_dir() for entry in (repository / name).iterdir()):
+        if not versions_of(repository / name):
             raise ServerStartError(
                 f"model {name!r} has no version folder (such as {repository / name / '1'}): export it"
             )

@@ -25,10 +25,10 @@ from types import TracebackType
 from typing import Any
 
 from serving.contract.journal import recover_if_free
-from serving.contract.model_config import CACHE_BYTES, repository_needs
 from serving.errors import ServerStartError, ServerUnavailable
 from serving.triton.control import choose_models, control_arguments, restriction_arguments
 from serving.triton.log import last_error, model_failures
+from serving.triton.needs import CACHE_BYTES, repository_needs
 from serving.triton.ports import Ports, claim_ports
 from serving.triton.repository import check_repository
 from serving.triton.runtime import Runtime, runtimes_folder, shared_runtime

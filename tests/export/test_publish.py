@@ -22,10 +22,11 @@ import export.parity
 import export.pipeline
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx, split_weights
+from export.options import TritonOptions
 from export.parity import run_eager
 from export.repository import publish, rollback
 from export.torchscript import TorchScriptEditor
-from export.triton_config import TritonOptions, model_config
+from export.triton_config import model_config
 from latentclr.errors import LatentCLRError, SaveError
 from latentclr.files import sha256_of
 from latentclr.training.checkpoint import load_checkpoint

@@ -11,7 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from export.triton_config import CUDA_OPTIONS, TritonOptions, model_config, warm_up_sizes
+from export.options import CUDA_OPTIONS, TritonOptions
+from export.triton_config import model_config, warm_up_sizes
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("pytriton") is None, reason="needs nvidia-pytriton")
 

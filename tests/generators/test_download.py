@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from latentclr.errors import GeneratorError, LatentCLRError, SaveError
+from latentclr.generators.weights import download, transfer
 from latentclr.generators.weights.cli import weights as weights_command
 from latentclr.generators.weights.download import Weights, fetch, lock_file, read_lock, verify, weights_named
-from latentclr.generators.weights.files import download, transfer
 from latentclr.generators.weights.transfer import Unreachable
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB

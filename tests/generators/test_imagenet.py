@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.biggan.biggan import imagenet, wordnet
+from latentclr.generators.biggan import imagenet, wordnet
 from latentclr.generators.biggan.imagenet import class_names, imagenet_classes, resolve_class, resolve_classes
 from latentclr.generators.biggan.wordnet import neighbours, noun_synsets, open_wordnet
 

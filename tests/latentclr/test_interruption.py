@@ -17,7 +17,7 @@ from latentclr.training.rng import stream
 
 KILLED = """
 import importlib.abc, os, signal, sys, time
-from latentclr.training.trainer import trainer as training
+from latentclr.training import trainer as training
 from latentclr.cli import main
 
 def die():
@@ -215,7 +215,7 @@ def test_ctrl_c_in_gen_leaves_whole_files(start, run, function, call):
 RANKS = """
 import sys
 import torch
-from latentclr.training.trainer import trainer as training
+from latentclr.training import trainer as training
 from latentclr.cli import cli
 
 fit, one, folder = training.Trainer.fit, training.Trainer._one, sys.argv[1]

@@ -19,9 +19,9 @@ from tiny_editor import add_model, config, save_onnx
 
 from serving import TritonServer
 from serving.cli import serve
-from serving.contract.model_config import Needs, repository_needs
 from serving.errors import ServerStartError
 from serving.triton.docker import IMAGE, docker_command, run_docker
+from serving.triton.needs import Needs, repository_needs
 from serving.triton.ports import Ports
 from serving.triton.runtime import build_runtime
 

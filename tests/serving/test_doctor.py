@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
 
 from serving import TritonServer
-from serving.doctor.command import command as doctor
+from serving.doctor import command as doctor
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.repository_checks import check_models
 from serving.doctor.running import find_running

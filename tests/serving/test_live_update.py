@@ -17,8 +17,8 @@ import tritonclient.grpc as grpc
 from tiny_editor import MANIFEST, D, L, expected
 
 import export.repository
+from export.options import TritonOptions
 from export.repository import publish, rollback
-from export.triton_config import TritonOptions
 from latentclr.errors import SaveError
 from serving import EditClient, TritonServer
 from serving.contract.published import PublishedModel

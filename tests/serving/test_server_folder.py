@@ -15,7 +15,7 @@ from test_serving_cli import Serving
 from tiny_editor import add_model, config, save_onnx
 
 from serving import TritonServer
-from serving.doctor.command import command as doctor
+from serving.doctor import command as doctor
 from serving.errors import ServerStartError
 from serving.triton.ports import Ports
 from serving.triton.server_folder import ServerFolder, find_leftovers, find_lost_memory

@@ -16,7 +16,7 @@ import tritonclient.grpc as triton
 from test_transports import connect
 
 from serving import RequestTimeout, TritonServer
-from serving.client.client import region_names, shared_memory
+from serving.client import region_names, shared_memory
 from serving.client.region_names import GRACE_S, Owner, is_lost, make_name, this_process
 
 CLIENTS, THREADS = 20, 4
@@ -25,7 +25,7 @@ MANY = """
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from serving import EditClient
-from serving.client.client import shared_memory
+from serving.client import shared_memory
 
 shared_memory._LEASE_S, shared_memory._LONGEST_S = 0.1, 0.05
 for _ in range(int(sys.argv[2])):

@@ -13,8 +13,8 @@ import pytest
 import tiny_editor
 from tiny_editor import MANIFEST, L, expected
 
+from export.options import TritonOptions
 from export.repository import publish, rollback
-from export.triton_config import TritonOptions
 from serving import AsyncEditClient, EditClient, TritonServer
 from serving.client.description import Answer, describe_model
 from serving.client.edited import Edited

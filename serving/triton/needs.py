@@ -1,11 +1,12 @@
 """What the configurations in a model repository ask of the server that loads them."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.errors import ServerStartError
+from serving.contract.layout import CONFIG_FILE, LayoutError, models_in, read_config
 
 CACHE_BYTES = 256 << 20  # of Triton's response cache: 20,000 pictures of 64x64, or 80 of 1024x1024
 
@@ -40,24 +41,7 @@ def repository_needs(repository: Path) -> Needs:
     return Needs(gpu, cache, tensorrt)
 
 
-def read_config(path: Path) -> Any:
-    """Read a config.pbtxt as Triton's own protobuf.
-
-    Raises:
-        ServerStartError: It cannot be read, or is no configuration of Triton's.
-    """
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
-    try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ServerStartError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
-
-
 def _configs(repository: Path) -> Iterator[Any]:
-    for path in sorted(repository.glob("*/config.pbtxt")):
-        try:
-            yield read_config(path)
-        except ServerStartError:
-            continue
+    for model in models_in(repository):
+        with contextlib.suppress(LayoutError):
+            yield read_config(model / CONFIG_FILE)

@@ -205,6 +205,7 @@ def _edit_again(
     source: Path, output: Path, codes_file: Path | None, where: tuple[str, str | None, float], force: bool
 ) -> None:
     """Make the picture of a PNG again and compare the two."""
+    import numpy as np
     from PIL import Image
 
     from serving.client.client import EditClient
@@ -227,7 +228,7 @@ def _edit_again(
     if before.shape != after.shape:
         difference = f"{before.shape[1]}x{before.shape[0]} before, {picture.width}x{picture.height} now"
     else:
-        difference = f"they differ by up to {int(abs(before.astype(int) - after).max())} of 255"
+        difference = f"they differ by up to {int((np.maximum(before, after) - np.minimum(before, after)).max())} of 255"
     click.echo(f"wrote {output}")
     click.echo(f"warning: not the same pixels as {source}: {difference}", err=True)
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from serving.contract.recipe import KEYWORD, Recipe, parse_recipe
+from serving.contract.recipe import KEYWORD, MOST_PIXELS, Recipe, parse_recipe
 from serving.errors import ImageError
 
+_LARGEST_FILE = 4 * MOST_PIXELS  # bytes
 _PAPER, _INK, _GAP = (255, 255, 255), (32, 32, 32), 4
 
 
@@ -130,11 +131,18 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]
         ImageError: The file cannot be read or has no recipe.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=["PNG"]) as picture:
-                pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
-                text = getattr(picture, "text", {}).get(KEYWORD)
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size > _LARGEST_FILE:
+                raise ImageError(f"cannot read {path}: it must be at most {_LARGEST_FILE} bytes")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(file, formats=["PNG"]) as picture:
+                    if picture.width * picture.height > MOST_PIXELS:
+                        raise ImageError(f"cannot read {path}: it must have at most {MOST_PIXELS} pixels")
+                    if getattr(picture, "is_animated", False):  # all its frames would be drawn to reach the last
+                        raise ImageError(f"cannot read {path}: it is an animation")
+                    pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
+                    text = getattr(picture, "text", {}).get(KEYWORD)
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or "it is not a whole PNG"
         raise ImageError(f"cannot read {path}: {reason}") from error
@@ -145,7 +153,7 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]
 
 def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
     """Return a picture's pixels, [H, W, 3]."""
-    return np.asarray(image.convert("RGB"), np.uint8)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)
 
 
 def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe | None = None) -> None:

@@ -32,13 +32,14 @@ def replay(client: EditClient, recipe: Recipe, codes: ArrayLike | None = None, *
         The N pictures.
 
     Raises:
-        InvalidEdit: The model is another one, or the codes are missing or others.
+        InvalidEdit: The model is another one, the pictures are too large, or the codes are missing or others.
         ServingError: The server cannot answer.
     """
 
     def plan(manifest: Manifest) -> Request:
         if not force:
             recipe.check_model(manifest)
+        recipe.check_size(manifest.generator.resolution)
         if recipe.seed is not None:
             if codes is not None:
                 raise InvalidEdit(f"the picture is of seed {recipe.seed}: give no codes")

@@ -6,6 +6,7 @@ tomorrow. The edits as they were asked for stand beside them for people to read.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract.documents import read_json
 from serving.contract.latents import SEEDS
 from serving.contract.manifest import Manifest
 from serving.errors import ImageError, InvalidEdit
@@ -20,7 +22,11 @@ from serving.errors import ImageError, InvalidEdit
 KEYWORD = "latentclr"
 """The keyword of the PNG text that holds a recipe."""
 FORMAT = 1
-_MOST_ROWS, _LONGEST_LABEL, _LONGEST_TITLE, _LARGEST_SCALE = 1024, 40, 400, 8
+MOST_PIXELS = 89_478_485
+"""Of a picture that is read; more is what PIL calls a decompression bomb, and no picture of a recipe can have more."""
+_LARGEST, _MOST_VALUES = 4_000_000, 200_000  # bytes and values of the text
+_MOST_ROWS, _MOST_EDITS, _MOST_FILES, _LARGEST_SCALE = 1024, 64, 100, 8
+_LONGEST_LABEL, _LONGEST_TITLE, _LONGEST_NAME = 40, 400, 500
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,21 @@ class Recipe:
         }
         return json.dumps(record, default=_plain)
 
+    def check_size(self, resolution: int) -> None:
+        """Do nothing if the pictures together are no larger than a picture file that can be read.
+
+        Args:
+            resolution: Pixels of one side of the model's pictures.
+
+        Raises:
+            InvalidEdit: They are larger, so no picture that was ever written is of this recipe.
+        """
+        side = resolution * self.scale
+        if len(self) * side * side > MOST_PIXELS:
+            raise InvalidEdit(
+                f"the recipe is of {len(self)} pictures of {side} x {side} pixels, the most are {MOST_PIXELS} pixels"
+            )
+
     def check_model(self, manifest: Manifest) -> None:
         """Do nothing if this model makes the same pictures.
 
@@ -157,14 +178,17 @@ def parse_recipe(text: str) -> Recipe:
     """Read a recipe, which may come from anybody.
 
     Raises:
-        ImageError: It is not JSON, of another format, or a part is missing or out of range.
+        ImageError: It is not JSON, too large, of another format, or a part is missing or out of range.
     """
     try:
-        raw = json.loads(text)
+        raw = read_json(text, _LARGEST, _MOST_VALUES)
+    except ValueError as error:
+        raise ImageError(f"the picture's recipe {error}") from error
+    try:
         if raw["format"] != FORMAT:
-            raise ValueError(f"format must be {FORMAT}, got {raw['format']!r}")
+            raise ValueError(f"format must be {FORMAT}, got {reprlib.repr(raw['format'])}")
         return _build(raw)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ImageError(f"the picture's recipe cannot be read: {' '.join(reason.split())[:200]}") from error
 
@@ -176,41 +200,64 @@ def codes_sha256(codes: NDArray[np.float32]) -> str:
 
 def _build(raw: Mapping[str, Any]) -> Recipe:
     model, seed, hashed = raw["model"], raw["seed"], raw["codes_sha256"]
-    direction = np.asarray(raw["direction"], np.int64)  # [N, M]
-    alpha = np.asarray(raw["alpha"], np.float32)  # [N, M, L]
+    direction = _numbers(raw["direction"], "direction", "i").astype(np.int64)  # [N, M]
+    with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the check of the request refuses
+        alpha = _numbers(raw["alpha"], "alpha", "if").astype(np.float32)  # [N, M, L]
     rows = len(direction)
     if direction.ndim != 2 or alpha.ndim != 3 or alpha.shape[:2] != direction.shape or not 1 <= rows <= _MOST_ROWS:
         raise ValueError(f"direction {list(direction.shape)} and alpha {list(alpha.shape)} do not fit")
-    class_id = None if raw["class_id"] is None else np.asarray(raw["class_id"], np.int64)
+    if not 1 <= direction.shape[1] <= _MOST_EDITS:
+        raise ValueError(f"there must be 1 to {_MOST_EDITS} edits of a picture, got {direction.shape[1]}")
+    class_id = None if raw["class_id"] is None else _numbers(raw["class_id"], "class_id", "i").astype(np.int64)
     if class_id is not None and class_id.shape != (rows,):
         raise ValueError(f"class_id must hold {rows} numbers")
-    if (seed is None) == (hashed is None) or not (seed is None or 0 <= int(seed) < SEEDS):
+    if (seed is None) == (hashed is None) or not (seed is None or (type(seed) is int and 0 <= seed < SEEDS)):
         raise ValueError("there must be a seed or the hash of codes")
-    labels, title = [str(label) for label in raw["labels"]], str(raw["title"])
+    labels, title = [_text(label, "a label", _LONGEST_LABEL) for label in _list(raw["labels"], "labels")], raw["title"]
     if len(labels) not in (0, rows) or (not labels and rows > 1):
         raise ValueError(f"there must be {rows} labels, got {len(labels)}")
     scale = raw.get("scale", 1)
     if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
-        raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {scale!r}")
-    if len(title) > _LONGEST_TITLE or any(len(label) > _LONGEST_LABEL for label in labels):
-        raise ValueError("a text is too long")
+        raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {reprlib.repr(scale)}")
+    edits, files, layers = raw["edits"], model["files_sha256"], raw["layers"]
+    if not isinstance(edits, dict) or not isinstance(files, dict) or len(files) > _MOST_FILES:
+        raise ValueError(f"edits and files_sha256 must be tables, the latter of at most {_MOST_FILES} files")
     return Recipe(
-        model=str(model["name"]),
-        files_sha256={str(name): str(value) for name, value in model["files_sha256"].items()},
-        weights_sha256=str(model["weights_sha256"]),
-        latent_input=str(model["latent_input"]),
-        seed=None if seed is None else int(seed),
+        model=_text(model["name"], "model.name"),
+        files_sha256={_text(name, "a file"): _text(value, "a hash") for name, value in files.items()},
+        weights_sha256=_text(model["weights_sha256"], "weights_sha256"),
+        latent_input=_text(model["latent_input"], "latent_input"),
+        seed=seed,
         codes=None,
-        codes_sha256=str(hashed or ""),
-        edits=dict(raw["edits"]),
-        layers=raw["layers"],
+        codes_sha256=_text(hashed or "", "codes_sha256"),
+        edits=edits,
+        layers=None if layers is None else _list(layers, "layers"),
         direction=direction,
         alpha=alpha,
         class_id=class_id,
         labels=tuple(labels),
-        title=title,
+        title=_text(title, "title", _LONGEST_TITLE),
         scale=scale,
     )
+
+
+def _numbers(value: Any, key: str, kinds: str) -> NDArray[Any]:
+    array = np.asarray(_list(value, key))
+    if array.dtype.kind not in kinds:  # numpy would take texts and cut fractions off
+        raise ValueError(f"{key} must hold numbers, got {array.dtype}")
+    return array
+
+
+def _list(value: Any, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{key} must be a list")
+    return value
+
+
+def _text(value: Any, key: str, longest: int = _LONGEST_NAME) -> str:
+    if not isinstance(value, str) or len(value) > longest or not value.isprintable():
+        raise ValueError(f"{key} must be a printable text of at most {longest} characters")
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 from test_serving_cli import pixels, run
 from tiny_editor import MANIFEST, SIZE, D, add_model, config, save_onnx
 
+import serving.contract.recipe
 from serving import EditClient, TritonServer
 from serving.cli import edit
 from serving.client.images import read_recipe
@@ -157,6 +158,16 @@ def test_pictures_without_a_usable_recipe(server: TritonServer) -> None:
         "long": json.dumps({**good, "labels": ["x" * 9999] * 5}),
         "many": json.dumps({**good, "direction": [[0]] * 5000, "alpha": [[[0, 0]]] * 5000, "labels": [""] * 5000}),
         "class": json.dumps({**good, "class_id": [1]}),
+        "edits": json.dumps({**good, "direction": [[0] * 65] * 5, "alpha": [[[0, 0]] * 65] * 5}),
+        "no_edit": json.dumps({**good, "direction": [[]] * 5, "alpha": [[]] * 5}),
+        "values": json.dumps({**good, "direction": [[0] * 9000] * 5, "alpha": [[[0] * 9] * 9000] * 5}),
+        "interpolation": json.dumps({**good, "title": "${oc.env:HOME}"}),
+        "lines": json.dumps({**good, "title": "a\nb"}),
+        "texts": json.dumps({**good, "alpha": [[["1", "2"]]] * 5}),
+        "fractions": json.dumps({**good, "direction": [[0.5]] * 5}),
+        "seed_text": json.dumps({**good, "seed": "7"}), "seed_list": json.dumps({**good, "seed": [7]}),
+        "files": json.dumps({**good, "model": {**good["model"], "files_sha256": {str(n): "" for n in range(999)}}}),
+        "name": json.dumps({**good, "model": {**good["model"], "name": [[]] * 100}}),
         "scale": json.dumps({**good, "scale": 9}), "scale_text": json.dumps({**good, "scale": "2"}),
     }  # fmt: skip
     for name, text in bad.items():
@@ -176,6 +187,38 @@ def test_pictures_without_a_usable_recipe(server: TritonServer) -> None:
         assert isinstance(result.exception, InvalidEdit)
         assert re.search(message, str(result.exception))
     assert not Path("again.png").exists()
+
+
+def test_a_recipe_of_too_many_pixels_is_refused_before_anything_is_sent(
+    server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(server, *SWEEP, "-o", "a.png")
+    monkeypatch.setattr(serving.contract.recipe, "MOST_PIXELS", 5 * SIZE * SIZE - 1)
+    result = run(edit, "--url", server.grpc_url, "--from", "a.png", "-o", "again.png")
+    assert isinstance(result.exception, InvalidEdit)
+    assert str(result.exception) == f"the recipe is of 5 pictures of 8 x 8 pixels, the most are {5 * 64 - 1} pixels"
+    assert not Path("again.png").exists()
+
+
+def test_pictures_that_unpack_to_more_than_they_are() -> None:
+    for name, size in (("wide.png", (50_000, 1800)), ("bomb.png", (40_000, 5000))):  # of 90 and 200 million pixels
+        Image.new("1", size).save(name)
+    frames = [Image.new("L", (9, 9), level) for level in range(3)]
+    frames[0].save("moves.png", save_all=True, append_images=frames[1:])
+    info = PngImagePlugin.PngInfo()
+    info.add_text(KEYWORD, "[" * (1 << 23), zip=True)
+    frames[0].save("text.png", pnginfo=info)
+    info = PngImagePlugin.PngInfo()
+    for _ in range(70):
+        info.add_text("other", "x" * (1 << 20), zip=True)
+    frames[0].save("texts.png", pnginfo=info)
+    Path("large.png").write_bytes(Path("moves.png").read_bytes())
+    with open("large.png", "r+b") as file:
+        file.truncate(1 << 40)
+    for name in ("wide.png", "bomb.png", "moves.png", "text.png", "texts.png", "large.png"):
+        with pytest.raises(ImageError, match=f"cannot read {name}: it ") as caught:
+            read_recipe(name)
+        assert "\n" not in str(caught.value)
 
 
 def test_options_that_contradict_each_other() -> None:

@@ -27,6 +27,7 @@ from export.options import TritonOptions
 from export.triton_config import model_config
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
+from serving.contract.documents import read_manifest
 from serving.contract.files import locked
 from serving.contract.journal import changing, rename_together
 from serving.contract.published import TWIN
@@ -195,10 +196,10 @@ def _check_version(model: Path, version: int) -> str:
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:
     """Return the SHA-256 by file name that a version's manifest has of its files."""
     try:
-        files = json.loads(config.parameters["manifest"].string_value).get("files_sha256") or {}
+        files = read_manifest(config.parameters["manifest"].string_value).get("files_sha256") or {}
         if not all(isinstance(digest, str) for digest in files.values()):
             raise ValueError
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError):
         raise ExportError(
             f"{folder / 'config.pbtxt'} has no manifest of its files, so they cannot be checked: "
             "`latentclr export` did not write it"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from latentclr.files import replacing, sha256_of
+from serving.contract.documents import read_json_file
 
 RECORD_FILE = "gen.json"
 _NAME = re.compile(r"(sample|walk)_\d+\.(png|gif|webp)")
@@ -55,7 +56,7 @@ class Gallery:
 
     def _recorded(self) -> dict[str, str]:
         try:
-            files = json.loads((self.folder / RECORD_FILE).read_text())["files_sha256"]
+            files = read_json_file(self.folder / RECORD_FILE)["files_sha256"]
             return {name: digest for name, digest in files.items() if _NAME.fullmatch(name)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}  # none, or not a record of ours: then nothing here is ours

@@ -1,6 +1,5 @@
 """Who answers at an address: a look behind the door after a request has failed, for a message that says what to do."""
 
-import json
 import socket
 import time
 from contextlib import suppress
@@ -9,6 +8,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from serving.client.address import Address
+from serving.contract.documents import read_json
 
 _MOST = 1 << 16  # bytes of an answer that are looked at
 _GREETING = 4  # type of the frame (SETTINGS) with which every HTTP/2 server, and so gRPC, begins
@@ -56,8 +56,8 @@ def knock(host: str, port: int, timeout: float, path: str = "") -> Door:
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1."):
         return Door("silent")
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        if json.loads(body)["name"] == "triton":
+    with suppress(ValueError, KeyError, TypeError):
+        if read_json(body)["name"] == "triton":
             return Door("triton")
     lines = head.decode("latin-1").split("\r\n")
     if "400" in lines[0] and "HTTPS" in body.decode("latin-1").upper():

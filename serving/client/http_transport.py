@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import math
 import socket
 import threading
 import time
@@ -16,11 +17,13 @@ from numpy.typing import NDArray
 from serving.client.address import Address
 from serving.client.description import Answer, Description, describe_model
 from serving.client.failures import Failure, Kind
+from serving.contract.documents import read_json
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
 _KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504: Kind.TIMEOUT}
 _CHUNK = 1 << 20
+_LARGEST_JSON = 1 << 24  # bytes of an answer without pictures; a configuration holds the manifest as a text
 _HEADER = "Inference-Header-Content-Length"
 
 
@@ -50,7 +53,7 @@ class HttpTransport:
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
                 config.get("version_policy", {}).get("specific", {}).get("versions", []),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error
 
     def infer(self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float) -> Answer:
@@ -202,11 +205,16 @@ def _exchange(
     response = connection.getresponse()
     parts = []
     with contextlib.closing(response):  # which may be all that still holds the socket
+        length = response.getheader(_HEADER)
+        most = _LARGEST_JSON if length is None else math.inf  # pictures are bounded by what was asked for, and the time
+        size = 0
         while part := response.read(_CHUNK):  # by pieces: what is promised may be more than the memory
             parts.append(part)
+            size += len(part)
+            if size > most:
+                raise Failure(Kind.FOREIGN, f"the answer must be at most {most} bytes")
         if response.length:
             raise http.client.IncompleteRead(b"", response.length)
-    length = response.getheader(_HEADER)
     return response.status, int(length) if length is not None and length.isdecimal() else None, b"".join(parts)
 
 
@@ -219,9 +227,9 @@ def _left(deadline: float) -> float:
 
 def _json(text: bytes) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Failure(Kind.FOREIGN, f"the answer is not JSON: {error}") from error
+        return read_json(text, _LARGEST_JSON)
+    except ValueError as error:
+        raise Failure(Kind.FOREIGN, f"the answer {error}") from error
 
 
 def _read_tensors(length: int | None, answer: bytes) -> tuple[dict[str, NDArray[Any]], str]:
@@ -236,13 +244,13 @@ def _read_tensors(length: int | None, answer: bytes) -> tuple[dict[str, NDArray[
             flat = np.frombuffer(answer[start : start + size], _DTYPES[output["datatype"]])
             arrays[str(output["name"])] = flat.reshape(output["shape"])
             start += size
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise Failure(Kind.FOREIGN, f"the answer cannot be read: {error!r}") from error
     return arrays, version
 
 
 def _refusal(status: int, answer: bytes) -> Failure:
-    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
-        return Failure(_KINDS.get(status, Kind.OTHER), str(json.loads(answer)["error"]))
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return Failure(_KINDS.get(status, Kind.OTHER), str(read_json(answer)["error"]))
     kind = Kind.FOREIGN if status == 404 else _KINDS.get(status, Kind.FOREIGN)  # Triton would have said why
     return Failure(kind, f"HTTP status {status}")

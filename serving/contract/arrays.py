@@ -50,6 +50,18 @@ def read_npy(path: Path, largest: int = LARGEST_ARRAY) -> NDArray[np.generic]:
     return array.reshape(shape[::-1]).T if columns else array.reshape(shape)
 
 
+class _Short:
+    """A file of which no more than a header is read at once: numpy would first read whatever length stands there."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise ValueError
+        return bytes(self._file.read(size))
+
+
 def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     import numpy as np
 
@@ -57,7 +69,7 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     readers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     try:
         reader = readers[form.read_magic(file)]
-        shape, columns, dtype = reader(file, max_header_size=_LONGEST_HEADER)
+        shape, columns, dtype = reader(_Short(file), max_header_size=_LONGEST_HEADER)
     except OSError:
         raise
     except Exception:  # numpy evaluates the header as a Python literal: almost any error can come of it

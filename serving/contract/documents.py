@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 LARGEST, MOST_VALUES, DEEPEST, MOST_DIGITS = 1_000_000, 50_000, 32, 40
 """Bounds of a document: bytes, values (keys count too), nested containers, characters of a whole number."""
+_LARGEST_MANIFEST, _MOST_IN_MANIFEST = 8_000_000, 200_000
 
 
 def read_json(text: str | bytes, largest: int = LARGEST, most: int = MOST_VALUES) -> Any:
@@ -37,6 +39,26 @@ def read_json(text: str | bytes, largest: int = LARGEST, most: int = MOST_VALUES
         raise ValueError(f"is nested more than {DEEPEST} deep") from None
     check_plain(value, most)
     return value
+
+
+def read_json_file(path: Path, largest: int = LARGEST, most: int = MOST_VALUES) -> Any:
+    """Read a JSON file; of one that is too large, no more than its bound.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: as `read_json`.
+    """
+    with path.open("rb") as file:
+        return read_json(file.read(largest + 1), largest, most)
+
+
+def read_manifest(text: str | bytes) -> Any:
+    """Read a served model's description of itself: a catalog of names may stand in it, beside a thousand classes.
+
+    Raises:
+        ValueError: as `read_json`.
+    """
+    return read_json(text, _LARGEST_MANIFEST, _MOST_IN_MANIFEST)
 
 
 def read_yaml(text: str | bytes, largest: int = LARGEST, most: int = MOST_VALUES) -> Any:

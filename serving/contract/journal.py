@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from serving.contract.documents import read_json
 from serving.contract.lock import Busy, alone
 from serving.errors import ServingError
 
@@ -163,7 +164,7 @@ def _read(top: Path) -> tuple[Path, list[tuple[Path, Path, Path | None]]] | None
     path = top / JOURNAL
     try:
         with path.open("rb") as file:
-            entries: Any = json.loads(file.read(_LARGEST))
+            entries: Any = read_json(file.read(_LARGEST + 1), _LARGEST)
         name, moves = entries["staging"], entries["moves"]
         if not re.fullmatch(r"\.tmp-[\w.-]+", name, re.ASCII) or type(entries["beside"]) is not bool:
             raise ValueError
@@ -173,7 +174,7 @@ def _read(top: Path) -> tuple[Path, list[tuple[Path, Path, Path | None]]] | None
         return staging, [_move(top, staging, *move) for move in moves]
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise JournalError(f"{path} is not a journal that latentclr wrote; look at the models and remove it") from None
 
 

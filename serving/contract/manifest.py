@@ -4,13 +4,13 @@ The exporter writes it as JSON into `parameters.manifest.string_value` of `confi
 client that asks for the model's configuration. A client therefore needs nothing but the server's address.
 """
 
-import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from serving.contract.named_edit import DEFAULT_ALPHA
+from serving.contract.documents import read_manifest
 from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
 from serving.errors import ManifestError
 
@@ -150,16 +150,19 @@ def parse_manifest(text: str) -> Manifest:
         text: The JSON text.
 
     Raises:
-        ManifestError: It is not JSON, of another format number, or a key is missing or out of range.
+        ManifestError: It is not JSON, too large, of another format number, or a key is missing or out of range.
     """
     try:
-        raw = json.loads(text)
+        raw = read_manifest(text)
+    except ValueError as error:
+        raise ManifestError(f"the model's manifest {error}") from error
+    try:
         str(raw).encode()  # a half of a surrogate pair cannot be printed or sent
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ManifestError(f"the model's manifest is not JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         found = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        raise ManifestError(f"the model's manifest must have format {FORMAT}, got {found!r}")
+        raise ManifestError(f"the model's manifest must have format {FORMAT}, got {_shown(found)}")
     try:
         manifest = _build(raw)
     except KeyError as error:

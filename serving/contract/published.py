@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, locked, stamp_of, write_whole
 from serving.contract.named_edit import NamedEdit
@@ -133,7 +134,12 @@ def _rewritten(model: Path, entries: Mapping[str, Any]) -> list[tuple[Path, str]
     config = _read(model / CONFIG_FILE)
     manifest = {**_manifest_of(config, model / CONFIG_FILE), "edits": dict(entries)}
     places = [model / str(version) / CONFIG_FILE for version in config.version_policy.specific.versions]
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    written = json.dumps(manifest, sort_keys=True)
+    try:
+        read_manifest(written)
+    except ValueError as error:  # a note with ${...}, say, would make the model unreadable
+        raise CatalogWriteError(f"{model.name} could not be read again with these names: it {error}") from None
+    config.parameters["manifest"].string_value = written
     text = text_format.MessageToString(config)
     return [(path, text) for path in [*(path for path in places if path.is_file()), model / CONFIG_FILE]]
 
@@ -150,9 +156,9 @@ def _read(path: Path) -> Any:
 
 def _manifest_of(config: Any, path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(config.parameters["manifest"].string_value)
+        manifest = read_manifest(config.parameters["manifest"].string_value)
         if isinstance(manifest, dict) and isinstance(manifest.get("edits") or {}, dict):
             return manifest
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     raise CatalogError(f"{path} has no manifest; `latentclr export` writes one")

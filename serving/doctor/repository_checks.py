@@ -1,11 +1,11 @@
 """The doctor's look at a model repository: do the files match what their configurations say of them?"""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from serving.contract.documents import read_manifest
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
@@ -125,7 +125,7 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     text = config.parameters["manifest"].string_value
     try:
         parse_manifest(text)
-        expected = json.loads(text)["files_sha256"]
+        expected = read_manifest(text)["files_sha256"]
     except (ManifestError, ValueError, KeyError, TypeError) as error:
         yield Finding(BAD, subject, f"its manifest cannot be read: {error}")
         return

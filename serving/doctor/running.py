@@ -1,14 +1,16 @@
 """What a running Triton serves, as its HTTP interface tells: the doctor compares it with the repository."""
 
 import http.client
-import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from serving.contract.documents import read_json, read_manifest
+
 _TIMEOUT_S = 2.0
+_LARGEST = 1 << 24  # bytes of an answer; a configuration holds the manifest as a text
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def find_running(host: str, port: int) -> Running | None:
             if entry.get("state") == "READY":
                 versions.setdefault(str(entry["name"]), []).append(int(entry["version"]))
         models = {name: Served(tuple(sorted(found)), _files(host, port, name)) for name, found in versions.items()}
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return None
     return Running(f"http://{host}:{port}", models)
 
@@ -56,12 +58,12 @@ def _files(host: str, port: int, model: str) -> dict[str, str]:
     """The files that a served model's manifest names; none where it has no manifest."""
     config = _ask(host, port, "GET", f"/v2/models/{quote(model, safe='')}/config")
     try:
-        return dict(json.loads(config["parameters"]["manifest"]["string_value"])["files_sha256"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return dict(read_manifest(config["parameters"]["manifest"]["string_value"])["files_sha256"])
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
 def _ask(host: str, port: int, method: str, path: str) -> Any:
     with closing(http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)) as connection:
         connection.request(method, path)
-        return json.loads(connection.getresponse().read(1 << 24))
+        return read_json(connection.getresponse().read(_LARGEST + 1), _LARGEST)

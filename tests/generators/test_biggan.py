@@ -251,6 +251,8 @@ def test_load_errors(tmp_path: Path) -> None:
         ({"output_dim": 64}, "at 128 px, expected 1 x at 64"),
         ({"attention_layer_position": 99}, "attention before one of them, got 99"),
         ({"eps": "tiny"}, "0 < eps < 1"),
+        ({"layers": [[True, 16, 16]] * 10_000}, "at most 64 layers, got 10000"),
+        ({"layers": [list(range(9999))]}, r"got \[0, 1, .*\.\.\.\]"),
     ],
 )
 def test_config_errors(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -261,7 +263,7 @@ def test_config_errors(tmp_path: Path, change: dict[str, object], message: str) 
 
 
 def test_config_that_is_no_config(tmp_path: Path) -> None:
-    for text in ("[]", "{", '{"a": 1}'):
+    for text in ("[]", "{", '{"a": 1}', "[" * 100_000, '{"a":' * 100_000, " " * 1_000_001):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(GeneratorError, match="is not a BigGAN config"):
             read_spec(tmp_path / "config.json")

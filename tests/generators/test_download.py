@@ -198,7 +198,9 @@ def test_lock_file_elsewhere(entry: Weights, tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "latentclr-weights.lock").exists()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"files": []}', '{"files": {"u": {"sha256": "short", "size": 1}}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"files": []}', '{"files": {"u": {"sha256": "short", "size": 1}}}', "[" * 9999]
+)
 def test_damaged_lock_file_is_refused(entry: Weights, server: Server, text: str) -> None:
     lock_file().write_text(text)
     with pytest.raises(GeneratorError, match=r"latentclr-weights\.lock"):

@@ -44,7 +44,8 @@ def test_classes() -> None:
         (["latent", "dim"], 0, r"latent.dim must be a whole number in \[1, .*got 0"),
         (["latent", "dim"], "many", "latent.dim must be a whole number .*got 'many'"),
         (["latent", "dim"], True, "latent.dim must be a whole number .*got True"),
-        (["latent", "dim"], 10**400, "latent.dim must be a whole number"),
+        (["latent", "dim"], 10**39, "latent.dim must be a whole number"),
+        (["latent", "dim"], 10**400, "the model's manifest holds a number of 401 digits, the most are 40"),
         (["latent", "layers"], 2.5, "latent.layers must be a whole number"),
         (["latent", "truncation"], float("inf"), "latent.truncation must be a finite number, got inf"),
         (["latent", "input"], [], r"latent.input must be one of z, w, w\+, got \[\]"),
@@ -159,6 +160,27 @@ def assert_sane(manifest: Manifest) -> None:
 def test_any_text_is_refused_or_read(text: str) -> None:
     with contextlib.suppress(ManifestError):
         parse_manifest(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a":' * 5000, "is nested more than"),
+        ("[" * 33 + "]" * 33, "is nested more than 32 deep"),
+        ("[" + "0," * 200_000 + "0]", "holds more than 200000 values"),
+        (" " * 8_000_001, "must be at most 8000000 bytes"),
+        ('{"note": "\\u0024{oc.env:HOME}"}', "holds an interpolation"),
+    ],
+)
+def test_a_manifest_is_bounded(text: str, message: str) -> None:
+    with pytest.raises(ManifestError, match=f"the model's manifest {message}"):
+        parse_manifest(text)
+
+
+def test_the_largest_catalog_fits_into_a_manifest() -> None:
+    edit = {"direction": 0, "layers": [0, 1], "alpha_range": [-6.0, 6.0], "note": "\u00e9" * 300}
+    raw = {**FULL, "edits": {f"name {number}": edit for number in range(2000)}}
+    assert len(parse_manifest(json.dumps(raw)).edits) == 2000
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """HTTP, shared memory, retries and deadlines: the same pictures and the same errors whatever carries them."""
 
+import contextlib
 import http.server
 import json
 import socket
@@ -21,6 +22,7 @@ from tiny_editor import L, assert_close, expected
 from serving import EditClient, TritonServer
 from serving.client.address import Address, parse_address
 from serving.client.failures import Failure, Kind
+from serving.client.http_transport import _read_tensors
 from serving.client.retry import LONGEST_S, attempt, pauses
 from serving.errors import InvalidEdit, ModelUnavailable, RequestFailed, RequestTimeout, ServerUnavailable, ServingError
 
@@ -261,6 +263,48 @@ def test_a_server_that_is_not_triton(attributes: Any, error: type[ServingError],
         with pytest.raises(error, match=message):
             client.edit(seed=1)
         assert time.monotonic() - start < 2
+
+
+class Pours(Odd):
+    """Says less of its answer than it sends, and goes on for ever."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                type(self).sent += self.wfile.write(b" " * (1 << 20))
+
+    sent = 0
+
+
+def test_an_answer_without_an_end_is_not_kept() -> None:
+    with odd_server(do_GET=Pours.do_GET, do_POST=Pours.do_GET, sent=0) as (url, handler):
+        with EditClient(url, timeout=30, retries=0) as client:
+            transport: Any = client._connection._transport
+            with pytest.raises(Failure, match="the answer must be at most 16777216 bytes"):
+                transport.ready_models(30)
+        assert handler.sent < 64 << 20  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 9_000, b"[" + b"0," * 60_000 + b"0]", b"9" * 5000])
+def test_answers_that_are_no_json_of_ours(body: bytes) -> None:
+    with odd_server(body=body) as (url, _), EditClient(url, timeout=30, retries=0) as client:
+        transport: Any = client._connection._transport
+        with pytest.raises(Failure) as caught:
+            transport.ready_models(30)
+        assert caught.value.kind == Kind.FOREIGN
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("size", ["1e999", "-1", '"x"', "[]", "9" * 5000])
+def test_a_binary_answer_that_lies_about_its_tensors(size: str) -> None:
+    output = f'"name": "image", "datatype": "UINT8", "shape": [1, 4], "parameters": {{"binary_data_size": {size}}}'
+    head = f'{{"outputs": [{{{output}}}]}}'.encode()
+    with pytest.raises(Failure) as caught:
+        _read_tensors(len(head), head + b"\0" * 4)
+    assert caught.value.kind == Kind.FOREIGN
 
 
 def test_an_idle_connection_that_was_closed_is_no_failure() -> None:

@@ -5,13 +5,14 @@ A folder holds `config.json` beside `pytorch_model.bin`, or a `model.safetensors
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from latentclr.errors import GeneratorError, nearest
+from serving.contract.documents import read_json_file
 
 # (upsample, input channels, output channels) of each GenBlock, channels in units of channel_width.
 _HEAD = ((False, 16, 16), (True, 16, 16), (False, 16, 16), (True, 16, 8), (False, 8, 8))
@@ -57,9 +58,15 @@ class BigGANSpec:
         for name in sizes:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= 1 << 16:
-                raise GeneratorError(f"BigGAN config: {name} must be an integer in [1, 65536], got {value!r}")
+                raise GeneratorError(
+                    f"BigGAN config: {name} must be an integer in [1, 65536], got {reprlib.repr(value)}"
+                )
         if not isinstance(self.eps, float) or not 0 < self.eps < 1 or self.n_stats < 2:
-            raise GeneratorError(f"BigGAN config: need 0 < eps < 1 and n_stats > 1, got {self.eps!r}, {self.n_stats}")
+            raise GeneratorError(
+                f"BigGAN config: need 0 < eps < 1 and n_stats > 1, got {reprlib.repr(self.eps)}, {self.n_stats}"
+            )
+        if len(self.layers) > 64:
+            raise GeneratorError(f"BigGAN config: at most 64 layers, got {len(self.layers)}")
         previous = 16  # gen_z's output
         for i, layer in enumerate(self.layers):
             fits = (
@@ -72,14 +79,15 @@ class BigGANSpec:
             if not fits:
                 raise GeneratorError(
                     f"BigGAN config: layer {i} must be [upsample, {previous}, {previous} or {previous // 2}],"
-                    f" got {list(layer)}"
+                    f" got {reprlib.repr(list(layer))}"
                 )
             previous = layer[2]
         sides = 4 * 2 ** sum(up for up, _, _ in self.layers)
         if previous != 1 or sides != self.output_dim or self.attention_layer_position not in range(len(self.layers)):
             raise GeneratorError(
                 f"BigGAN config: the layers end with {previous} x channel_width at {sides} px, expected 1 x at"
-                f" {self.output_dim}, with attention before one of them, got {self.attention_layer_position!r}"
+                f" {self.output_dim}, with attention before one of them, got"
+                f" {reprlib.repr(self.attention_layer_position)}"
             )
 
     @property
@@ -116,16 +124,20 @@ def read_spec(path: Path) -> BigGANSpec:
         GeneratorError: it is missing, no such configuration, or its numbers do not fit together.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = read_json_file(path)
+    except OSError as error:
         raise GeneratorError(f"{path} is not a BigGAN config: {error}") from None
+    except ValueError as error:
+        raise GeneratorError(f"{path} is not a BigGAN config: it {error}") from None
     known = set(BigGANSpec.__dataclass_fields__)
     if not isinstance(content, dict) or not {"output_dim", "layers"} <= set(content):
         raise GeneratorError(f"{path} is not a BigGAN config: expected an object with output_dim and layers")
     fields: dict[str, Any] = {name: value for name, value in content.items() if name in known}
     layers = fields["layers"]
     if not isinstance(layers, list) or not all(isinstance(layer, list) for layer in layers):
-        raise GeneratorError(f"{path}: layers must be a list of [upsample, inputs, outputs], got {layers!r}")
+        raise GeneratorError(
+            f"{path}: layers must be a list of [upsample, inputs, outputs], got {reprlib.repr(layers)}"
+        )
     fields["layers"] = tuple(map(tuple, layers))
     return BigGANSpec(**fields)
 

@@ -19,6 +19,7 @@ from latentclr.files import replacing, sha256_of
 from latentclr.generators.stylegan2.classes import CLASSES, address_of
 from latentclr.generators.weights.cache import cache_folder
 from latentclr.generators.weights.transfer import Unreachable, transfer
+from serving.contract.documents import read_json_file
 
 LOCK_FILE = "latentclr-weights.lock"
 _BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan"  # what pytorch_pretrained_biggan 0.1.1 names
@@ -139,11 +140,13 @@ def read_lock() -> dict[str, dict[str, str | int]]:
     """
     path = lock_file()
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json_file(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise GeneratorError(f"{path} cannot be read: {error}") from None
+    except ValueError as error:
+        raise GeneratorError(f"{path} cannot be read: it {error}") from None
     entries = content.get("files") if isinstance(content, dict) else None
     if not isinstance(entries, dict) or not all(_is_entry(entry) for entry in entries.values()):
         raise GeneratorError(f'{path} is not a lock file: expected {{"files": {{address: {{sha256, size}}}}}}')

@@ -9,6 +9,8 @@ from the same weights out of another file. So each is copied as it is read, into
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import re
 import warnings
 import zipfile
@@ -20,12 +22,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from serving.contract.documents import read_json
+
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""How a `torch.save` file begins in the form from before torch 1.6."""
 _MOST_MEMBERS, _LARGEST_PICKLE = 100_000, 16 << 20
 _DEEPEST, _MOST_VALUES, _SMALL = 32, 1_000_000, 64 << 20
 _NUMBERS = {
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8,
 }  # fmt: skip
+_LARGEST_HEADER, _MOST_IN_HEADER = 16 << 20, 1_000_000
+_STORED = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "BOOL": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -42,12 +50,46 @@ def load_plain(path: Path) -> Any:
             recommends loading the file without that protection.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, on pickle protocols; what matters is raised
-            _check_archive(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_archive(path)
     except Refused as error:
         raise ValueError(str(error)) from None
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)[:200]) from None
+    content = _load(path)
+    _check_tensors(content, path.stat().st_size)
+    return content
+
+
+def load_storage(data: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:
+    """Read one storage of numbers, as torch pickles it; nothing in it is ever executed.
+
+    Args:
+        data: a `torch.save` file of its own, in the form from before torch 1.6: no archive, nothing compressed.
+
+    Returns:
+        The numbers' bytes and their type.
+
+    Raises:
+        ValueError: as `load_plain`.
+    """
+    if not data.startswith(LEGACY_MAGIC):
+        raise ValueError("it is not in the form in which torch pickles storages")
+    stored = _load(io.BytesIO(data))
+    if type(stored) is not torch.storage.TypedStorage:
+        raise ValueError(f"it holds a {type(stored).__name__}")
+    if stored.dtype not in _NUMBERS:
+        raise ValueError(f"it holds numbers of {str(stored.dtype).removeprefix('torch.')}, which are not read")
+    untyped = stored._untyped_storage  # the public accessor warns that the class is old
+    if untyped.device.type != "cpu" or untyped.nbytes() > len(data):
+        raise ValueError("its numbers are not in it")
+    return untyped, stored.dtype
+
+
+def _load(file: Path | io.BytesIO) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch, on pickle protocols; what matters is raised
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes lead the unpickler to IndexError, struct.error and almost any other
         text = str(error)
         asked = _ASKED.search(text)
@@ -59,8 +101,6 @@ def load_plain(path: Path) -> Any:
             text = text.partition("WeightsUnpickler error:")[2].strip() or "not a torch.save file of plain tensors"
         reason = (text.strip().splitlines() or [""])[0][:200]
         raise ValueError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
-    _check_tensors(content, path.stat().st_size)
-    return content
 
 
 def _check_archive(path: Path) -> None:
@@ -131,12 +171,48 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
+        _check_header(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
     except (SafetensorError, RuntimeError) as error:  # the latter is how torch reports that memory ran out
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
+
+
+def _check_header(path: Path) -> None:
+    """Check what a safetensors file says of its tensors before any of them is made: types, sizes, places."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+            raise ValueError(f"it is no safetensors file, or incomplete: its header would have {length} bytes")
+        try:
+            header = read_json(file.read(length), _LARGEST_HEADER, _MOST_IN_HEADER)
+        except ValueError as error:
+            raise ValueError(f"its header {error}") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is no table")
+    header.pop("__metadata__", None)
+    total = sum(_stored_bytes(entry) for entry in header.values())
+    if total != size - 8 - length:
+        part = "incomplete: " if total > size - 8 - length else ""
+        raise ValueError(f"it is {part}a file of {size - 8 - length} bytes of numbers, its header tells of {total}")
+
+
+def _stored_bytes(entry: Any) -> int:
+    """Return the bytes of a tensor that an entry of a header describes."""
+    try:
+        dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if type(dtype) is not str or len(shape) > _DEEPEST or any(type(n) is not int for n in (*shape, start, end)):
+            raise TypeError
+    except (TypeError, KeyError, ValueError):
+        raise ValueError("its header is not one of tensors") from None
+    if dtype not in _STORED:
+        raise ValueError(f"it holds a tensor of {dtype[:40]}, which is not read (known: {', '.join(_STORED)})")
+    if any(not 0 <= n < 2**48 for n in shape) or math.prod(shape) * _STORED[dtype] != end - start or start < 0:
+        raise ValueError(f"it holds a tensor of {dtype} whose shape and size do not fit together")
+    return int(end - start)
 
 
 def owned(tensor: Tensor) -> Tensor:

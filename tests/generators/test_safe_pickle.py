@@ -235,11 +235,19 @@ WHOLE = torch.arange(4.0)._typed_storage().__reduce__()[1][0]  # four values, as
         (rebuild(storage(WHOLE[:-3])), "storage cannot be read"),
         (rebuild(storage(WHOLE[:100])), "storage cannot be read"),
         (rebuild(storage(WHOLE.replace(b"K\x04N", b"M\xff\xffN"))), "storage cannot be read"),
+        (
+            rebuild(storage(WHOLE.replace(b"K\x04N", b"\x8a\x06" + (2**40).to_bytes(6, "little") + b"N"))),
+            "cannot be read",
+        ),
+        (
+            rebuild(storage(torch.zeros(4, dtype=torch.cfloat)._typed_storage().__reduce__()[1][0])),
+            "of complex64, which",
+        ),
         (rebuild(storage(b"")), "not in the form"),
         (rebuild(storage(pickle.dumps(Reduce(os.system, "true")))), "not in the form"),
         (rebuild(storage(saved(Reduce(os.system, "true")))), "storage cannot be read"),
-        (rebuild(storage(saved([1, 2]))), "storage holds a list"),
-        (rebuild(storage(saved(torch.zeros(4)))), "storage holds a Tensor"),
+        (rebuild(storage(saved([1, 2]))), "cannot be read: it holds a list"),
+        (rebuild(storage(saved(torch.zeros(4)))), "cannot be read: it holds a Tensor"),
     ],
 )
 def test_storages_of_wrong_sizes_and_kinds(tensor: Reduce, message: str | None, tmp_path: Path) -> None:

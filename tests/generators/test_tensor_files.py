@@ -167,6 +167,68 @@ def test_a_damaged_safetensors_file_is_one_line(tmp_path: Path) -> None:
     assert torch.equal(load_plain(tmp_path / "b.pt")["a"], torch.zeros(2))
 
 
+def stored(header: Any, data: bytes = b"\0" * 16) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype: Any = "F32", shape: Any = (4,), start: Any = 0, end: Any = 16) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "incomplete"),
+        (b"\xff" * 8 + b"{}", "incomplete"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "incomplete"),
+        (stored(b"[" * 100_000), "its header is nested more than"),
+        (stored(b'{"a":' * 100_000), "its header is nested more than"),
+        (stored(b"[]"), "its header is no table"),
+        (stored({"a": 1}), "its header is not one of tensors"),
+        (stored({"a": {"dtype": "F32"}}), "its header is not one of tensors"),
+        (stored({"a": entry([[]])}), "its header is not one of tensors"),
+        (stored({"a": entry(shape=[4.0])}), "its header is not one of tensors"),
+        (stored({"a": entry(shape=[1] * 99)}), "its header is not one of tensors"),
+        (stored({"a": entry("F8_E4M3", [16])}), "a tensor of F8_E4M3, which is not read"),
+        (stored({"a": entry("C64", [2])}), "a tensor of C64, which is not read"),
+        (stored({"a": entry("F4", [32])}), "a tensor of F4, which is not read"),
+        (stored({"a": entry("x" * 5000)}), "a tensor of x{40}, which is not read"),
+        (stored({"a": entry(shape=[2**40])}), "shape and size do not fit"),
+        (stored({"a": entry(shape=[2**62, 0], end=0)}), "shape and size do not fit"),
+        (stored({"a": entry(shape=[-4], end=-16)}), "shape and size do not fit"),
+        (stored({"a": entry(shape=[2**46], end=2**48)}), "incomplete"),
+        (stored({"a": entry()}, b"\0" * 20), "a file of 20 bytes of numbers, its header tells of 16"),
+        (stored({"a": entry(), "b": entry()}), "tells of 32"),
+        (stored({"a": entry(), "b": entry()}, b"\0" * 32), "(?i)offset"),
+        (stored({"__metadata__": {"x": "${oc.env:HOME}"}, "a": entry()}), "its header holds an interpolation"),
+        (stored({"__metadata__": {"x": [1]}, "a": entry()}), "(?i)header"),
+    ],
+)
+def test_safetensors_files_are_checked_before_a_tensor_is_made(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_safetensors(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_small_and_empty_tensors_of_safetensors_are_read(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.ones(()),
+        "b": torch.zeros(3, 0),
+        "c": torch.arange(5, dtype=torch.uint8),
+        "d": torch.ones(2) > 0,
+    }
+    tensors |= {
+        str(kind): torch.ones(3).to(kind) for kind in (torch.bfloat16, torch.float16, torch.float64, torch.int16)
+    }
+    (tmp_path / "a.safetensors").write_bytes(save(tensors, {"note": "x"}))
+    read = load_safetensors(tmp_path / "a.safetensors")
+    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
+
+
 def test_no_other_module_reads_tensors_from_files() -> None:
     """A second reader of files would have to copy, too; so there is one."""
     allowed = {

@@ -5,9 +5,7 @@ Every function here returns inert data; none imports, calls or looks up anything
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,10 +16,9 @@ import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
+from latentclr.plain_load import load_storage
 
 MAX_RANK, MAX_NAME = 8, 200
-# A storage inside a pickle is a `torch.save` file of its own, in the form from before torch 1.6, which starts so:
-LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 class Refused(Exception):
@@ -101,24 +98,16 @@ class StoredTensor:
         Raises:
             GeneratorError: the storage is damaged, hostile, or smaller than the tensor.
         """
-        if not self.storage.data.startswith(LEGACY_MAGIC):
-            raise GeneratorError("a tensor's storage is not in the form in which torch pickles storages")
         try:
-            stored = torch.load(io.BytesIO(self.storage.data), map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, OSError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise GeneratorError(f"a tensor's storage cannot be read: {reason}") from None
-        except (AttributeError, AssertionError, struct.error, MemoryError, OverflowError) as error:
-            raise GeneratorError(f"a tensor's storage cannot be read: {type(error).__name__}") from None
-        if not isinstance(stored, torch.storage.TypedStorage):
-            raise GeneratorError(f"a tensor's storage holds a {type(stored).__name__}")
-        data = stored._untyped_storage  # the public accessor warns that the class is old
-        available = data.nbytes() // stored.dtype.itemsize
+            data, dtype = load_storage(self.storage.data)
+        except ValueError as error:
+            raise GeneratorError(f"a tensor's storage cannot be read: {error}") from None
+        available = data.nbytes() // dtype.itemsize
         # Checked by hand: `set_` would enlarge a storage that is too small, with whatever lies in memory there.
         last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
         if math.prod(self.size) > available or (0 not in self.size and last >= available):
             raise GeneratorError(f"a tensor of size {list(self.size)} lies outside its storage of {available} values")
-        view = torch.empty(0, dtype=stored.dtype).set_(data, self.offset, self.size, self.stride)
+        view = torch.empty(0, dtype=dtype).set_(data, self.offset, self.size, self.stride)
         return view.clone(memory_format=torch.contiguous_format)
 
 

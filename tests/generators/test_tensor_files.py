@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import zipfile
 from collections.abc import Callable
@@ -227,26 +226,6 @@ def test_small_and_empty_tensors_of_safetensors_are_read(tmp_path: Path) -> None
     (tmp_path / "a.safetensors").write_bytes(save(tensors, {"note": "x"}))
     read = load_safetensors(tmp_path / "a.safetensors")
     assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
-
-
-def test_no_other_module_reads_tensors_from_files() -> None:
-    """A second reader of files would have to copy, too; so there is one."""
-    allowed = {
-        "latentclr/plain_load.py",
-        "latentclr/generators/weights/pickle_objects.py",
-    }  # the latter: bytes in a pickle
-    readers = {"load_file", "safe_open", "torch.load", "from_file"}
-    for package in ("latentclr", "export"):
-        for path in (ROOT / package).rglob("*.py"):
-            names = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.expr)}
-            imported = {
-                alias.name
-                for node in ast.walk(ast.parse(path.read_text()))
-                if isinstance(node, ast.ImportFrom)
-                for alias in node.names
-            }
-            if str(path.relative_to(ROOT)) not in allowed:
-                assert not readers & (names | imported), path
 
 
 def _deflated(path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nltk.corpus.reader.wordnet import Synset, WordNetCorpusReader
 
 NEEDED = "data.noun"
+LARGEST = 1 << 26  # bytes of one file; the largest of WordNet 3.0 has 16 MB
 HINT = "pip install 'latentclr[biggan]' and latentclr weights fetch wordnet"
 _LEXNAMES = "".join(f"{number:02d}\tunknown\t1\n" for number in range(45))
 
@@ -74,6 +75,8 @@ def open_wordnet(path: Path) -> WordNetCorpusReader:
     if str(folder) not in nltk.data.path:
         nltk.data.path.append(str(folder))  # nltk opens nothing outside these
     try:
+        if path.is_file():
+            _check_sizes(path)
         root = (
             nltk.data.FileSystemPathPointer(str(path))
             if path.is_dir()
@@ -82,8 +85,16 @@ def open_wordnet(path: Path) -> WordNetCorpusReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that other languages are not installed
             return Reader(root, None)
-    except (OSError, ValueError, KeyError, IndexError, AssertionError, zipfile.BadZipFile) as error:
-        raise GeneratorError(f"no WordNet 3.0 at {path}: {error}") from None
+    except Exception as error:  # a damaged archive or line leads zipfile and nltk to almost any error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise GeneratorError(f"no WordNet 3.0 at {path}: {reason}") from None
+
+
+def _check_sizes(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.file_size > LARGEST:
+                raise OSError(f"{member.filename} has {member.file_size} bytes, expected at most {LARGEST}")
 
 
 def noun_synsets(wordnet: WordNetCorpusReader, text: str) -> list[Synset]:

@@ -19,6 +19,7 @@ from latentclr.generators.base import Generator, LatentSpec
 from latentclr.generators.weights.files import load_tensors
 
 BATCH_NORM_EPS = 1e-5
+MOST_CONVOLUTIONS = 10  # 2048 pixels
 FACES_PACKAGE = "gan-face-generate==1.1.1"
 
 
@@ -44,12 +45,11 @@ class DCGAN(Generator):
         super().__init__()
         tensors = dict(tensors)
         convolutions = [key for key in sorted(tensors, key=_layer_index) if tensors[key].ndim == 4]
+        _check_shapes(tensors, convolutions)
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         self.scales = nn.ParameterList()  # of the folded batch norms, to undo them for main.0, main.3, ...
         try:
             for i, key in enumerate(convolutions):
-                if key != f"main.{3 * i}.weight":
-                    raise KeyError(f"main.{3 * i}.weight")
                 weight = tensors.pop(key).float()  # [in, out, 4, 4]
                 bias = torch.zeros(weight.shape[1])
                 if i + 1 < len(convolutions):
@@ -111,6 +111,27 @@ class DCGAN(Generator):
             if last == 3 * i + 2:
                 return x
         raise AssertionError("unreachable: the last convolution returns")
+
+
+def _check_shapes(tensors: dict[str, Tensor], convolutions: list[str]) -> None:
+    """Check what would fit together by itself, for torch stretches a tensor of one number, and then be no generator."""
+    if len(convolutions) > MOST_CONVOLUTIONS:
+        raise GeneratorError(f"not DCGAN weights: {len(convolutions)} convolutions, the most are {MOST_CONVOLUTIONS}")
+    inputs = None
+    for i, key in enumerate(convolutions):
+        if key != f"main.{3 * i}.weight":
+            raise GeneratorError(f"DCGAN weights lack 'main.{3 * i}.weight'")
+        shape = tuple(tensors[key].shape)
+        outputs = 3 if i + 1 == len(convolutions) else shape[1]
+        if 0 in shape or shape != (inputs or shape[0], outputs, 4, 4):
+            wanted = f"[{inputs or 'D'}, {3 if i + 1 == len(convolutions) else 'C'}, 4, 4]"
+            raise GeneratorError(f"DCGAN weights do not fit together: {key} is {list(shape)}, expected {wanted}")
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            found = tensors.get(name := f"main.{3 * i + 1}.{part}")
+            if found is not None and i + 1 < len(convolutions) and tuple(found.shape) != (outputs,):
+                expected = f"expected [{outputs}]"
+                raise GeneratorError(f"DCGAN weights do not fit together: {name} is {list(found.shape)}, {expected}")
+        inputs = outputs
 
 
 def _layer_index(key: str) -> int:

@@ -121,6 +121,15 @@ def test_package_missing(monkeypatch):
         ({"main.9.bias": torch.zeros(3)}, r"unexpected: \['main.9.bias'\]"),
         ({"discriminator": torch.zeros(3)}, r"unexpected: \['discriminator'\]"),
         ({"main.1.weight": torch.ones(5)}, "do not fit together"),
+        ({"main.1.weight": torch.ones(())}, r"main.1.weight is \[\], expected \[12\]"),
+        ({"main.4.bias": torch.ones(1)}, r"main.4.bias is \[1\], expected \[6\]"),
+        ({"main.3.weight": torch.ones(5, 6, 4, 4)}, r"main.3.weight is \[5, 6, 4, 4\], expected \[12, C, 4, 4\]"),
+        ({"main.0.weight": torch.ones(0, 12, 4, 4)}, r"main.0.weight is \[0, 12, 4, 4\], expected \[D, C, 4, 4\]"),
+        ({"main.6.weight": torch.ones(6, 4, 4, 4)}, r"main.6.weight is \[6, 4, 4, 4\], expected \[6, 3, 4, 4\]"),
+        ({"main.6.weight": torch.ones(6, 3, 5, 5)}, r"expected \[6, 3, 4, 4\]"),
+        ({"main.00.weight": torch.ones(12, 12, 4, 4)}, "DCGAN weights"),
+        ({"module.main.0.weight": torch.ones(24, 12, 4, 4)}, "DCGAN weights"),
+        ({f"main.{3 * n}.weight": torch.ones(3, 3, 4, 4) for n in range(40)}, "40 convolutions, the most are 10"),
     ],
 )
 def test_wrong_tensors(change, message):
@@ -158,6 +167,37 @@ def test_hostile_and_foreign_files(tmp_path):
         with pytest.raises(GeneratorError, match=message):
             load_tensors(path)
     assert not mark.exists()
+
+
+ODD = {
+    "numbers": {1: torch.zeros(3)},
+    "mixed": {**dcgan_tensors(), 7: torch.zeros(3)},
+    "tuples": {("main", 0): torch.zeros(3)},
+    "none": {None: torch.zeros(3)},
+    "bytes": {b"main.0.weight": torch.zeros(3)},
+    "lines": {"main.0\nweight": torch.zeros(3)},
+    "long": {"x" * 100_000: torch.zeros(3)},
+    "lists": {name: tensor.tolist() for name, tensor in dcgan_tensors().items()},
+    "nested": {"netG_state_dict": {"netG_state_dict": dcgan_tensors()}},
+    "tables": {"main": {"0": {"weight": torch.zeros(3)}}},
+    "text": {"netG_state_dict": "main.0.weight", "a": torch.zeros(3)},
+    "twice": {**dcgan_tensors(), **{f"netG.{name}": tensor for name, tensor in dcgan_tensors().items()}},
+    "empty": {},
+    "scalars": {name: torch.zeros(()) for name in dcgan_tensors()},
+    "none of them": None,
+    "complex": {name: tensor.to(torch.cfloat) for name, tensor in dcgan_tensors().items()},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(("generator", "nested"), [("dcgan", False), ("dcgan", True), ("stylegan2", True)])
+def test_odd_weights_are_one_line(name, nested, generator, invoke, refused, tmp_path):
+    key = "netG_state_dict" if generator == "dcgan" else "g_ema"
+    torch.save({key: ODD[name]} if nested else ODD[name], tmp_path / "odd.pt")
+    words = [f"generator={generator}", f"generator.weights={tmp_path / 'odd.pt'}", f"output_dir={tmp_path / 'run'}"]
+    line = refused(invoke("train", "k=2", *words))
+    assert len(line) < 1000
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2.nvidia import from_nvidia
-from latentclr.generators.weights.files import load_tensors
+from latentclr.generators.weights.files import load_tensors, table_of_tensors
 from latentclr.generators.weights.safe_pickle import load_pickle
 from latentclr.plain_load import load_plain, owned
 
@@ -58,11 +58,11 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
         reason = "it is a web page: download it with a browser" if page else error
         raise GeneratorError(f"{path} is not a file of plain tensors: {reason}") from None
     table = content.get("g_ema", content) if isinstance(content, dict) else None
-    if not isinstance(table, dict) or not all(isinstance(value, Tensor) for value in table.values()):
-        raise GeneratorError(f"{path} holds no table of tensors under g_ema")
-    tensors = dict(table)
+    tensors = dict(table_of_tensors(table, path, " under g_ema"))
     if isinstance(content.get("latent_avg"), Tensor):
         tensors["latent_avg"] = content["latent_avg"]
-    if "latent_avg" in tensors and tensors["latent_avg"].ndim == 2:  # encoders keep it once per latent input
+    if (
+        "latent_avg" in tensors and tensors["latent_avg"].ndim == 2 and len(tensors["latent_avg"])
+    ):  # encoders keep it once per latent input
         tensors["latent_avg"] = tensors["latent_avg"][0]
     return {name: owned(tensor) for name, tensor in tensors.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -34,8 +35,22 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
         raise GeneratorError(f"{path} is not {kind}: {error}") from None
     if isinstance(content, dict) and isinstance(content.get(nested), dict):
         content = content[nested]
+    return {name: owned(tensor) for name, tensor in table_of_tensors(content, path).items()}
+
+
+def table_of_tensors(content: Any, path: Path, where: str = "") -> dict[str, Tensor]:
+    """Check that something out of a file is a flat table of tensors.
+
+    Args:
+        content: what was read.
+        path: the file, for messages.
+        where: where in the file, likewise.
+
+    Raises:
+        GeneratorError: it is something else, or a name is no short, printable text.
+    """
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise GeneratorError(f"{path} holds no table of tensors")
+        raise GeneratorError(f"{path} holds no table of tensors{where}")
     if not all(isinstance(name, str) and name.isprintable() and len(name) <= 500 for name in content):
         raise GeneratorError(f"{path} holds tensors whose names are no short texts")
-    return {name: owned(tensor) for name, tensor in content.items()}
+    return content

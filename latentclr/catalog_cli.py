@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ def name(
 
     config, checkpoint = open_run(run, [], TrainConfig)
     folder = checkpoint.path.parent
-    name = check_name(name)
+    name = unicodedata.normalize("NFC", name) if remove else check_name(name)  # what should never have been one can go
 
     def standing(entries: dict[Any, Any]) -> dict[Any, Any]:
         # Names that came with one of the origin's checkpoints become the run's own with the first one given or taken.

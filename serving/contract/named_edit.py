@@ -10,6 +10,8 @@ from typing import Any
 NAME_LENGTH = 40
 DEFAULT_ALPHA = (-6.0, 6.0)
 """How far a slider reaches where nobody said: twice what directions are usually trained with."""
+NO_NAMES = ("none", "null", "true", "false", "nan", "inf", "all")
+"""What Python, YAML or Hydra's grammar (`edits=...`) read as something else than a name, in any case."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ def check_name(name: str) -> str:
         raise ValueError(
             f"a name must be 1 to {NAME_LENGTH} letters, digits, blanks, - or _, and begin with a letter, got {shown!r}"
         )
+    if name.casefold() in NO_NAMES:
+        raise ValueError(f"{name} cannot be a name, as it means something else in edits=...: choose another one")
     return name
 
 

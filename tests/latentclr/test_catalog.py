@@ -12,6 +12,7 @@ from latentclr.catalog import (
     fitting_edits,
     published_edits,
     read_catalog,
+    readable_edits,
     write_catalog,
 )
 from latentclr.catalog_cli import parse_alpha
@@ -105,6 +106,25 @@ def test_a_folder_in_its_place(tmp_path):
 def test_names_that_are_none(name):
     with pytest.raises(ConfigError, match="a name must be"):
         check_name(name)
+
+
+@pytest.mark.parametrize("name", ["None", "none", "null", "NULL", "true", "False", "nan", "Inf", "all"])
+def test_names_that_mean_something_else(name, run, invoke, refused):
+    """`gen edits=NAME` could never ask for them; one that an older version took can be taken away."""
+    line = refused(invoke("name", run, name, "--direction", "1"))
+    assert f"{name} cannot be a name, as it means something else in edits=" in line
+    assert not (run / "catalog.yaml").exists()
+    (run / "catalog.yaml").write_text(f"'{name}': {{direction: 1}}\nsmile: {{direction: 2}}\n")
+    edits, problems = readable_edits(run)
+    assert list(edits) == ["smile"]
+    assert f"{name} cannot be a name" in problems[0]
+    assert invoke("name", run, name, "--remove").output == f"removed {name}\n"
+    assert (run / "catalog.yaml").read_text() == "smile: {direction: 2}\n"
+
+
+def test_names_near_those_are_names():
+    for name in ("nonesuch", "on", "off", "yes", "alluring", "all over", "nano", "infant"):
+        assert check_name(name) == name
 
 
 def test_names_are_composed():

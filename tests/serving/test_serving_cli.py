@@ -237,3 +237,14 @@ def test_a_killed_triton_is_one_line_and_started_again(serving: Serving) -> None
     serving.process.send_signal(signal.SIGINT)
     assert serving.process.communicate(timeout=20) == ("stopping\n", "")
     assert serving.process.returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--z", "--w"])
+@pytest.mark.parametrize("kind", ["complex64", "complex128", "M8[s]", "m8[s]", "U1", "S1", "V8", "f4,i4"])
+def test_codes_that_are_no_numbers(option: str, kind: str) -> None:
+    """numpy would drop the imaginary part, and count a date in seconds."""
+    np.save("codes.npy", np.zeros((1, D), kind))
+    result = run(edit, option, "codes.npy", "-o", "a.png", "--url", "127.0.0.1:1")
+    assert isinstance(result.exception, ServingError)
+    assert str(result.exception).startswith("codes.npy must hold numbers, got ")
+    assert not Path("a.png").exists()

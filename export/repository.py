@@ -30,6 +30,7 @@ from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
 from serving.contract.files import locked
 from serving.contract.journal import changing, rename_together
+from serving.contract.pbtxt import read_pbtxt
 from serving.contract.published import TWIN
 
 ENGINES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}  # backend -> the file that Triton looks for
@@ -167,9 +168,10 @@ def read_config(path: Path) -> pb.ModelConfig:
         ExportError: it is missing, or no configuration of Triton's.
     """
     try:
-        return text_format.Parse(path.read_text(), pb.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ExportError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        config: pb.ModelConfig = read_pbtxt(path)
+        return config
+    except ValueError as error:
+        raise ExportError(f"cannot read {path}: {error}") from None
 
 
 def _check_version(model: Path, version: int) -> str:

@@ -168,9 +168,7 @@ READERS: dict[str, tuple[set[str], str]] = {
     "export/onnx.py": ({"onnx.load", "onnxruntime.InferenceSession"}, "the graph that this process has just written"),
     "export/pipeline.py": ({"onnx.load"}, "the graph that this process has just written"),
     "export/torchscript.py": ({"torch.jit.load"}, "the graph that this process has just written"),
-    "export/repository.py": ({"google.protobuf.text_format.Parse"}, "read_config: one message, with no nesting"),
-    "serving/triton/needs.py": ({"google.protobuf.text_format.Parse"}, "read_config: one message, with no nesting"),
-    "serving/contract/published.py": ({"google.protobuf.text_format.Parse"}, "_read: one message, with no nesting"),
+    "serving/contract/pbtxt.py": ({"google.protobuf.text_format.Parse"}, "read_pbtxt itself"),
 }
 
 

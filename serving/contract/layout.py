@@ -9,6 +9,7 @@ REPOSITORY/NAME_torchscript/...              the TorchScript twin, with model.pt
 from pathlib import Path
 from typing import Any
 
+from serving.contract.pbtxt import read_pbtxt
 from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
@@ -57,10 +58,7 @@ def read_config(path: Path) -> Any:
     Raises:
         LayoutError: It cannot be read, or is no configuration of Triton's.
     """
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
     try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise LayoutError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        return read_pbtxt(path)
+    except ValueError as error:
+        raise LayoutError(f"cannot read {path}: {error}") from None

@@ -19,6 +19,7 @@ from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, locked, stamp_of, write_whole
 from serving.contract.named_edit import NamedEdit
+from serving.contract.pbtxt import read_pbtxt
 
 CONFIG_FILE, TWIN = "config.pbtxt", "_torchscript"
 _CHECKPOINTS = (".safetensors", ".pt")
@@ -145,13 +146,10 @@ def _rewritten(model: Path, entries: Mapping[str, Any]) -> list[tuple[Path, str]
 
 
 def _read(path: Path) -> Any:
-    from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
-
     try:
-        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise CatalogError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+        return read_pbtxt(path)
+    except ValueError as error:
+        raise CatalogError(f"cannot read {path}: {error}") from None
 
 
 def _manifest_of(config: Any, path: Path) -> dict[str, Any]:

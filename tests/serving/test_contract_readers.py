@@ -13,6 +13,7 @@ import tiny_editor
 from serving.contract.arrays import read_npy
 from serving.contract.documents import read_json, read_json_file
 from serving.contract.errors import CatalogError, CatalogWriteError
+from serving.contract.pbtxt import LARGEST_CONFIG, read_pbtxt
 from serving.contract.published import PublishedModel
 
 
@@ -67,6 +68,33 @@ def test_a_model_is_given_no_names_that_make_it_unreadable(tmp_path: Path) -> No
     (tmp_path / "m" / "config.pbtxt").write_text(hostile)
     with pytest.raises(CatalogError, match="has no manifest"):
         PublishedModel(tmp_path, "m").manifest()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x", "input [" * 5000, "name: '" + "x" * 1_000_000,
+        'name: "\\377"', b"\xff\xfe", "max_batch_size: " + "9" * 5000,
+        'name: "a" ' * 1000, "parameters { key: 'a' value { " * 5000,
+    ],
+)  # fmt: skip
+def test_a_damaged_configuration_is_one_short_line(text: str | bytes, tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with refused(r"\w") as caught:
+        read_pbtxt(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 300
+
+
+def test_a_configuration_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "config.pbtxt"
+    path.write_text(tiny_editor.config("m"))
+    assert read_pbtxt(path).name == "m"
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with refused(f"it must be at most {LARGEST_CONFIG} bytes"):
+        read_pbtxt(path)
 
 
 def npy(header: str | bytes, version: tuple[int, int] = (1, 0), data: bytes = b"", length: int | None = None) -> bytes:

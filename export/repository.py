@@ -28,7 +28,6 @@ from export.triton_config import model_config
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
-from serving.contract.files import locked
 from serving.contract.journal import changing, rename_together
 from serving.contract.pbtxt import read_pbtxt
 from serving.contract.published import TWIN
@@ -68,8 +67,7 @@ def publish(
     try:
         repository.mkdir(parents=True, exist_ok=True)
         models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
-        # Whoever gives the model a name meanwhile would bring the old configuration back.
-        with changing(repository) as staging, locked(repository / name):
+        with changing(repository) as staging:
             version = max(next_version(repository / model) for model in models.values())
             for backend, graph in graphs.items():
                 model = models[backend]
@@ -115,7 +113,7 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
     if not (repository / name / "config.pbtxt").is_file():
         raise ExportError(f"{repository} has no model {name!r}")
     try:
-        with changing(repository) as staging, locked(repository / name):
+        with changing(repository) as staging:
             models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
             before = {model: served_version(repository / model) for model in models}
             if to is None:

@@ -23,7 +23,11 @@ from serving.contract.lock import Busy, alone
 from serving.errors import ServingError
 
 JOURNAL = ".journal.json"
+PATIENCE_S = 5.0
+"""Seconds to wait for another command: most have a repository for a moment only."""
 _LARGEST = 100_000
+# The last two kinds were written by versions that named the edits of a published model without a journal.
+_FILES = ("*/.tmp-config-*", "*/*/.tmp-config-*", "*/.config.pbtxt.*", "*/*/.config.pbtxt.*", ".*.lock")
 # What a repository of ours changes; a journal in a foreign one moves nothing else.
 _TARGET = re.compile(r"(?!\.)[\w.-]+(/\d+)?(/config\.pbtxt)?", re.ASCII)
 _STAGED = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+){0,2}", re.ASCII)
@@ -45,7 +49,7 @@ def changing(repository: Path) -> Iterator[Path]:
         JournalError: What stands there as its journal is none.
         OSError: The repository cannot be written.
     """
-    with alone(repository):
+    with alone(repository, PATIENCE_S):
         recover(repository)
         repository = repository.resolve()
         outside = repository.parent
@@ -134,7 +138,7 @@ def leftovers(repository: Path) -> list[Path]:
     ours = re.compile(re.escape(f".tmp-{repository.name}-") + "[a-z0-9_]{8}")
     beside = [path for path in repository.parent.glob(".tmp-*") if ours.fullmatch(path.name) and path.is_dir()]
     inside = [path for path in repository.glob(".tmp-*") if path.is_dir()]
-    files = [path for depth in ("*", "*/*") for path in repository.glob(f"{depth}/.tmp-config-*")]
+    files = [path for pattern in _FILES for path in repository.glob(pattern) if path.is_file()]
     return [path for path in (*beside, *inside, *files) if not path.is_symlink()]
 
 

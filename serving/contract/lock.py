@@ -10,10 +10,12 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shlex
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from serving.errors import ServingError
 LOCK_FILE = ".lock"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # some network file systems
 _LENGTH = 300
+_LOOK_S = 0.02
 
 
 class Busy(ServingError):
@@ -29,15 +32,19 @@ class Busy(ServingError):
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Have a folder that exists for oneself, among all that ask for it in this way.
+def alone(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
+    """Have a folder that exists for oneself, among all threads and processes that ask for it in this way.
+
+    Args:
+        folder: The folder.
+        patience_s: Seconds to wait for whoever has it.
 
     Raises:
-        Busy: Somebody has it; the message says who.
+        Busy: Somebody has it, and still has after that time; the message says who.
         OSError: The folder cannot be written.
     """
     path = folder / LOCK_FILE
-    handle = _take(path)
+    handle = _take(path, time.monotonic() + patience_s)
     try:
         with contextlib.suppress(OSError):  # who it is matters less than that it is locked: the disk may be full
             os.ftruncate(handle, 0)
@@ -66,7 +73,7 @@ def holder(folder: Path) -> str:
     return ""
 
 
-def _take(path: Path) -> int:
+def _take(path: Path, until: float) -> int:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
@@ -74,15 +81,13 @@ def _take(path: Path) -> int:
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise OSError(errno.EINVAL, f"{path} is no lock file")
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except BlockingIOError:
-                raise Busy(f"{path.parent} is in use by {_text(handle)}") from None
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-            # Whoever had it before removed it: then this handle locks a file that nobody else will ever open.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle)):
+                if time.monotonic() >= until:
+                    raise Busy(f"{path.parent} is in use by {_text(handle)}") from None
+                time.sleep(_LOOK_S)
+            else:
+                if _is_there(path, handle):
                     return handle
         except BaseException:
             os.close(handle)
@@ -90,8 +95,32 @@ def _take(path: Path) -> int:
         os.close(handle)
 
 
+def _lock(handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _is_there(path: Path, handle: int) -> bool:
+    """Whether the locked file still has its name; else whoever comes later makes another file and locks that."""
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
 def _myself() -> str:
-    command = shlex.join([os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]])
+    words = [os.path.basename(sys.argv[0] or "python"), *sys.argv[1:]]
+    # Others may read the file, and the studio shows it: what opens the studio is for neither.
+    hidden = [
+        "..." if before == "--token" else re.sub("(?s)^--token=.*", "--token=...", word)
+        for before, word in zip(["", *words], words, strict=False)
+    ]
+    command = shlex.join(hidden)
     return f"process {os.getpid()} on {socket.gethostname()}: {command}"[:_LENGTH]
 
 

@@ -1,8 +1,8 @@
 """The named edits of a published model: they stand in its manifest, and may change while its weights stay.
 
-A model in a repository is a folder with a `config.pbtxt`, whose parameter `manifest` clients read. New names are one
+A model in a repository is a folder with a `config.pbtxt`, whose parameter `manifest` clients read. New names are a
 rename of that file, so a server that polls takes them up, and so does one that starts; the served version's own copy,
-to which `rollback` returns, learns them too, and so does the TorchScript twin.
+to which `rollback` returns, learns them too, and so does the TorchScript twin: all of these files or none (`journal`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Any
 
 from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
-from serving.contract.files import Stamp, locked, stamp_of, write_whole
+from serving.contract.files import Stamp, stamp_of
+from serving.contract.journal import changing, rename_together
 from serving.contract.named_edit import NamedEdit
 from serving.contract.pbtxt import read_pbtxt
 
@@ -72,26 +73,32 @@ class PublishedModel:
         Raises:
             CatalogError: There is no such model, or it does not describe itself.
             CatalogWriteError: The repository cannot be written; nothing has changed.
+            Busy: Another process changes the repository.
         """
-        base = self.name.removesuffix(TWIN)
-        both = [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
-        if self.name not in both:
+        if self.name not in self._both():
             raise CatalogError(f"{self.repository} has no model {self.name!r}")
         try:
-            with locked(self.repository / base), contextlib.ExitStack() as undo:
+            with changing(self.repository) as staging:
                 self._known = None
-                entries = dict(change(self.entries()))
-                for path, text in [pair for name in both for pair in _rewritten(self.repository / name, entries)]:
-                    before = path.read_text()
-                    write_whole(path, text)
-                    undo.callback(write_whole, path, before)
-                undo.pop_all()
+                entries, moves = dict(change(self.entries())), []
+                for path, text in [
+                    pair for name in self._both() for pair in _rewritten(self.repository / name, entries)
+                ]:
+                    inside = path.relative_to(self.repository)
+                    (staging / inside).parent.mkdir(parents=True, exist_ok=True)
+                    (staging / inside).write_text(text)
+                    moves.append((staging / inside, self.repository.resolve() / inside))
+                rename_together(self.repository, staging, moves)
         except OSError as error:
             raise CatalogWriteError(
                 f"cannot write the names of {self.name} in {self.repository}: {error.strerror}"
             ) from error
         finally:
             self._known = None
+
+    def _both(self) -> list[str]:
+        base = self.name.removesuffix(TWIN)
+        return [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
 
 
 def published_entry(edit: NamedEdit) -> dict[str, Any]:

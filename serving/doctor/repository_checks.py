@@ -66,7 +66,8 @@ def _unfinished(repository: Path) -> Iterator[Finding]:
     if (repository / JOURNAL).exists():
         text = f"a command was killed between its renames ({repository / JOURNAL}): the next export, rollback or serve"
         yield Finding(BAD, "model repository", f"{text} takes them back")
-    left = [path for path in leftovers(repository) if path.parent != repository]
+    # Folders inside are told among the models, for Triton takes them for some.
+    left = [path for path in leftovers(repository) if path.is_file() or path.parent != repository.resolve()]
     if left:
         names = ", ".join(map(str, left[:5])) + ", ..." * (len(left) > 5)
         text = f"left by a command that was killed, removed by the next export or rollback: {names}"

@@ -36,6 +36,7 @@ _REASONS = {
     413: "The body is too large",
     415: "The content type is not application/json",
     422: "Not of the documented type",
+    423: "Another process changes the model repository",
     429: "Too many wrong tokens",
     502: "The model refused, failed or does not describe itself",
     503: "The model server or the model is not there",
@@ -49,7 +50,7 @@ def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 EVERYWHERE = _failures(400, 401, 403, 408, 413, 415, 422, 429)
 _MODEL = _failures(502, 503, 504)
-_NAMED = _failures(409)
+_NAMED = _failures(409, 423)
 
 
 def _pictures(*kinds: str) -> dict[int | str, dict[str, Any]]:

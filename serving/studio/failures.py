@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from serving.contract.errors import CatalogError
+from serving.contract.journal import JournalError
+from serving.contract.lock import Busy
 from serving.errors import (
     InvalidEdit,
     ManifestError,
@@ -28,6 +30,8 @@ _STATUS: tuple[tuple[type[ServingError], int, str], ...] = (
     (UnknownName, 404, "unknown_name"),
     (NameTaken, 409, "name_taken"),
     (CatalogError, 409, "catalog"),
+    (JournalError, 409, "catalog"),
+    (Busy, 423, "busy"),
     (RequestFailed, 502, "request_failed"),
     (ManifestError, 502, "manifest"),
     (ServerUnavailable, 503, "server_unavailable"),

@@ -12,11 +12,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from export.repository import publish, rollback, served_version
 from latentclr.catalog import NamedEdit, read_catalog, write_catalog
 from latentclr.files import replacing
 from serving.contract.journal import JOURNAL, leftovers
+from serving.contract.published import PublishedModel
 
 CALLS = ("replace", "rename", "link", "fsync", "unlink", "rmdir", "mkdir")
 MANIFEST = {
@@ -26,6 +28,15 @@ MANIFEST = {
     "files_sha256": {},
 }
 Snapshot = dict[str, bytes | None]
+
+
+class NothingChanges(Exception):
+    """Ends a change before it changes anything."""
+
+
+def nothing(entries: object) -> NoReturn:
+    """Change nothing."""
+    raise NothingChanges
 
 
 def everything(folder: Path) -> Snapshot:
@@ -106,7 +117,7 @@ def try_all(
 
 
 def of_repository(folder: Path) -> dict[str, tuple[int, list[str]]]:
-    """Publish (anew, a second version, with shared weights) and roll back."""
+    """Publish (anew, a second version, with shared weights), name edits and roll back."""
     made = graphs(folder / "graphs")
 
     def version(place: Path) -> None:
@@ -132,9 +143,23 @@ def of_repository(folder: Path) -> dict[str, tuple[int, list[str]]]:
         version(place)
         version(place)
 
+    def name(place: Path) -> None:
+        PublishedModel(place / "repository", "edit").update(lambda entries: {**entries, "smile": {"direction": 1}})
+
+    def named(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        one, twin = (PublishedModel(place / "repository", model).entries() for model in ("edit", "edit_torchscript"))
+        faults = [] if {*one, *twin} <= {"smile"} else ["half a name"]
+        with contextlib.suppress(NothingChanges):  # the next command
+            PublishedModel(place / "repository", "edit").update(nothing)
+        if everything(place) not in (old, new):
+            faults.append("neither the old names nor the new in both models and their versions")
+        name(place)
+        return faults if everything(place) == new else [*faults, "the next name is lost, or something is left"]
+
     return {
         "publish a new model": try_all(folder / "new", lambda place: None, version, after),
         "publish a second version": try_all(folder / "second", version, version, after),
+        "name edits of a published model": try_all(folder / "name", two, name, named),
         "roll back": try_all(folder / "back", two, lambda place: rollback(place / "repository", "edit"), after),
     }
 

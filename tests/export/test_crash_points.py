@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from crash_points import MANIFEST, graphs
 from export.repository import publish, rollback
 from serving.contract.journal import JOURNAL, JournalError, changing
 from serving.contract.lock import LOCK_FILE, Busy, alone
+from serving.contract.published import PublishedModel
 from serving.doctor.findings import BAD, WARN
 from serving.doctor.repository_checks import check_models
 
@@ -43,13 +45,18 @@ export.repository.publish(Path(sys.argv[1]), "edit", graphs, json.loads(sys.argv
 """
 
 
-def test_the_second_command_is_told_who_is_first(start, tmp_path):
+def test_the_second_command_is_told_who_is_first(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("serving.contract.journal.PATIENCE_S", 0.1)
     repository = tmp_path / "repository"
     made = graphs(tmp_path / "graphs")
     publish(repository, "edit", made, MANIFEST)
     process = start(repository, tmp_path / "graphs", json.dumps(MANIFEST), code=HOLD)
     assert process.stdout.readline() == "held\n"
-    for command in (lambda: publish(repository, "edit", made, MANIFEST), lambda: rollback(repository, "edit", 1)):
+    for command in (
+        lambda: publish(repository, "edit", made, MANIFEST),
+        lambda: rollback(repository, "edit", 1),
+        lambda: PublishedModel(repository, "edit").update(dict),
+    ):
         with pytest.raises(Busy, match=rf"repository is in use by process {process.pid} on \S+: "):
             command()
     assert [path for path in tmp_path.glob(".tmp-*")]  # the other's staging folder is not swept
@@ -57,6 +64,24 @@ def test_the_second_command_is_told_who_is_first(start, tmp_path):
     process.wait()
     publish(repository, "edit", made, MANIFEST)  # the dead hold nothing
     assert not [*tmp_path.glob(".tmp-*"), *repository.glob(".*")]
+
+
+def test_a_short_change_is_waited_for(tmp_path):
+    with ThreadPoolExecutor(1) as pool, alone(tmp_path):
+        second = pool.submit(lambda: alone(tmp_path, 60).__enter__())
+        time.sleep(0.2)
+        assert not second.done()
+    assert second.exception() is None
+
+
+def test_the_lock_says_no_token(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["latentclr", "studio", "--token", "secret one", "--token=secret\ntwo", "--port=0"]
+    )
+    with alone(tmp_path):
+        text = (tmp_path / LOCK_FILE).read_text()
+    assert "secret" not in text and "two" not in text
+    assert text.endswith("latentclr studio --token ... --token=... --port=0")
 
 
 def test_a_lock_file_that_is_a_link_is_not_written(tmp_path):
@@ -93,13 +118,22 @@ def test_the_doctor_sees_twins_apart_and_what_a_kill_left(tmp_path):
         publish(repository, "edit", made, MANIFEST)
     old = repository / "edit_torchscript" / "1" / "config.pbtxt"
     (repository / "edit_torchscript" / "config.pbtxt").write_text(old.read_text())
-    (repository / "edit" / ".tmp-config-0123456789ab.pbtxt").touch()
+    old_kinds = [
+        repository / "edit" / ".tmp-config-0123456789ab.pbtxt", repository / "edit" / "2" / ".config.pbtxt.0123abcd",
+        repository / ".edit.lock",
+    ]  # fmt: skip
+    for path in old_kinds:
+        path.touch()
     (repository / JOURNAL).write_text("{}")
     found = list(check_models(repository))
     texts = {status: [finding.text for finding in found if finding.status == status] for status in (BAD, WARN)}
     assert any("serves version 2, its twin edit_torchscript version 1: latentclr rollback" in t for t in texts[BAD])
-    assert any(".tmp-config-0123456789ab.pbtxt" in text for text in texts[WARN])
+    for path in old_kinds:
+        assert any(str(path) in text for text in texts[WARN])
     assert any("was killed between its renames" in text for text in texts[BAD])
+    (repository / JOURNAL).unlink()
+    PublishedModel(repository, "edit").update(dict)
+    assert not any(path.exists() for path in old_kinds)
 
 
 def test_two_trainings_of_one_run(start, run, tmp_path):

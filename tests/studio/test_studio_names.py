@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -16,10 +17,10 @@ import pytest
 import tiny_editor
 import yaml
 
-import serving.contract.published
 from serving import EditClient, TritonServer
 from serving.contract.catalog import CatalogFile
 from serving.contract.errors import CatalogError, CatalogWriteError
+from serving.contract.lock import alone
 from serving.contract.manifest import parse_manifest
 from serving.contract.named_edit import NamedEdit
 from serving.contract.published import PublishedModel
@@ -233,7 +234,8 @@ def test_words_that_do_not_go_together(repository: Path, run: Path, tmp_path: Pa
 # ---- the published model
 
 
-def test_no_change_of_a_model_is_lost(repository: Path) -> None:
+def test_no_change_of_a_model_is_lost(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.contract.journal.PATIENCE_S", 120.0)
     with ThreadPoolExecutor(6) as pool:
         one = lambda number: PublishedModel(repository, MODELS[number % 2]).update(  # noqa: E731
             lambda entries: {**entries, f"edit {number}": SMILE}
@@ -246,19 +248,37 @@ def test_no_change_of_a_model_is_lost(repository: Path) -> None:
 
 def test_a_write_that_fails_changes_neither_model(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [(repository / name / "config.pbtxt").read_text() for name in MODELS]
-    write: Callable[[Path, str], None] = serving.contract.published.write_whole
-    written: list[Path] = []
+    replace, written = os.replace, []
 
-    def second_fails(path: Path, text: str) -> None:
-        written.append(path)
-        if len(written) == 2:
-            raise OSError(28, "No space left on device")
-        write(path, text)
+    def second_fails(source: Any, target: Any) -> None:
+        if Path(target).name == "config.pbtxt":
+            written.append(target)
+            if len(written) == 2:
+                raise OSError(28, "No space left on device")
+        replace(source, target)
 
-    monkeypatch.setattr(serving.contract.published, "write_whole", second_fails)
+    monkeypatch.setattr(os, "replace", second_fails)
     with pytest.raises(CatalogWriteError, match="No space left"):
         PublishedModel(repository, "latent_edit").update(lambda _: {})
+    assert len(written) > 2  # and back again
     assert [(repository / name / "config.pbtxt").read_text() for name in MODELS] == before
+
+
+def test_a_repository_in_use_takes_no_name(
+    server: TritonServer, repository: Path, run: Path, open_studio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while an export publishes: one line, and neither the catalog nor the model has changed."""
+    monkeypatch.setattr("serving.contract.journal.PATIENCE_S", 0.1)
+    before = edits_of(repository)
+    with open_studio(server.grpc_url, Path("unused"), names=names_for(run, None, repository, "latent_edit")) as studio:
+        with alone(repository):
+            answer = put(studio, "hat", direction=1)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (423, "busy")
+        assert f"is in use by process {os.getpid()} on" in answer.json()["error"]["message"]
+        assert edits_of(repository) == before
+        assert "hat" not in CatalogFile(run / "catalog.yaml").read().edits
+        assert put(studio, "hat", direction=1).status_code == 200
+    assert "hat" in edits_of(repository, "latent_edit_torchscript")
 
 
 def test_a_model_that_is_none(repository: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
 from serving.contract.published import PublishedModel
+from serving.contract.temporary import remove_dead_folders, temporary_folder
 
 
 def export_run(
@@ -73,13 +73,14 @@ def export_run(
     fed = feed_mask(config.feed_layers, generator.latent.layers)  # [L]
     editor = FusedEditor(generator, checkpoint.directions, latent_input)
     end = slider_end(checkpoint.config["model"]["alpha"])
-    with tempfile.TemporaryDirectory(prefix="latentclr-export-") as folder:
-        graphs = {backend: Path(folder) / file for backend, file in ENGINES.items()}
+    remove_dead_folders()
+    with temporary_folder("export") as folder:
+        graphs = {backend: folder / file for backend, file in ENGINES.items()}
         export_onnx(editor, graphs["onnxruntime"], opset)
         if editor.code_name != editor.input_names[0]:
             rename_input(graphs["onnxruntime"], editor.input_names[0], editor.code_name)
         files = list(graphs.values())
-        weights = Path(folder) / WEIGHTS_FILE
+        weights = folder / WEIGHTS_FILE
         if split_weights(graphs["onnxruntime"], weights):
             files.append(weights)
         export_torchscript(editor, graphs["pytorch"])

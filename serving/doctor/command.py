@@ -7,12 +7,12 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from serving.contract.temporary import temporary_folder
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.errors import ServerStartError
 
@@ -115,9 +115,9 @@ def check_embedded() -> Iterator[Finding]:
     """Put the embedded Triton together and ask it for its help, which needs all its libraries."""
     from serving.triton.runtime import shared_runtime
 
-    with tempfile.TemporaryDirectory(prefix="latentclr-doctor-") as folder:
+    with temporary_folder("doctor") as folder:
         try:
-            runtime = shared_runtime(otherwise=Path(folder))
+            runtime = shared_runtime(otherwise=folder)
             done = subprocess.run(
                 [str(runtime.program), "--help"],
                 env=dict(runtime.environment), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
@@ -163,7 +163,7 @@ def check_ports(host: str) -> Iterator[Finding]:
 
 
 def check_leftovers() -> Iterator[Finding]:
-    """Look for what servers left that were killed together with the process that started them."""
+    """Look for what killed processes left: exports, and servers together with the process that started them."""
     from serving.triton.server_folder import find_leftovers, find_lost_memory
 
     found = list(find_leftovers())
@@ -172,7 +172,7 @@ def check_leftovers() -> Iterator[Finding]:
         folders = f"{len(found)} folder{'s' if len(found) > 1 else ''}"
         names = " ".join(shlex.quote(str(leftover.path)) for leftover in found[:5]) + " ..." * (len(found) > 5)
         text = (
-            f"{folders} of servers that were killed, {size:.1f} MB; the next server that starts removes them: {names}"
+            f"{folders} of processes that were killed, {size:.1f} MB; the next server or export removes them: {names}"
         )
         yield Finding(WARN, "leftovers", text)
     known = {region for leftover in found for region in leftover.memory()}

@@ -128,7 +128,7 @@ class TritonServer:
         check_repository(self.repository, self._models)
         self.ports = self._claim_ports()
         for leftover in find_leftovers():
-            logger.info("removed %s of a server that was killed", leftover.path)
+            logger.info("removed %s of a process that was killed", leftover.path)
             leftover.remove()
         self._folder = ServerFolder(self._region)
         try:

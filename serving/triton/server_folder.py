@@ -1,28 +1,22 @@
 """The temporary folder of an embedded server, and those of servers that were killed with the process that owned them.
 
-A folder belongs to a running server as long as somebody holds the lock of the file `lock` in it: the process that
-started the server, or Triton, which inherits the open file and may outlive it. The kernel lets go of a lock however its
-holder ends, so nobody is taken for alive whose process number has been given away again.
+Triton inherits the folder's lock (`serving.contract.temporary`) and may outlive the process that started it.
 """
 
-import fcntl
 import os
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from serving.contract.temporary import dead_folders, is_mentioned, make_folder
 from serving.errors import ServerStartError
 
-_PREFIX = "latentclr-triton-"
-_LOCK = "lock"
 _SHARED_MEMORY = Path("/dev/shm")
 _REGION = re.compile(r"latentclr_[0-9a-f]{12}_")
 _CLIENT_S = 3600
-_NEW_S = 60  # a folder without a lock may be one that is just being made
 
 
 class ServerFolder:
@@ -43,8 +37,7 @@ class ServerFolder:
             ServerStartError: The folder for temporary files cannot be written.
         """
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-            self.lock = _lock(self.path, region)
+            self.path, self.lock = make_folder("triton", region)
         except OSError as error:
             raise ServerStartError(f"cannot make a temporary folder: {error.strerror or error}") from error
         self._region = region
@@ -57,7 +50,7 @@ class ServerFolder:
 
 @dataclass(frozen=True)
 class Leftover:
-    """A folder that no running server uses."""
+    """A folder that no running process uses."""
 
     path: Path
     region: str
@@ -77,25 +70,8 @@ class Leftover:
 
 
 def find_leftovers() -> Iterator[Leftover]:
-    """Find the folders of dead servers of this user."""
-    for path in sorted(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
-        try:
-            if path.is_symlink() or path.stat().st_uid != os.getuid():
-                continue
-            handle = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            if _is_old(path) and not _is_mentioned(str(path)):  # as versions without a lock left them
-                yield Leftover(path, "")
-            continue
-        except OSError:
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            region = os.read(handle, 100).decode(errors="replace")
-        except OSError:
-            continue  # somebody holds it
-        finally:
-            os.close(handle)
+    """Find the folders of dead servers, exports and doctors of this user."""
+    for path, region in dead_folders(("doctor", "export", "triton")):
         yield Leftover(path, region if _REGION.fullmatch(region) else "")
 
 
@@ -114,23 +90,9 @@ def find_lost_memory() -> list[Path]:
         if stat.st_uid != os.getuid():
             continue
         # A client's is unlinked as soon as the server has it, a server's is named by Triton's and its stubs' arguments.
-        if time.time() - stat.st_mtime > _CLIENT_S if server is None else not _is_mentioned(server[0]):
+        if time.time() - stat.st_mtime > _CLIENT_S if server is None else not is_mentioned(server[0]):
             lost.append(path)
     return lost
-
-
-def _lock(folder: Path, region: str) -> int:
-    new = folder / f"{_LOCK}.new"
-    handle = os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        os.write(handle, region.encode())
-        os.rename(new, folder / _LOCK)  # it appears when it is locked
-    except BaseException:
-        os.close(handle)
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return handle
 
 
 def _remove(path: Path, region: str) -> None:
@@ -141,21 +103,3 @@ def _remove(path: Path, region: str) -> None:
 
 def _regions(region: str) -> list[Path]:
     return list(_SHARED_MEMORY.glob(f"{region}*")) if region and _SHARED_MEMORY.is_dir() else []
-
-
-def _is_old(path: Path) -> bool:
-    try:
-        return path.is_dir() and time.time() - path.stat().st_mtime > _NEW_S
-    except OSError:
-        return False
-
-
-def _is_mentioned(text: str) -> bool:
-    """Whether a process has this among its arguments, as Triton has its backends' folder and its memory's name."""
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if os.fsencode(text) in file.read_bytes():
-                return True
-        except OSError:
-            continue
-    return False

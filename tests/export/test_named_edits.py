@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -104,10 +105,15 @@ def test_export_tells_names_that_only_the_model_has(trained, tmp_path):
     assert line.startswith("named edits: hat (direction 1) was given to edit alone and ends with this version")
 
 
-def test_edits_without_layers_reach_what_the_run_was_trained_on(trained, tmp_path):
+def test_edits_without_layers_reach_what_the_run_was_trained_on(trained, tmp_path, monkeypatch):
     from export.pipeline import export_run
 
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    of_the_dead = tmp_path / "temporary" / "latentclr-export-abcdefgh"
+    of_the_dead.mkdir(parents=True)
+    (of_the_dead / "lock").touch()  # and nobody holds it
     export_run(trained, ["feed_layers=[0,2]"], tmp_path, "edit", say=lambda line: None)
+    assert not list((tmp_path / "temporary").glob("latentclr-*"))
     edits = parse_manifest(manifest_of(tmp_path / "edit")).edits
     assert {name: edit.layers for name, edit in edits.items()} == {
         "smile": (4, 5), "rotation": (0, 1), "all over": (0, 2), "grass": (6, 7)}  # fmt: skip

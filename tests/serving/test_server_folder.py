@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_server import wait_until
@@ -15,6 +16,7 @@ from test_serving_cli import Serving
 from tiny_editor import add_model, config, save_onnx
 
 from serving import TritonServer
+from serving.contract.temporary import remove_dead_folders, temporary_folder
 from serving.doctor import command as doctor
 from serving.errors import ServerStartError
 from serving.triton.ports import Ports
@@ -67,8 +69,8 @@ def test_what_a_killed_server_left_goes_with_the_next(serving: Serving, reposito
         os.kill(child, signal.SIGKILL)
     wait_until(lambda: len(list(find_leftovers())) == 1, 30)
     (finding,) = doctor.check_leftovers()
-    assert finding.text.startswith("1 folder of servers that were killed, ")
-    assert finding.text.endswith(f"the next server that starts removes them: {folder}")
+    assert finding.text.startswith("1 folder of processes that were killed, ")
+    assert finding.text.endswith(f"the next server or export removes them: {folder}")
     with TritonServer(repository, ports=Ports(0, 0, 0)) as server:
         assert not folder.exists()
         assert not list(Path("/dev/shm").glob(f"{region}*"))
@@ -96,12 +98,53 @@ def test_folders_of_versions_without_a_lock(temporary: Path) -> None:
     for folder in (old, new, used):
         (folder / "backends").mkdir(parents=True)
     for folder in (old, used):
-        os.utime(folder, (time.time() - 100,) * 2)
+        os.utime(folder, (time.time() - 100_000,) * 2)
     command = [sys.executable, "-c", "input()", f"--backend-directory={used}/backends"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert [leftover.path for leftover in find_leftovers()] == [old]
         process.communicate(b"\n")
     assert [leftover.path for leftover in find_leftovers()] == [old, used]
+
+
+HOLD = """
+import sys, tempfile, time
+from serving.contract.temporary import temporary_folder
+
+tempfile.tempdir = sys.argv[1]
+with temporary_folder("export") as folder:
+    (folder / "model.onnx").write_bytes(bytes(1000))
+    print(folder, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_export_left(temporary: Path, start: Any) -> None:
+    process = start(temporary, code=HOLD)
+    folder = Path(process.stdout.readline().strip())
+    remove_dead_folders()
+    assert (folder / "model.onnx").exists()
+    assert list(doctor.check_leftovers()) == []
+    process.kill()
+    process.wait()
+    with temporary_folder("export") as mine:
+        (finding,) = doctor.check_leftovers()
+        assert finding.text.endswith(f"the next server or export removes them: {folder}")
+        list(doctor.check_embedded())  # the doctor only looks
+        assert folder.exists()
+        remove_dead_folders()
+        assert list(temporary.iterdir()) == [mine]
+    assert not list(temporary.iterdir())
+
+
+def test_a_process_that_died_making_a_folder(temporary: Path) -> None:
+    """It is removed when it is too old to be one that is just being made."""
+    folder = temporary / "latentclr-export-abcdefgh"
+    folder.mkdir()
+    remove_dead_folders()
+    assert folder.exists()
+    os.utime(folder, (time.time() - 100,) * 2)
+    remove_dead_folders()
+    assert not folder.exists()
 
 
 def test_odd_things_are_left_alone(temporary: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,16 +39,28 @@ time.sleep(600)
 """
 
 
+def start_of(pid: str | int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
 @contextmanager
 def clients(server: TritonServer, count: int) -> Iterator[tuple[set[str], int]]:
     """Clients that have drawn pictures and do nothing now: their numbers, and that of the group to kill."""
     command = [sys.executable, "-c", MANY, server.grpc_url, str(count), str(THREADS)]
+    owners: list[Owner] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             assert process.stdout is not None
-            yield {process.stdout.readline().strip() for _ in range(count)}, process.pid
+            pids = {process.stdout.readline().strip() for _ in range(count)}
+            owners = [Owner(this_process().namespace, int(pid), start_of(pid)) for pid in pids]
+            yield pids, process.pid
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+    # Only the first process is this one's child; the kernel may take its time to end the others on a busy machine.
+    deadline = time.monotonic() + 60
+    while not all(owner.is_gone() for owner in owners):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -167,8 +179,7 @@ class TestOwners:
     def test_dead_ones_are_reaped_or_not(self) -> None:
         me = this_process()
         with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-            stat = Path(f"/proc/{process.pid}/stat").read_text()
-            owner = Owner(me.namespace, process.pid, int(stat.rpartition(")")[2].split()[19]))
+            owner = Owner(me.namespace, process.pid, start_of(process.pid))
             assert not owner.is_gone()
             process.kill()
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

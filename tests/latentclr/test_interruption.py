@@ -1,6 +1,7 @@
 """Kills, Ctrl-C and several processes, with real processes and real signals."""
 
 import signal
+import socket
 import time
 
 import pytest
@@ -299,3 +300,47 @@ def test_two_processes_are_one_with_averaged_gradients(start, words, tmp_path):
     # One run folder, written by one process; its checkpoint scores what training said.
     assert sorted(p.name for p in run.glob("*.safetensors")) == ["best.safetensors", "last.safetensors"]
     assert run_eval(run, ["checkpoint=last"]).loss == pytest.approx(ranks[0]["held_out"][-1][1], abs=1e-5)
+
+
+RANK = """
+import os, sys
+
+os.environ.update(RANK=sys.argv[1], LOCAL_RANK=sys.argv[1], WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                  MASTER_PORT=sys.argv[2])
+from latentclr.cli import cli
+
+cli(sys.argv[3:], prog_name="latentclr")
+"""
+
+
+@pytest.mark.slow
+def test_of_two_trainings_of_several_processes_the_second_is_refused(start, words, tmp_path):
+    """Only the first process of each asks for the folder, and all of the second's end: none waits for the others."""
+    run = tmp_path / "run"
+
+    def both():
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        endless = ["hparams.iterations=1000000", "eval_freq=1000000", "save_freq=1000000"]
+        return [
+            start(str(rank), str(port), "train", *words, *endless, f"output_dir={run}", code=RANK) for rank in (0, 1)
+        ]
+
+    first = both()
+    deadline = time.monotonic() + 120
+    while not (run / ".hydra" / "config.yaml").exists():  # not a run yet that could be resumed
+        assert time.monotonic() < deadline and first[0].poll() is None
+        time.sleep(0.05)
+    second = both()
+    errors = [process.communicate(timeout=240)[1] for process in second]
+    assert [process.returncode for process in second] == [2, 2], errors
+    assert errors[0].startswith(f"Error: {run} is in use by process {first[0].pid} on "), errors
+    assert errors[1] == f"Error: the first process of this training cannot have {run}\n"
+    assert len(errors[0].splitlines()) == 1
+    assert [process.poll() for process in first] == [None, None]
+    for process in first:
+        process.send_signal(signal.SIGINT)
+    errors = [process.communicate(timeout=240)[1] for process in first]
+    assert [process.returncode for process in first] == [130, 130], errors
+    assert not (run / ".lock").exists()
+    assert load_resume(run / "resume.pt")["iteration"] > 0

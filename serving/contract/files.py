@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,8 @@ def write_whole(path: Path, text: str) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Keep every other process and thread that wants to change `path` waiting.
 
-    The lock is a file beside it, which goes when the work is done; one that a killed process left holds nobody up.
+    The lock is a file beside it, which goes when the work is done; one that a killed process left holds nobody up. What
+    such a process left half-written (`write_whole`) is removed.
 
     Raises:
         OSError: The folder cannot be written.
@@ -60,7 +63,15 @@ def locked(path: Path) -> Iterator[None]:
             raise
         os.close(handle)
     try:
+        _sweep(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _sweep(path: Path) -> None:
+    half_written = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
+    for beside in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if half_written.fullmatch(beside.name):
+            beside.unlink(missing_ok=True)

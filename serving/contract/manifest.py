@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from serving.contract.named_edit import DEFAULT_ALPHA
 from serving.contract.documents import read_manifest
+from serving.contract.named_edit import DEFAULT_ALPHA
 from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
 from serving.errors import ManifestError
 

@@ -6,17 +6,22 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from export.repository import publish, rollback, served_version
 from latentclr.catalog import NamedEdit, read_catalog, write_catalog
+from latentclr.compose import compose_train
 from latentclr.files import replacing
+from latentclr.training.checkpoint import RESUME_FILE, find_checkpoint, load_checkpoint, load_resume, remove_temporary
+from latentclr.training.trainer import Trainer
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.published import PublishedModel
 
@@ -40,8 +45,8 @@ def nothing(entries: object) -> NoReturn:
 
 
 def everything(folder: Path) -> Snapshot:
-    """Return all that lies in a folder, but for the file that carries the lock."""
-    paths = [path for path in folder.rglob("*") if path.name != ".lock"]
+    """Return all that lies in a folder, but for the files that carry locks."""
+    paths = [path for path in folder.rglob("*") if not re.fullmatch(r"\..*lock", path.name)]
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
 
 
@@ -170,8 +175,9 @@ def of_files(folder: Path) -> dict[str, tuple[int, list[str]]]:
 
     def catalog(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
         faults = [] if read_catalog(place) in (first, second) else ["neither the old catalog nor the new"]
+        write_catalog(place, first)
         write_catalog(place, second)
-        return faults if read_catalog(place) == second else [*faults, "the next write is lost"]
+        return faults if everything(place) == new else [*faults, "the next write is lost, or something is left"]
 
     def save(place: Path, text: str) -> None:
         with replacing(place / "resume.pt") as temporary:
@@ -188,7 +194,82 @@ def of_files(folder: Path) -> dict[str, tuple[int, list[str]]]:
     }
 
 
+def of_training(folder: Path) -> dict[str, tuple[int, list[str]]]:
+    """Go on with a run: steps, held-out evaluations, and saves of its best and last directions and of its state."""
+    import torch
+    from safetensors.torch import save_file
+    from test_training import ALONE, equal, trainer, without_place
+    from tiny_generators import dcgan_tensors
+
+    torch.set_num_threads(1)  # of several, a forked child has only the first
+    save_file(dcgan_tensors(), folder / "tiny.safetensors")
+    words = [
+        f"generator.weights={folder / 'tiny.safetensors'}", "k=3", "hparams.batch_size=2", "hparams.iterations=4",
+        "eval_freq=2", "eval_iters=1", "save_freq=2", "device=cpu", "tensorboard=false",
+    ]  # fmt: skip
+    trainer([*words, "hparams.iterations=2"], folder / "begun")
+    straight = trainer(words, folder / "straight").state()
+
+    def resume(place: Path) -> Trainer:
+        remove_temporary(place)
+        taken_up = Trainer(compose_train(words), place, ALONE)
+        taken_up.load_state(load_resume(place / RESUME_FILE))
+        taken_up.fit()
+        return taken_up
+
+    def after(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        faults = []
+        if load_resume(place / RESUME_FILE)["iteration"] not in (2, 4):
+            faults.append("resumes from a state that was never saved")
+        for which in ("best", "last"):
+            if load_checkpoint(find_checkpoint(place, which)).iteration not in (2, 4):
+                faults.append(f"{which} is none that was saved")
+        if not equal(without_place(resume(place).state()), without_place(straight)):
+            faults.append("goes on otherwise than a run that nobody killed")
+        return faults if everything(place).keys() == new.keys() else [*faults, "something is left"]
+
+    begin = lambda place: shutil.copytree(folder / "begun", place, dirs_exist_ok=True)  # noqa: E731
+    return {"go on with a run": try_all(folder / "training", begin, resume, after)}
+
+
+def of_downloads(folder: Path) -> dict[str, tuple[int, list[str]]]:
+    """Fetch weights and pin their hash, after a connection that broke off."""
+    from test_download import CONTENT, DIGEST, Server
+
+    from latentclr.generators.weights.download import Weights, fetch, read_lock
+
+    def get(place: Path) -> Path:
+        os.environ.update(LATENTCLR_CACHE=str(place / "cache"), LATENTCLR_LOCK=str(place / "weights.lock"))
+        return fetch(weights)
+
+    def begin(place: Path) -> None:
+        part = place / "cache" / "thing" / "model.bin.part"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(CONTENT[:1000])
+        part.with_name(f"{part.name}.etag").write_text(server.etag)
+
+    def after(place: Path, old: Snapshot, new: Snapshot) -> list[str]:
+        target = place / "cache" / "thing" / "model.bin"
+        faults = ["a file that is not whole"] if target.exists() and target.read_bytes() != CONTENT else []
+        if get(place).read_bytes() != CONTENT or read_lock()[server.url]["sha256"] != DIGEST:
+            faults.append("the next call does not fetch or pin it")
+        return faults if everything(place) == new else [*faults, "something is left"]
+
+    with Server() as server:
+        weights = Weights("thing", (("model.bin", server.url),), "a thing", "model.bin")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            return {"fetch and pin weights": try_all(folder / "download", begin, get, after)}
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 if __name__ == "__main__":
+    sys.path += [str(Path(__file__).parents[1] / part) for part in ("", "generators", "latentclr")]
     with tempfile.TemporaryDirectory() as scratch:
-        found = {**of_repository(Path(scratch)), **of_files(Path(scratch))}
+        found: dict[str, tuple[int, list[str]]] = {}
+        for part in (of_repository, of_files, of_training, of_downloads):
+            found |= part(Path(scratch))
     json.dump({name: {"points": points, "faults": faults} for name, (points, faults) in found.items()}, sys.stdout)

@@ -7,6 +7,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,11 @@ def test_every_stylegan2_class_of_the_origin_can_be_named() -> None:
     for name in ("ffhq", "car", "cat", "church", "horse", "bedrooms", "kitchen", "places"):
         entry = weights_named(f"stylegan2-{name}")
         assert entry.path.name == f"{name}.pt" and "drive.google.com" in entry.files[0][1]
+
+
+def test_no_pin_of_downloads_at_once_is_lost(server: Server) -> None:
+    entries = [Weights(f"thing {i}", (("model.bin", f"{server.url}/{i}"),), "a thing", "model.bin") for i in range(12)]
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(fetch, entries))
+    assert sorted(read_lock()) == sorted(url for entry in entries for _, url in entry.files)
+    assert not [path for path in Path.cwd().iterdir() if path.name.startswith(".")]

@@ -14,12 +14,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from latentclr.errors import GeneratorError, nearest
-from latentclr.files import replacing, sha256_of
+from latentclr.errors import GeneratorError, SaveError, nearest
+from latentclr.files import sha256_of
 from latentclr.generators.stylegan2.classes import CLASSES, address_of
 from latentclr.generators.weights.cache import cache_folder
 from latentclr.generators.weights.transfer import Unreachable, transfer
 from serving.contract.documents import read_json_file
+from serving.contract.files import locked, write_whole
 
 LOCK_FILE = "latentclr-weights.lock"
 _BIGGAN = "https://s3.amazonaws.com/models.huggingface.co/biggan"  # what pytorch_pretrained_biggan 0.1.1 names
@@ -168,17 +169,24 @@ def _pinned(url: str) -> str | None:
 def _check_or_pin(url: str, path: Path) -> str:
     digest, pinned = sha256_of(path), _pinned(url)
     if pinned is None:
-        entries = {**read_lock(), url: {"sha256": digest, "size": path.stat().st_size}}
-        with replacing(lock_file().absolute()) as temporary:
-            temporary.write_text(
-                json.dumps({"files": dict(sorted(entries.items()))}, indent=2) + "\n", encoding="utf-8"
-            )
+        _pin(url, {"sha256": digest, "size": path.stat().st_size})
     elif digest != pinned:
         raise GeneratorError(
             f"{path} is not the file that {lock_file()} pins: expected SHA-256 {pinned}, got {digest};"
             " delete the file and fetch it again, or, if the change is meant, delete its entry in the lock file"
         )
     return digest
+
+
+def _pin(url: str, entry: dict[str, str | int]) -> None:
+    path = lock_file().absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            entries = {**read_lock(), url: entry}
+            write_whole(path, json.dumps({"files": dict(sorted(entries.items()))}, indent=2) + "\n")
+    except OSError as error:
+        raise SaveError(f"could not write {path}: {error.strerror or error}") from error
 
 
 def _by_hand(weights: Weights) -> str:

@@ -59,8 +59,8 @@ def transfer(url: str, target: Path, expected: str | None = None) -> None:
             if expected is not None and digest != expected:
                 _forget(part)
                 raise GeneratorError(f"{url}: wrong checksum: expected SHA-256 {expected}, got {digest}; deleted")
+            _validator_file(part).unlink(missing_ok=True)  # nobody looks for it once the file has its name
             os.replace(part, target)
-            _forget(part)
     except OSError as error:
         raise SaveError(f"could not write {target}: {error.strerror or error}") from error
 

@@ -117,12 +117,14 @@ def recover(repository: Path) -> None:
 
 
 def recover_if_free(repository: Path) -> None:
-    """Take back what was cut short before somebody reads a repository, unless a change is under way or none is allowed.
+    """Bring a repository into order before somebody reads it, unless a change is under way or none is allowed.
+
+    A staging folder inside is a model to Triton, without a configuration, and keeps a server from starting.
 
     Raises:
         JournalError: What stands there as its journal is none.
     """
-    if (repository / JOURNAL).exists():
+    if (repository / JOURNAL).exists() or leftovers(repository):
         with contextlib.suppress(Busy, OSError), alone(repository):
             recover(repository)
 

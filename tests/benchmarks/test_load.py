@@ -123,7 +123,7 @@ def test_serving_load_measures_waiting_clients_and_arrivals(repository: str, tmp
 
 @needs_faces
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.full
 def test_soak_counts_errors_and_watches_memory(repository: str, tmp_path: Path) -> None:
     got = record("soak.py", "--repository", repository, "--requests", "1500", "--plot", str(tmp_path / "soak.png"))
     assert got["settings"]["figures"]["requests"] + got["settings"]["figures"]["errors"] >= 1000

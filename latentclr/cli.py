@@ -16,10 +16,10 @@ from latentclr.catalog import NamedGenConfig
 from latentclr.config import GROUPS, Line, TrainConfig, option_sections, own_lines
 
 COMMANDS_ELSEWHERE = {
-    "name": "latentclr.catalog_cli:name",
-    "names": "latentclr.catalog_cli:names",
-    "import": "latentclr.catalog_cli:import_",
-    "weights": "latentclr.generators.weights.cli:weights",
+    "name": "latentclr.commands.names:name",
+    "names": "latentclr.commands.names:names",
+    "import": "latentclr.commands.import_run:import_",
+    "weights": "latentclr.commands.weights:weights",
     "export": "export.cli:export",
     "rollback": "export.cli:rollback",
     "serve": "serving.cli:serve",

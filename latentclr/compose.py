@@ -48,7 +48,7 @@ LONGEST_WORD, LONGEST_SHOWN = 10_000, 200  # of an override, and of one that a m
 NOT_NEEDED = ("model.size", "projector.in_features")
 
 
-def compose_train(words: Sequence[str]) -> TrainConfig:
+def compose_train(words: Words) -> TrainConfig:
     """Compose a training configuration from the defaults, groups and overrides.
 
     Args:
@@ -57,7 +57,7 @@ def compose_train(words: Sequence[str]) -> TrainConfig:
     Raises:
         ConfigError: an override does not parse, names nothing known (the nearest names are given) or has a wrong value.
     """
-    overrides = parse_overrides(words)
+    overrides = parse_overrides(words).items
     groups = [o for o in overrides if _is_group(o)]
     for o in groups:
         options, wanted = GROUPS[o.key_or_group], str(o.value())
@@ -77,7 +77,7 @@ def compose_train(words: Sequence[str]) -> TrainConfig:
     return _typed(chosen, overrides, TrainConfig)
 
 
-def compose_run(saved: dict[str, Any], words: Sequence[str], schema: type[C]) -> C:
+def compose_run(saved: dict[str, Any], words: Words, schema: type[C]) -> C:
     """Lay overrides over the saved configuration of a run.
 
     Args:
@@ -88,7 +88,7 @@ def compose_run(saved: dict[str, Any], words: Sequence[str], schema: type[C]) ->
     Raises:
         ConfigError: as `compose_train`, or the saved configuration is damaged.
     """
-    overrides = parse_overrides(words)
+    overrides = parse_overrides(words).items
     for o in overrides:
         if _is_group(o):
             was = _get(saved, f"{o.key_or_group.replace('/', '.')}.name")
@@ -115,12 +115,33 @@ def check_resumable(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
             )
 
 
-def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """Parse overrides in Hydra's grammar.
+@dataclasses.dataclass(frozen=True)
+class Overrides:
+    """The words of a command, parsed once."""
+
+    items: tuple[Override, ...] = ()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """What was given, whatever its value."""
+        return frozenset(o.key_or_group for o in self.items)
+
+    def value(self, key: str) -> Any:
+        """Return the last value that was given for a key; None if there is none."""
+        return next((o.value() for o in reversed(self.items) if o.key_or_group == key), None)
+
+
+Words = Sequence[str] | Overrides
+
+
+def parse_overrides(words: Words) -> Overrides:
+    """Parse overrides in Hydra's grammar; what is parsed already is returned as it is.
 
     Raises:
         ConfigError: a word is not `key=value`, or asks to delete or sweep.
     """
+    if isinstance(words, Overrides):
+        return words
     parsed = []
     for word in words:
         shown = reprlib.repr(word) if len(word) > LONGEST_SHOWN else repr(word)
@@ -148,7 +169,7 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
             raise ConfigError(f"{shown} {error}") from None
         if key not in NOT_NEEDED:
             parsed.append(override)
-    return parsed
+    return Overrides(tuple(parsed))
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, readable_edits
-from latentclr.compose import compose_run, parse_overrides, plain
+from latentclr.compose import Words, compose_run, parse_overrides, plain
 from latentclr.config import StyleGAN2Config, TrainConfig, check_alpha
 from latentclr.errors import ConfigError
 from latentclr.generators.base import Generator
@@ -64,7 +63,7 @@ def new_step(config: TrainConfig, device: torch.device) -> ContrastiveStep:
     return ContrastiveStep(generator, directions, projector, step_options(config, device)).to(device)
 
 
-def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Checkpoint]:
+def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
     """Read a checkpoint of a run, and the run's configuration with overrides laid over it.
 
     Args:
@@ -75,8 +74,8 @@ def open_run(run: Path, words: Sequence[str], schema: type[C]) -> tuple[C, Check
     Raises:
         LatentCLRError: there is no usable checkpoint, or an override is wrong or would change the trained model.
     """
-    overrides = {o.key_or_group: o.value() for o in parse_overrides(words)}
-    which = overrides.get("checkpoint")
+    words = parse_overrides(words)
+    which = words.value("checkpoint")
     path = find_checkpoint(run, None if which is None else str(which))
     checkpoint = load_origin_run(path, run) if path.suffix in SUFFIXES else load_checkpoint(path)
     config = compose_run(checkpoint.config, words, schema)

@@ -202,7 +202,7 @@ def test_random_weights_are_labelled_everywhere(trained, invoke, tmp_path, monke
 
     corners = []
     draw = latentclr.pictures.render.grid
-    monkeypatch.setattr("latentclr.commands.grid", lambda *given: corners.append(given[4]) or draw(*given))
+    monkeypatch.setattr("latentclr.commands.gen.grid", lambda *given: corners.append(given[4]) or draw(*given))
     noise = ["generator.weights=random:8", "k=2", f"output_dir={tmp_path / 'run'}"]
     result = invoke("train", *words(trained.parent), *noise)
     assert result.exit_code == 0, result.output

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from latentclr.commands.weights import weights as weights_command
 from latentclr.errors import GeneratorError, LatentCLRError, SaveError
 from latentclr.generators.weights import download, transfer
-from latentclr.generators.weights.cli import weights as weights_command
 from latentclr.generators.weights.download import Weights, fetch, lock_file, read_lock, verify, weights_named
 from latentclr.generators.weights.transfer import Unreachable
 

@@ -15,7 +15,7 @@ from latentclr.catalog import (
     readable_edits,
     write_catalog,
 )
-from latentclr.catalog_cli import parse_alpha
+from latentclr.commands.names import parse_alpha
 from latentclr.errors import CheckpointError, ConfigError
 from latentclr.pictures.render import Drawing
 from latentclr.training.checkpoint import load_checkpoint
@@ -25,7 +25,7 @@ OLD = NamedEdit(2, (), (-0.5, 6.0))
 
 
 def test_what_is_written_is_read(tmp_path):
-    edits = {"smile": SMILE, "Lächeln groß": OLD, "yes": OLD, "null": SMILE}
+    edits = {"smile": SMILE, "Lächeln groß": OLD, "yes": OLD, "no": SMILE}
     write_catalog(tmp_path, edits)
     assert read_catalog(tmp_path) == edits
     assert (tmp_path / "catalog.yaml").read_text().splitlines()[0] == (

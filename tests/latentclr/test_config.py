@@ -208,7 +208,7 @@ def test_saved_yaml_comes_back(tmp_path):
 
 
 def test_parse_overrides():
-    override = parse_overrides(["+hydra.run.dir=outputs/x"])[0]
+    override = parse_overrides(["+hydra.run.dir=outputs/x"]).items[0]
     assert (override.key_or_group, override.value()) == ("output_dir", "outputs/x")
 
 

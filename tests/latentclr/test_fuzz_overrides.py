@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from latentclr.commands import parse_overrides
-from latentclr.compose import compose_run, compose_train, plain
+from latentclr.compose import compose_run, compose_train, parse_overrides, plain
 from latentclr.config import GROUPS, GenConfig, TrainConfig, option_sections
 from latentclr.errors import LatentCLRError
 
@@ -96,7 +95,7 @@ def test_an_empty_path_is_not_the_working_folder(invoke, command, words):
     result = invoke(command, *(["run"] if command == "export" else []), *words)
     assert result.exit_code == 2
     assert "--repository must name a file or folder, got ''" in result.output
-    assert parse_overrides([]) == []
+    assert parse_overrides([]).items == ()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +111,7 @@ def test_what_the_machine_cannot_do_is_one_line(invoke, monkeypatch, error, said
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("latentclr.commands.run_train", fail)
+    monkeypatch.setattr("latentclr.commands.train.run_train", fail)
     result = invoke("train")
     assert (result.exit_code, len(result.output.splitlines())) == (2, 1)
     assert said in result.output
@@ -122,5 +121,5 @@ def test_a_bug_stays_a_bug(invoke, monkeypatch):
     def fail(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("latentclr.commands.run_train", fail)
+    monkeypatch.setattr("latentclr.commands.train.run_train", fail)
     assert isinstance(invoke("train").exception, RuntimeError)

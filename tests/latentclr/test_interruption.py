@@ -201,7 +201,7 @@ def test_ctrl_c_skips_the_picture_of_a_finished_run(start, words, straight, tmp_
 
 @pytest.mark.parametrize(("function", "call"), [("save_picture", 2), ("grid", 3)])
 def test_ctrl_c_in_gen_leaves_whole_files(start, run, function, call):
-    code = DRAWING.format(module="commands", function=function, call=call)
+    code = DRAWING.format(module="commands.gen", function=function, call=call)
     process = start("gen", run, "n_samples=4", "n_dirs=2", code=code)
     stdout, stderr = process.communicate(timeout=120)
     whole = [f"sample_{i}.png" for i in range(call - 1)]

@@ -350,7 +350,7 @@ def test_published_names_attach_to_nothing_else(origin, class_name, k, changes, 
 def test_the_origins_words():
     words = ["generator.device=cuda", "model.size=512", "projector.in_features=8",
              "hparams.optimizer._target_=torch.optim.SGD", "hydra.run.dir=x"]  # fmt: skip
-    assert {o.key_or_group: o.value() for o in parse_overrides(words)} == {
+    assert {o.key_or_group: o.value() for o in parse_overrides(words).items} == {
         "device": "cuda", "hparams.optimizer.name": "SGD", "output_dir": "x"}  # fmt: skip
     config = compose_train([*words[:4], "hparams.scheduler._target_=colat.scheduler.ConstantLR"])
     assert (config.device, config.hparams.optimizer["name"]) == ("cuda", "SGD")

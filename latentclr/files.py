@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from latentclr.errors import SaveError
+from serving.contract import files
 
 
 @contextlib.contextmanager
@@ -22,19 +21,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         SaveError: the disk is full, or the folder cannot be written. What stood at `path` is untouched.
     """
-    temporary = path.with_name(f".tmp-{path.stem}-{secrets.token_hex(6)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        open(temporary, "xb").close()  # with the permissions of any new file: a server of another user may read it
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())  # a rename must never be older than the bytes it names
-        os.replace(temporary, path)
+        with files.replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise SaveError(f"could not write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):  # after the rename it is not there
-            temporary.unlink()
 
 
 def sha256_of(path: Path) -> str:

@@ -1,8 +1,6 @@
 """Pictures on disk: a labelled strip, files that are whole or not there, and PNGs that know how they were made."""
 
-import contextlib
 import os
-import secrets
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from serving.contract.files import replacing
 from serving.contract.recipe import KEYWORD, MOST_PIXELS, Recipe, parse_recipe
 from serving.errors import ImageError
 
@@ -168,14 +167,9 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe 
         ImageError: The format is unknown or the file cannot be written.
     """
     path = check_path(path)
-    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(6)}{path.suffix}")
     try:
-        with open(temporary, "xb") as file:
+        with replacing(path) as temporary, open(temporary, "wb") as file:
             write_image(image, file, Image.registered_extensions()[path.suffix.lower()], recipe)
-        os.replace(temporary, path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"cannot write {path}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError):  # after the rename it is not there
-            temporary.unlink()

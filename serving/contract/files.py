@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import glob
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,22 +19,37 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in `path`'s folder; on success it replaces `path`, on failure it is removed.
+
+    Args:
+        path: The file to write; its folder is made if missing.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written. What stood at `path` is untouched.
+    """
+    temporary = path.with_name(f".tmp-{path.stem}-{secrets.token_hex(6)}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(temporary, "xb").close()  # with the permissions of any new file: a server of another user may read it
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())  # a rename must never be older than the bytes it names
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # after the rename it is not there
+            temporary.unlink()
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file under a temporary name beside it and rename it.
 
     Raises:
         OSError: It cannot be written; what stood there is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # a rename must never be older than the bytes it names
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -71,7 +85,6 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _sweep(path: Path) -> None:
-    half_written = re.compile(re.escape(f".{path.name}.") + "[0-9a-f]{8}")
-    for beside in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if half_written.fullmatch(beside.name):
-            beside.unlink(missing_ok=True)
+    hexadecimal = "[0-9a-f]" * 12
+    for left in path.parent.glob(f".tmp-{glob.escape(path.stem)}-{hexadecimal}{glob.escape(path.suffix)}"):
+        left.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Run NVIDIA Triton on this machine and talk to it.
 
-Clients: `client`, `async_client`, `latest` (for sliders), `edited` (pictures), `replay` (pictures made again).
-The server: `server` (Triton as a context manager), `docker` (NVIDIA's container), `backends`, `deploy/`.
-Help: `doctor` says what works here. The web page: `studio`. What exporter and clients agree on: `contract`.
+What exporter and clients agree on: `contract`. Apps talk through `client`, whose names are this package's.
+The server: `triton` (the wheel's own, or NVIDIA's container), `backends` that run inside it, `deploy/` to copy.
+Help: `doctor` says what works here. The web page: `studio`. Commands: `cli`.
 It imports neither torch nor the training code, so an app can depend on the client alone.
 Names are loaded when first used: `import serving` costs nothing.
 """

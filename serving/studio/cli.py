@@ -103,7 +103,10 @@ def studio(
             stack.callback(web.close)
             if triton is not None:
                 triton.wait_ready()
-            backend.ask(lambda client: client.manifest)  # a wrong address or model is told now, not in the page
+            # A wrong address or model is told now, not in the page.
+            takes = backend.ask(lambda client: client.manifest).latent.input
+            if takes != "z":
+                raise InvalidEdit(f"the studio draws from seeds, and {model!r} takes {takes} codes: export it with z")
             stack.enter_context(web)
             shown = f"[{host}]" if ":" in host else host
             click.echo(edits.note)

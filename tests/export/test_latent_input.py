@@ -266,6 +266,11 @@ def test_no_edits_and_too_many_on_triton(server, model, valid):
         assert not answers[m][1].any() and not answers[m][0].any()
 
 
+def test_the_studio_refuses_a_model_that_takes_no_seeds(server, invoke, refused):
+    said = refused(invoke("studio", "--url", server.grpc_url, "--model", "inverted_plus", "--port", "0"))
+    assert said.endswith("the studio draws from seeds, and 'inverted_plus' takes w+ codes: export it with z")
+
+
 @pytest.mark.parametrize("engine", ["", "_torchscript"])
 @pytest.mark.parametrize(("name", "latent_input"), [("inverted", "w"), ("inverted_plus", "w+")])
 def test_on_triton(server, trained, invoke, tmp_path, name, latent_input, engine):

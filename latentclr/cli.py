@@ -43,6 +43,7 @@ _NO_MEMORY = re.compile(
 _OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 INTERRUPTED = 130  # what shells make of SIGINT
+_LONGEST_MESSAGE = 1000  # characters; a file may hold a megabyte where a message quotes it
 
 
 class UserError(click.ClickException):
@@ -51,7 +52,8 @@ class UserError(click.ClickException):
     exit_code = 2
 
     def __init__(self, error: Exception | str) -> None:
-        super().__init__(" ".join(str(error).split()))
+        text = " ".join(str(error).split())
+        super().__init__(text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}...")
 
 
 class Commands(click.Group):

@@ -165,6 +165,7 @@ def publish_names(
     from serving.contract.published import PublishedModel, holds_checkpoint
 
     model = PublishedModel(repository, name)
+    count, layers = model.sizes()
     manifest, folder = model.manifest(), checkpoint.path.parent
     if not (force or holds_checkpoint(folder, manifest)):
         has = str(manifest["directions"].get("checkpoint_sha256") or "unknown")[:12]
@@ -172,18 +173,18 @@ def publish_names(
             f"{name} in {repository} was exported from another checkpoint (SHA-256 {has}...) than those in "
             f"{folder}, and names fit no other directions; export the run again, or --force"
         )
-    edits, lines = named_edits(config, checkpoint, manifest["latent"]["layers"])
+    edits, lines = named_edits(config, checkpoint, layers)
     if force:
         from latentclr.catalog import fitting_edits
 
-        edits, beyond = fitting_edits(edits, manifest["directions"]["count"], manifest["latent"]["layers"])
+        edits, beyond = fitting_edits(edits, count, layers)
         lines += beyond
     after = {key: edit_entry(edit) for key, edit in edits.items()}
 
     def change(before: dict[str, Any]) -> Mapping[str, Any]:
         lines.extend(f"{key}: no longer a name of {name}" for key in before if key not in after)
         for key, entry in after.items():
-            old, now = (e["direction"] if e else None for e in (before.get(key), entry))
+            old, now = (e.get("direction") if e else None for e in (before.get(key), entry))
             done = f"moved from direction {old} to" if old not in (None, now) else "direction"
             if before.get(key) != entry:
                 lines.append(f"{key}: {done} {now}")

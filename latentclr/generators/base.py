@@ -61,7 +61,14 @@ class Generator(nn.Module, ABC):
     random_weights: bool = False
 
     def freeze(self) -> None:
-        """Switch to inference behaviour and stop all parameters from collecting gradients."""
+        """Switch to inference behaviour and stop all parameters from collecting gradients.
+
+        Raises:
+            GeneratorError: a weight, or what was folded into one, is not a finite number.
+        """
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            if not torch.isfinite(tensor).all():
+                raise GeneratorError(f"{self.name}: the weights of {name} are not finite numbers")
         self.eval()
         self.requires_grad_(False)
 

@@ -17,7 +17,7 @@ from latentclr.errors import CheckpointError, first_reason
 from latentclr.method.directions import Directions, build_directions
 from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
 
-_NETWORK = re.compile(r"nets\.(\d+)\.")
+_NETWORK = re.compile(r"nets\.(\d{1,6})\.", re.ASCII)
 _ALIAS = "Projector."  # the origin registers the projector's network twice, under `net.` and under this
 
 

@@ -11,7 +11,7 @@ from latentclr.files import replacing, sha256_of
 from serving.contract.documents import read_json_file
 
 RECORD_FILE = "gen.json"
-_NAME = re.compile(r"(sample|walk)_\d+\.(png|gif|webp)")
+_NAME = re.compile(r"(sample|walk)_\d{1,9}\.(png|gif|webp)", re.ASCII)
 
 
 class Gallery:

@@ -27,6 +27,7 @@ from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions, build_directions
 from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
 from latentclr.plain_load import load_plain, load_safetensors, safetensors_metadata
+from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import check_plain, read_json
 
 logger = logging.getLogger(__name__)
@@ -131,6 +132,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not isinstance(config, dict) or not isinstance(meta["generator"], dict):
             raise TypeError("config and generator must be tables")
         _check_sizes(config, k, dim, tensors)
+        if not all_finite(tensors_in(tensors)):
+            raise ValueError("it holds numbers that are not finite")
         directions = make_directions(config, k, dim)
         directions.load_state_dict(_section(tensors, "directions."))
         saved = _section(tensors, "projector.")
@@ -252,7 +255,13 @@ def load_resume(path: Path) -> dict[str, Any]:
         state = load_plain(path)
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT or not isinstance(state.get("config"), dict):
+    version = state.get("format") if isinstance(state, dict) else None
+    if (
+        not isinstance(state, dict)
+        or not isinstance(state.get("config"), dict)
+        or type(version) is not int
+        or version != FORMAT
+    ):
         raise CheckpointError(f"{path} is not a latentclr run state of format {FORMAT}")
     try:
         check_plain(state["config"])
@@ -283,7 +292,10 @@ def _check_sizes(config: Mapping[str, Any], k: int, dim: int, tensors: Mapping[s
     p = config["projector"]
     if p["name"] == "identity":
         return
-    features, out, middle, depth = tensors["projector.net.linear_1.weight"].shape[1], p["out_features"], 0, 1
+    first = tensors["projector.net.linear_1.weight"]
+    if first.ndim != 2 or 0 in first.shape:
+        raise ValueError(f"projector.net.linear_1.weight is {list(first.shape)}, expected two sizes above zero")
+    features, out, middle, depth = first.shape[1], p["out_features"], 0, 1
     if p["name"] == "nonlinear":
         middle, depth = p["middle_features"], p["depth"]
     widths = (features + 1) * (out if depth == 1 else middle) + max(0, depth - 2) * middle * (middle + 1)

@@ -104,6 +104,9 @@ class Trainer:
                 [float(v) for v in state["accuracy"]],
                 [(int(at), float(loss), float(accuracy)) for at, loss, accuracy in state["held_out"]],
             )
+            for name in ("loss", "accuracy"):
+                if self.iteration < 0 or len(getattr(self.history, name)) != self.iteration:
+                    raise ValueError(f"{len(getattr(self.history, name))} entries of {name} in {self.iteration} steps")
             finite = all_finite(tensors_in(state))
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None

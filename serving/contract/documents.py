@@ -114,6 +114,8 @@ def check_plain(value: Any, most: int = MOST_VALUES) -> None:
         if isinstance(item, str):
             if "${" in item:
                 raise ValueError("holds an interpolation ${...}; write the value instead")
+            if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
+                raise ValueError("holds half a surrogate pair, which is no text")
         elif isinstance(item, int) and item.bit_length() > 4 * MOST_DIGITS:
             raise ValueError(f"holds a number of more than {MOST_DIGITS} digits")
         elif isinstance(item, Mapping | list | tuple):

@@ -6,6 +6,7 @@ REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, 
 REPOSITORY/NAME_torchscript/...              the TorchScript twin, with model.pt
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
 TWIN = "_torchscript"
+_VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)  # str.isdigit() is true of ² and of digits without end, too
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
 """Backend -> the file that Triton looks for in a version's folder."""
@@ -39,7 +41,7 @@ def models_in(repository: Path) -> list[Path]:
 
 def versions_of(model: Path) -> list[int]:
     """Return the version numbers in a model's folder, in order."""
-    return sorted(int(entry.name) for entry in model.glob("*") if entry.name.isdecimal() and entry.is_dir())
+    return sorted(int(entry.name) for entry in model.glob("*") if _VERSION.fullmatch(entry.name) and entry.is_dir())
 
 
 def served_versions(model: Path) -> list[int]:

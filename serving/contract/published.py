@@ -23,6 +23,7 @@ from serving.contract.layout import CONFIG_FILE, TWIN
 from serving.contract.pbtxt import read_pbtxt
 
 _CHECKPOINTS = (".safetensors", ".pt")
+_MOST = 10_000_000  # directions, latent inputs
 
 
 class PublishedModel:
@@ -60,7 +61,23 @@ class PublishedModel:
         Raises:
             CatalogError: As `manifest`.
         """
-        return dict(self.manifest().get("edits") or {})
+        return {name: entry for name, entry in (self.manifest().get("edits") or {}).items() if isinstance(entry, dict)}
+
+    def sizes(self) -> tuple[int, int]:
+        """Return how many directions K and latent inputs L the model has.
+
+        Raises:
+            CatalogError: As `manifest`, or it does not say.
+        """
+        manifest = self.manifest()
+        found = []
+        for section, key in (("directions", "count"), ("latent", "layers")):
+            table = manifest.get(section)
+            value = table.get(key) if isinstance(table, dict) else None
+            if type(value) is not int or not 0 < value <= _MOST:
+                raise CatalogError(f"the manifest of {self.name} in {self.repository} has no whole {section}.{key}")
+            found.append(value)
+        return found[0], found[1]
 
     def update(self, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Change the named edits; nothing else of the model changes, and nobody else changes it meanwhile.
@@ -108,7 +125,7 @@ def holds_checkpoint(run: Path, manifest: Mapping[str, Any]) -> bool:
         manifest: The model's.
     """
     wanted = (manifest.get("directions") or {}).get("checkpoint_sha256")
-    return bool(wanted) and wanted in checkpoint_hashes(run)
+    return isinstance(wanted, str) and bool(wanted) and wanted in checkpoint_hashes(run)
 
 
 def checkpoint_hashes(run: Path) -> frozenset[str]:

@@ -11,7 +11,6 @@ from PIL import Image
 from latentclr.commands import run_gen
 from latentclr.files import sha256_of
 from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import alpha_label, grid, walk_codes
 from latentclr.training.checkpoint import load_checkpoint
 
 TILE = 16
@@ -238,31 +237,3 @@ def test_other_weights_are_noticed(run, tmp_path, caplog):
 
     with pytest.raises(CheckpointError, match="edits codes of size 24, but dcgan has 9"):
         run_gen(run, [f"generator.weights={tmp_path / 'small.safetensors'}", "n_samples=1", "n_dirs=1"])
-
-
-def test_walk_codes_straight_and_stepwise(rng):
-    from latentclr.method.directions import build_directions
-
-    directions = build_directions("nonlinear", 3, 16, rng, depth=2).eval()
-    p = torch.randn(1, 16, generator=rng)
-    alphas = [-2.0, -1.0, 0.0, 0.5, 3.0]
-    straight = walk_codes(directions, p, [2, 0], alphas, iterative=False)
-    d = directions(p)[[2, 0], 0]  # [M, D]
-    assert (straight - (p + torch.tensor(alphas)[None, :, None] * d[:, None])).abs().max() < 1e-6
-    stepwise = walk_codes(directions, p, [2, 0], alphas, iterative=True)
-    assert torch.equal(stepwise[:, 2], p.expand(2, -1))
-    assert (stepwise[:, 1] - straight[:, 1]).abs().max() < 1e-6
-    second = stepwise[:, 1] - directions.select(stepwise[:, 1], torch.tensor([[2], [0]]))[:, 0]
-    assert (stepwise[:, 0] - second).abs().max() < 1e-6
-
-
-def test_grid_and_pixels():
-    images = np.zeros((2, 3, 8, 12, 3), np.uint8)
-    images[1, 2] = 200
-    picture = grid(images, ["a", "b"], ["x", "y", "z"])
-    drawn = np.asarray(picture)
-    assert (drawn[-10:-2, -14:-2] == 200).all()
-    assert (drawn[-2:] == 255).all()
-    assert (alpha_label(0.0), alpha_label(-1.5), alpha_label(3.0)) == ("0", "-1.5", "+3")
-    x = torch.tensor([-1.0, -2.0, 1.0, 7.0, 0.0, 1 / 255, -1 + 1 / 255 - 1e-4]).view(1, 1, 1, -1).expand(1, 3, 1, -1)
-    assert to_uint8(x)[0, 0, :, 0].tolist() == [0, 0, 255, 255, 128, 128, 0]

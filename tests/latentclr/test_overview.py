@@ -2,16 +2,13 @@
 
 import logging
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from latentclr.config import TrainConfig, shown_alphas
+from latentclr.config import TrainConfig
 from latentclr.pictures.overview import draw_overview, fitting
-from latentclr.pictures.render import edited_images
 from latentclr.progress import duration
-from latentclr.training.checkpoint import load_checkpoint
 from latentclr.training.experiment import open_run, trained_step
 
 
@@ -41,21 +38,6 @@ def test_a_tight_budget_draws_less_and_says_so(run, tmp_path, caplog):
     with Image.open(tmp_path / "whole.png") as whole, Image.open(tmp_path / "small.png") as small:
         assert whole.width - small.width == 2 * (64 + 2)
         assert whole.height - small.height == 3 * (64 + 2)
-
-
-def test_the_unedited_picture_is_drawn_once(run, tiny_weights, monkeypatch):
-    from latentclr.generators.dcgan import load_dcgan
-
-    generator, directions = load_dcgan(str(tiny_weights)), load_checkpoint(run / "best.safetensors").directions
-    drawn, synthesize = [], generator.synthesize
-    monkeypatch.setattr(generator, "synthesize", lambda ps, *rest: (drawn.append(len(ps)), synthesize(ps, *rest))[1])
-    z, alphas = generator.sample_seeds(0, 1), shown_alphas([-3.0, 3.0])
-    images = edited_images(generator, directions, z, [0, 1, 3], alphas)
-    assert sum(drawn) == 1 + 3 * 4
-    for m, k in enumerate([0, 1, 3]):
-        for a, alpha in enumerate(alphas):
-            alone = edited_images(generator, directions, z, [k], [alpha])[0, 0]
-            assert np.abs(images[m, a].astype(int) - alone.astype(int)).max() <= 1
 
 
 def test_durations_are_read_by_people():

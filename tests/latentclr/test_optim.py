@@ -38,8 +38,10 @@ def test_optimizers_get_their_arguments():
     parameter = nn.Parameter(torch.ones(2, 2))
     sgd = build_optimizer({"name": "SGD", "lr": 0.1, "momentum": 0.1, "nesterov": True}, [parameter])
     assert isinstance(sgd, torch.optim.SGD)
-    assert sgd.defaults["nesterov"] is True
-    assert isinstance(build_optimizer({"name": "AdamW", "weight_decay": 0.5}, [parameter]), torch.optim.AdamW)
+    assert (sgd.defaults["lr"], sgd.defaults["momentum"], sgd.defaults["nesterov"]) == (0.1, 0.1, True)
+    adamw = build_optimizer({"name": "AdamW", "weight_decay": 0.5}, [parameter])
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert adamw.defaults["weight_decay"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -67,23 +69,65 @@ def test_refused(build, spec, message):
             build_scheduler(spec, torch.optim.SGD([parameter], lr=0.1))
 
 
-@pytest.mark.parametrize("name", sorted(n for n, c in vars(torch.optim.lr_scheduler).items() if inspect.isclass(c)))
-@pytest.mark.parametrize("arguments", [{}, {"schedulers": [1], "milestones": [1]}, {"T_max": 0}, {"step_size": 0},
-                                       {"decay_steps": 0, "decay_rate": 0.1}])  # fmt: skip
-def test_no_scheduler_name_is_a_crash(name, arguments):
+def torchs_own(name, arguments, steps):
+    """Learning rates of a class of torch, made without us; None if torch cannot make it of these arguments."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     try:
-        rates({"name": name, **arguments}, 2)
-    except ConfigError as error:
-        assert "hparams.scheduler" in str(error)
+        scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **arguments)
+        seen = []
+        for _ in range(steps):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    except (TypeError, ValueError, ArithmeticError, AttributeError, NotImplementedError):
+        return None
+    return seen
+
+
+# They need a metric, a function, or schedulers as objects; or they are no schedule, or not torch's ConstantLR.
+NO_SCHEDULES = {"LRScheduler", "ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"}
+
+
+@pytest.mark.parametrize("name", sorted(n for n, c in vars(torch.optim.lr_scheduler).items() if inspect.isclass(c)))
+@pytest.mark.parametrize("arguments", [{}, {"gamma": 0.5}, {"T_max": 3}, {"step_size": 2}, {"milestones": [1, 2]},
+                                       {"schedulers": [1], "milestones": [1]}, {"T_max": 0}, {"step_size": 0},
+                                       {"decay_steps": 0, "decay_rate": 0.1}])  # fmt: skip
+def test_a_scheduler_is_torchs_own_or_refused(name, arguments):
+    """No name is a crash: where torch can make it we give the same rates, and everything else is one line."""
+    own = torchs_own(name, arguments, 4)
+    if name == "ConstantLR":  # torch's is another: it starts at a third of the rate
+        own = [2.0] * 4 if arguments == {} else None
+    if own is None or name in NO_SCHEDULES or not issubclass(
+        getattr(torch.optim.lr_scheduler, name), torch.optim.lr_scheduler.LRScheduler
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"hparams\.scheduler") as caught:
+            rates({"name": name, **arguments}, 4)
+        assert "\n" not in str(caught.value)
+    else:
+        assert rates({"name": name, **arguments}, 4) == own
+
+
+NO_OPTIMIZERS = {"Optimizer", "LBFGS", "SparseAdam"}  # a base class, one that needs a closure, sparse gradients only
 
 
 @pytest.mark.parametrize("name", sorted(n for n, c in vars(torch.optim).items() if inspect.isclass(c)))
-def test_no_optimizer_name_is_a_crash(name):
-    parameters = [nn.Parameter(torch.ones(2, 3, 3)), nn.Parameter(torch.ones(3))]
-    try:
-        optimizer = build_optimizer({"name": name}, parameters)
-    except ConfigError as error:
-        assert "hparams.optimizer" in str(error)
-    else:
+def test_an_optimizer_is_torchs_own_or_refused(name):
+    def moved(build):
+        parameters = [nn.Parameter(torch.ones(2, 3, 3)), nn.Parameter(torch.ones(3))]
+        optimizer = build(parameters)
         sum(p.square().sum() for p in parameters).backward()
         optimizer.step()
+        return parameters
+
+    try:
+        own = moved(getattr(torch.optim, name)) if name not in NO_OPTIMIZERS else None
+    except (TypeError, ValueError):  # such as Muon, which wants matrices
+        own = None
+    if own is None:
+        with pytest.raises(ConfigError, match=r"hparams\.optimizer") as caught:
+            moved(lambda parameters: build_optimizer({"name": name}, parameters))
+        assert "\n" not in str(caught.value)
+        return
+    for ours, theirs in zip(moved(lambda parameters: build_optimizer({"name": name}, parameters)), own, strict=True):
+        assert torch.equal(ours, theirs)
+        assert (ours != 1).all()  # it did move

@@ -227,7 +227,7 @@ def test_server_down() -> None:
 def test_a_proxy_is_not_asked_for_this_machine(server: TritonServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with EditClient(server.grpc_url) as client:
-        client.edit(seed=1)
+        assert client.edit(seed=1).images.shape == (1, 8, 8, 3)
 
 
 @pytest.mark.parametrize("url", ["localhost", "ftp://127.0.0.1:8001"])

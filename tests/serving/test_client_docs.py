@@ -67,5 +67,8 @@ def test_javascript(server: TritonServer, tmp_path: Path) -> None:
 
 
 def test_python_blocks_are_python() -> None:
-    for code in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == TEXT.count("```python")
+    assert sum("from serving import" in block for block in blocks) >= 3
+    for code in blocks:
         compile(code, "client.md", "exec", flags=__import__("ast").PyCF_ALLOW_TOP_LEVEL_AWAIT)

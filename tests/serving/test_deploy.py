@@ -15,11 +15,14 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from packaging.specifiers import SpecifierSet
 from tiny_editor import add_model, config, save_onnx
 
 from serving import TritonServer
 from serving.cli import serve
+from serving.contract.layout import TENSORRT_CACHE
 from serving.errors import ServerStartError
+from serving.triton.control import restriction_arguments
 from serving.triton.docker import IMAGE, docker_command, run_docker
 from serving.triton.needs import Needs, repository_needs
 from serving.triton.ports import Ports
@@ -82,6 +85,18 @@ def run_by_shell(command: list[str]) -> list[str]:
     return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
+def published_ports(command: list[str]) -> list[int]:
+    """The ports inside a container that `docker run` publishes: HTTP, gRPC, metrics."""
+    return [int(command[i + 1].rpartition(":")[2]) for i, word in enumerate(command) if word == "-p"]
+
+
+def secret_of(command: list[str]) -> str:
+    """What opens the interfaces that are closed to requests."""
+    (found,) = {word.rpartition("=")[2] for word in command if "-restricted-" in word}
+    assert len(found) >= 32
+    return found
+
+
 def test_kubernetes_schemas() -> None:
     validate = pytest.importorskip("kubernetes_validate")
     kinds = []
@@ -110,7 +125,7 @@ def test_kubernetes_names_that_refer_to_each_other() -> None:
     assert "replicas" not in deployment["spec"]  # applying the file again would undo the autoscaler's choice
     triton = container()
     ports = {port["name"]: port["containerPort"] for port in triton["ports"]}
-    assert ports == {"http": 8000, "grpc": 8001, "metrics": 8002}
+    assert list(ports.values()) == published_ports(docker_command(DEPLOY))  # where Triton listens in a container
     assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert triton[probe]["httpGet"]["port"] in ports
@@ -132,8 +147,14 @@ def test_kubernetes_security_and_resources() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    mounts = {mount["mountPath"]: mount.get("readOnly", False) for mount in triton["volumeMounts"]}
-    assert mounts == {"/models": True, "/tensorrt-cache": False, "/dev/shm": False, "/tmp": False}
+    mounts = {mount["mountPath"]: mount for mount in triton["volumeMounts"]}
+    (models,) = [word.partition("=")[2] for word in triton["args"] if word.startswith("--model-repository=")]
+    assert mounts.pop(models)["readOnly"]
+    assert {TENSORRT_CACHE, "/tmp", "/dev/shm"} <= set(mounts)  # nothing else of the file system can be written
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    for path, mount in mounts.items():
+        assert not mount.get("readOnly"), path
+        assert volumes[mount["name"]]["emptyDir"]["sizeLimit"], path  # or one pod fills its node's disk
     for kind in ("requests", "limits"):
         assert {"cpu", "memory"} <= set(triton["resources"][kind])
     drain = int(triton["lifecycle"]["preStop"]["exec"]["command"][1])
@@ -224,7 +245,7 @@ def test_prometheus_reads_the_compose_file_s_triton() -> None:
     ((target,),) = [entry["targets"] for entry in job["static_configs"]]
     host, _, port = target.partition(":")
     assert host in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    assert port == "8002"
+    assert int(port) == published_ports(docker_command(DEPLOY))[2]
 
 
 def test_dockerfile() -> None:
@@ -233,9 +254,19 @@ def test_dockerfile() -> None:
     known = {"FROM", "RUN", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD", "ENTRYPOINT", "WORKDIR", "ENV"}
     assert {step for step, _ in steps} <= known
     stages = [rest.split() for step, rest in steps if step == "FROM"]
-    assert [stage[0] for stage in stages] == [IMAGE, "python:3.11-slim"]
-    assert [stage[2] for stage in stages] == ["triton", "studio"]
-    assert [rest for step, rest in steps if step == "USER"] == ["1000:1000"] * 2  # neither runs as root
+    triton, studio = stages
+    assert triton[0] == IMAGE
+    version = re.fullmatch(r"python:(3\.\d+)-slim", studio[0])
+    allowed = re.search(r'^requires-python = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version and allowed and SpecifierSet(allowed[1]).contains(version[1])
+    for name in re.findall(r"--target (\w+)", text):  # what its head tells to type
+        assert name in {stage[2] for stage in stages}
+    for part in re.split(r"^FROM ", text, flags=re.M)[1:]:
+        last = re.findall(r"^USER (\d+):(\d+)$", part, re.M)[-1]
+        assert "0" not in last  # neither runs as root
+        assert part.index("\nUSER ") < part.index("\nCMD ")
+    listening = [int(port) for port in re.findall(r"^EXPOSE ([\d ]+)$", text, re.M)[0].split()]
+    assert listening == published_ports(docker_command(DEPLOY))
     for step, rest in steps:
         if step == "COPY":
             *sources, _ = [word for word in rest.split() if not word.startswith("--")]
@@ -291,7 +322,7 @@ def change(models: Path, old: str, new: str) -> None:
 
 
 def test_docker_command(models: Path) -> None:
-    command = docker_command(models)
+    command = docker_command(models, key="secret")
     assert command[:3] == ["docker", "run", "--rm"]
     assert "--gpus" not in command
     assert [command[i + 1] for i, word in enumerate(command) if word == "-p"] == [
@@ -301,8 +332,9 @@ def test_docker_command(models: Path) -> None:
     assert command[command.index("--shm-size") + 1] == "1g"
     assert command[command.index(IMAGE) + 1 :] == [
         "tritonserver", "--model-repository=/models", "--disable-auto-complete-config", "--strict-readiness=true",
-        *command[-3:-1], "--model-control-mode=none",
+        *restriction_arguments("secret"), "--model-control-mode=none",
     ]  # fmt: skip
+    assert [secret_of(docker_command(models)) for _ in range(2)] != [secret_of(docker_command(models))] * 2
     change(models, "KIND_CPU", "KIND_GPU")
     with (models / "latent_edit" / "config.pbtxt").open("a") as file:
         file.write("response_cache { enable: true }\n")

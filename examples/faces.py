@@ -13,9 +13,7 @@ import click
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from serving import EditClient, TritonServer
-from serving.client.images import save_image
-from serving.triton.ports import Ports
+from serving import EditClient, Ports, TritonServer, save_image
 
 TILE, GAP, TOP, LEFT = 80, 2, 26, 34  # pixels
 INK, PAPER = (20, 20, 20), (255, 255, 255)

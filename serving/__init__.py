@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from serving.client.async_client import AsyncEditClient
     from serving.client.client import EditClient
     from serving.client.edited import Edited
+    from serving.client.images import save_image
     from serving.client.latest import AsyncLatestWins, LatestWins
     from serving.contract.manifest import Manifest
     from serving.errors import (
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         ServingError,
         Superseded,
     )
+    from serving.triton.ports import Ports
     from serving.triton.server import TritonServer
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Manifest",
     "ManifestError",
     "ModelUnavailable",
+    "Ports",
     "RequestFailed",
     "RequestTimeout",
     "ServerStartError",
@@ -48,6 +51,7 @@ __all__ = [
     "ServingError",
     "Superseded",
     "TritonServer",
+    "save_image",
 ]
 
 _HOME = {
@@ -57,7 +61,9 @@ _HOME = {
     "Edited": "client.edited",
     "LatestWins": "client.latest",
     "Manifest": "contract.manifest",
+    "Ports": "triton.ports",
     "TritonServer": "triton.server",
+    "save_image": "client.images",
 }
 
 

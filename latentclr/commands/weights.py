@@ -30,9 +30,19 @@ def list_() -> None:
     """List what can be fetched, what is in the cache, and what is pinned."""
     pinned = read_lock()
     for entry in WEIGHTS.values():
-        states = ["cached" if entry.cached() else "not cached"]
+        states = ["cached" if entry.cached() else "by hand" if entry.by_hand else "not cached"]
         states += ["pinned"] if all(url in pinned for _, url in entry.files) else []
         click.echo(f"{entry.name:18} {', '.join(states):20} {entry.about}")
+    by_hand = [entry for entry in WEIGHTS.values() if entry.by_hand and not entry.cached()]
+    if by_hand:
+        click.echo(
+            "\nby hand: Google Drive gives files of this size to a browser only. Open the address, save the file under"
+            "\nthe path, and run `latentclr weights verify NAME`: it compares the SHA-256 with the one in"
+            f"\n{lock_file()}, or pins it there."
+        )
+    for entry in by_hand:
+        for file, url in entry.files:
+            click.echo(f"  {url}  {entry.folder / file}")
 
 
 @weights.command("fetch")
@@ -60,7 +70,7 @@ def path_(name: str) -> None:
     """Print where weights are in the cache, for use as generator.weights=PATH."""
     entry = weights_named(name)
     if not entry.cached():
-        raise GeneratorError(f"{name} is not in the cache; run `latentclr weights fetch {name}`")
+        raise GeneratorError(f"{name} is not in the cache; {entry.how()}")
     click.echo(entry.path)
 
 

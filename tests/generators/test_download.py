@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -276,7 +277,37 @@ def test_a_web_page_is_not_taken_for_weights(server: Server, tmp_path: Path) -> 
 def test_every_stylegan2_class_of_the_origin_can_be_named() -> None:
     for name in ("ffhq", "car", "cat", "church", "horse", "bedrooms", "kitchen", "places"):
         entry = weights_named(f"stylegan2-{name}")
-        assert entry.path.name == f"{name}.pt" and "drive.google.com" in entry.files[0][1]
+        assert entry.path.name == f"{name}.pt" and "drive.google.com" in entry.files[0][1] and entry.by_hand
+
+
+def test_by_hand(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which file, where to put it and how it is checked, told wherever it is missed; no vain try over the network."""
+    entry = Weights("thing", (("thing.pt", server.url),), "a thing", "thing.pt", by_hand=True)
+    for name in list(download.WEIGHTS):
+        monkeypatch.delitem(download.WEIGHTS, name)
+    monkeypatch.setitem(download.WEIGHTS, "thing", entry)
+    told = (
+        rf"open {re.escape(server.url)} in a browser, save the file as {re.escape(str(entry.path))} and run `.* verify"
+    )
+    for call in (["fetch", "thing"], ["verify", "thing"], ["path", "thing"]):
+        result = CliRunner().invoke(weights_command, call)
+        assert isinstance(result.exception, GeneratorError) and re.search(told, str(result.exception)), call
+    listed = CliRunner().invoke(weights_command, ["list"])
+    assert listed.output.startswith("thing              by hand ") and f"{server.url}  {entry.path}" in listed.output
+    assert server.asked == []
+
+    entry.path.write_text("<!DOCTYPE html><html><title>Google Drive - Virus scan warning</title></html>")
+    with pytest.raises(GeneratorError, match=r"thing\.pt is a web page, not the file: open http://"):
+        verify(entry)
+    assert read_lock() == {}
+    entry.path.write_bytes(CONTENT)
+    assert verify(entry) == [(entry.path, DIGEST)] and fetch(entry) == entry.path
+    assert read_lock() == {server.url: {"sha256": DIGEST, "size": len(CONTENT)}}
+    assert "by hand" not in CliRunner().invoke(weights_command, ["list"]).output
+    entry.path.write_bytes(CONTENT[::-1])
+    with pytest.raises(GeneratorError, match="is not the file that"):
+        verify(entry)
+    assert server.asked == []
 
 
 def test_no_pin_of_downloads_at_once_is_lost(server: Server) -> None:

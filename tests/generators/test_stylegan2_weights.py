@@ -237,7 +237,7 @@ def test_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         (Options("random:big"), "takes a number of pixels, got 'big'"),
         (Options("random", class_name="dog"), "class_name must be one of ffhq, car, .*, got 'dog'"),
         (Options("random", truncation=1.5), r"truncation must be in \[0, 1\], got 1.5"),
-        (Options(), r"run `latentclr weights fetch stylegan2-cat`, or download https://drive.google.com/.*cat\.pt"),
+        (Options(), r"by hand: open https://drive.google.com/.* save the file as .*cat\.pt and run `.* stylegan2-cat`"),
     ],
     ids=lambda value: None if isinstance(value, str) else "options",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from latentclr.errors import GeneratorError, nearest
-from latentclr.generators.weights.cache import cache_folder
+from latentclr.generators.weights.cache import by_hand, cache_folder
 
 # class -> (pixels, Google Drive id), from the origin's table of weights
 CLASSES = {
@@ -48,8 +48,8 @@ def find_weights(class_name: str) -> Path:
     path = cache_folder() / f"stylegan2-{class_name}" / f"{class_name}.pt"
     if not path.is_file():
         raise GeneratorError(
-            f"StyleGAN2 weights for {class_name} are not here: run `latentclr weights fetch stylegan2-{class_name}`, or"
-            f" download {address} with a browser and save it as {path}; generator.weights=PATH takes any other file,"
+            f"StyleGAN2 weights for {class_name} are not here and come by hand:"
+            f" {by_hand(f'stylegan2-{class_name}', address, path)}; generator.weights=PATH takes any other file,"
             " generator.weights=random makes noise for latency work"
         )
     return path

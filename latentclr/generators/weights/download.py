@@ -17,8 +17,8 @@ from pathlib import Path
 from latentclr.errors import GeneratorError, SaveError, nearest
 from latentclr.files import sha256_of
 from latentclr.generators.stylegan2.classes import CLASSES, address_of
-from latentclr.generators.weights.cache import cache_folder
-from latentclr.generators.weights.transfer import Unreachable, transfer
+from latentclr.generators.weights.cache import by_hand, cache_folder
+from latentclr.generators.weights.transfer import Unreachable, is_page, transfer
 from serving.contract.documents import read_json_file
 from serving.contract.files import locked, write_whole
 
@@ -36,12 +36,14 @@ class Weights:
         files: (name in the cache folder, address) of each of its files.
         about: one line.
         main: the file that holds the weights; None if the folder as a whole is what others read.
+        by_hand: only a browser can download it.
     """
 
     name: str
     files: tuple[tuple[str, str], ...]
     about: str
     main: str | None = None
+    by_hand: bool = False
 
     @property
     def folder(self) -> Path:
@@ -57,6 +59,12 @@ class Weights:
         """Return whether all files are in the cache."""
         return all((self.folder / file).is_file() for file, _ in self.files)
 
+    def how(self) -> str:
+        """Say how to get what is not in the cache."""
+        if not self.by_hand:
+            return f"run `latentclr weights fetch {self.name}`"
+        return "; ".join(by_hand(self.name, url, self.folder / file) for file, url in self.files)
+
 
 def _biggan(resolution: int) -> Weights:
     name = f"biggan-deep-{resolution}"
@@ -67,7 +75,8 @@ def _biggan(resolution: int) -> Weights:
 def _stylegan2(class_name: str) -> Weights:
     about = f"StyleGAN2 {class_name}, {CLASSES[class_name][0]} x {CLASSES[class_name][0]} (the origin's)"
     file = f"{class_name}.pt"
-    return Weights(f"stylegan2-{class_name}", ((file, address_of(class_name)),), about, file)
+    # Google Drive sends a page with a form instead of a file of this size, and has changed that form several times.
+    return Weights(f"stylegan2-{class_name}", ((file, address_of(class_name)),), about, file, by_hand=True)
 
 
 WEIGHTS = {
@@ -104,16 +113,19 @@ def fetch(weights: Weights) -> Path:
 
     Raises:
         GeneratorError: the server cannot be reached, sends something else than the pinned bytes, or breaks off (what
-            came is kept, and the next call goes on from there).
+            came is kept, and the next call goes on from there); or it is to be downloaded by hand, and has not been.
         SaveError: the cache or the lock file cannot be written.
     """
+    if weights.by_hand and not weights.cached():
+        _make_room(weights.folder)
+        raise GeneratorError(f"{weights.name} comes by hand: {weights.how()}")
     for file, url in weights.files:
         target = weights.folder / file
         if not target.is_file():
             try:
                 transfer(url, target, expected=_pinned(url))
             except Unreachable as error:
-                raise Unreachable(f"{error} ({_by_hand(weights)})") from None
+                raise Unreachable(f"{error} ({_offline(weights)})") from None
         _check_or_pin(url, target)
     return weights.path
 
@@ -129,7 +141,8 @@ def verify(weights: Weights) -> list[tuple[Path, str]]:
     """
     for file, _ in weights.files:
         if not (weights.folder / file).is_file():
-            raise GeneratorError(f"{weights.name} is not in the cache: no {weights.folder / file}")
+            missing = f"{weights.name} is not in the cache: no {weights.folder / file}"
+            raise GeneratorError(f"{missing}; {weights.how()}")
     return [(weights.folder / file, _check_or_pin(url, weights.folder / file)) for file, url in weights.files]
 
 
@@ -168,6 +181,8 @@ def _pinned(url: str) -> str | None:
 
 def _check_or_pin(url: str, path: Path) -> str:
     digest, pinned = sha256_of(path), _pinned(url)
+    if pinned is None and is_page(path):
+        raise GeneratorError(f"{path} is a web page, not the file: open {url} in a browser and save what it downloads")
     if pinned is None:
         _pin(url, {"sha256": digest, "size": path.stat().st_size})
     elif digest != pinned:
@@ -189,6 +204,13 @@ def _pin(url: str, entry: dict[str, str | int]) -> None:
         raise SaveError(f"could not write {path}: {error.strerror or error}") from error
 
 
-def _by_hand(weights: Weights) -> str:
+def _make_room(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # a browser saves into folders that are there
+    except OSError as error:
+        raise SaveError(f"could not make {folder}: {error.strerror or error}") from error
+
+
+def _offline(weights: Weights) -> str:
     files = ", ".join(f"{url} as {file}" for file, url in weights.files)
     return f"offline: download elsewhere and put into {weights.folder}: {files}"

@@ -52,7 +52,7 @@ def transfer(url: str, target: Path, expected: str | None = None) -> None:
             if target.is_file():  # another process was faster
                 return
             _download(url, part)
-            if _is_page(part):  # Google Drive asks for a browser before it gives a large file
+            if is_page(part):  # a login or a consent that stands before the file
                 _forget(part)
                 raise Unreachable(f"{url}: the server sent a web page instead of the file: open it in a browser")
             digest = sha256_of(part)
@@ -128,8 +128,9 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO, start: int, total:
             progress.update(len(block))
 
 
-def _is_page(part: Path) -> bool:
-    with open(part, "rb") as file:
+def is_page(path: Path) -> bool:
+    """Return whether a file is a web page."""
+    with open(path, "rb") as file:
         return file.read(64).lstrip().lower().startswith((b"<!doctype", b"<html"))
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import click
 import numpy as np
+import psutil
 from common.machine import describe_machine
-from common.memory import status_kib
 from common.report import Benchmark, BenchmarkError, finish, target
 from common.timing import table
 from export_model import NAME
@@ -91,7 +91,7 @@ def _soak(plan: Plan, served: Running) -> tuple[list[dict[str, Any]], dict[str, 
 
         def watch(message: dict[str, Any]) -> None:
             memory = {
-                f"{role}_mib": round(sum(status_kib("VmRSS", pid) for pid in served.pids[role]) / 1024, 1)
+                f"{role}_mib": round(sum(psutil.Process(pid).memory_info().rss for pid in served.pids[role]) / 2**20, 1)
                 for role in ROLES
             }
             samples.append({**message, **memory})

@@ -110,6 +110,23 @@ def test_the_contract_stands_on_nothing():
     assert not loaded & {*HEAVY - {"numpy"}, "grpc", "google", "yaml", "latentclr", "export"}
 
 
+def test_what_is_read_from_proc_by_hand_has_a_reason():
+    """psutil reads the rest, where it may be used."""
+    found = {path for package in (*PACKAGES, "benchmarks") for path, tree in sources(package) if reads_proc(tree)}
+    kept = (ROOT / "CONTRIBUTING.md").read_text().partition("## Kept by hand")[2].partition("\n## ")[0]
+    assert found == set(re.findall(r"`([\w/]+\.py)` \| psutil \|", kept))
+
+
+def reads_proc(tree):
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    return any(re.match(r"/proc(/|$)", text) for text in texts)
+
+
+def test_the_check_of_proc_can_fail():
+    assert reads_proc(ast.parse('from pathlib import Path\nPath(f"/proc/{pid}/stat")'))
+    assert not reads_proc(ast.parse('"""Reads /proc."""\nx = "/process"'))
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_nothing_sets_what_all_threads_share(package):
     """The umask can only be read by setting it, and the working folder and environment of others are theirs."""

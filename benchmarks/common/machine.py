@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 # Instruction sets that decide how fast a convolution or a matrix product can be on a CPU.
@@ -38,7 +39,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": usable,
         "cpu_flags": [flag for flag in CPU_FLAGS if flag in flags],
-        "memory_gib": _memory_gib(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "os": _os_name(),
         "architecture": platform.machine(),
@@ -91,13 +92,6 @@ def _cpu() -> tuple[str, set[str]]:
         fields.setdefault(key.strip(), value.strip())
     flags = fields.get("flags") or fields.get("Features") or ""
     return fields.get("model name") or platform.machine(), set(flags.split())
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 def _os_name() -> str:

@@ -1,4 +1,4 @@
-"""The memory of this process and its peak, and that of others."""
+"""The memory of this process and its peak, which psutil does not tell."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import resource
 import sys
 from pathlib import Path
+
+import psutil
 
 
 def give_back_memory() -> None:
@@ -16,31 +18,19 @@ def give_back_memory() -> None:
 
 def reset_peak_kib() -> int:
     """Start the peak anew where the system can do that, and return the memory in use."""
-    reset = Path("/proc/self/clear_refs")
     try:
-        reset.write_text("5")  # Linux: the high-water mark becomes the present size
-        return status_kib("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark becomes the present size
     except OSError:
         return peak_kib()
+    return int(psutil.Process().memory_info().rss) // 1024
 
 
 def peak_kib() -> int:
     """Return this process's peak so far."""
     # On Linux ru_maxrss also remembers the parent from before the exec, so the kernel's own mark is asked first.
     try:
-        return status_kib("VmHWM")
-    except OSError:
+        status = Path("/proc/self/status").read_text()
+        return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak // 1024 if sys.platform == "darwin" else peak
-
-
-def status_kib(key: str, process: int | str = "self") -> int:
-    """Return a line of Linux's account of a process, such as `VmRSS`: resident memory, shared pages included.
-
-    Raises:
-        OSError: there is no such process or line.
-    """
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1])
-    raise OSError(f"no {key}")

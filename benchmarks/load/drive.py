@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from common.engines import set_served_threads
 from common.report import BenchmarkError
 from export_model import NAME, export_apart
@@ -22,7 +23,6 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from load.generator import Plan
-from load.proc import children
 from serving import Manifest, TritonServer
 from serving.contract.manifest import parse_manifest
 from serving.triton.ports import Ports
@@ -128,7 +128,10 @@ def serve(model: Path, folder: Path, shape: Shape, max_batch_size: int) -> Itera
     path.write_text(text_format.MessageToString(config))
     with TritonServer(folder, ports=Ports(0, 0, 0), models=[NAME]) as server:
         assert server.pid is not None
-        yield Running(server.grpc_url, {"server": [server.pid], "model": children(server.pid)})
+        yield Running(
+            server.grpc_url,
+            {"server": [server.pid], "model": [child.pid for child in psutil.Process(server.pid).children()]},
+        )
 
 
 def drive(plan: Plan, progress: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:

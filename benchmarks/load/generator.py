@@ -25,9 +25,9 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+import psutil
 from tritonclient.grpc import service_pb2 as pb
 
-from load.proc import cpu_seconds
 from load.wire import SERVICE, Prepared, load_requests
 
 SHARE = 6  # clients on one connection, as perf_analyzer has it
@@ -160,7 +160,7 @@ class Load:
         async def look() -> dict[str, Any]:
             answer = await ask(pb.ModelStatisticsRequest(name=self.plan.model), timeout=TIMEOUT_S)
             stats, times = answer.model_stats[0], os.times()
-            cpu = {role: sum(map(cpu_seconds, pids)) for role, pids in self.plan.pids.items()}
+            cpu = {role: sum(map(_cpu_seconds, pids)) for role, pids in self.plan.pids.items()}
             return {
                 "at": time.perf_counter(),
                 "requests": stats.inference_stats.success.count,
@@ -217,6 +217,12 @@ class Load:
             "batch_sizes": {str(size): count for size, count in sorted(sizes.items()) if count},
             "cpu_ms_per_request": {role: round(cpu / requests * 1e3, 3) for role, cpu in spans.items()},
         }
+
+
+def _cpu_seconds(pid: int) -> float:
+    # All threads together, in user and in kernel mode.
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def _run(plan: Plan) -> dict[str, Any]:

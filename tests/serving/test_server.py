@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from tiny_editor import add_model, config, save_onnx
 
@@ -41,13 +42,8 @@ def leftovers(server: TritonServer) -> list[str]:
     """Processes and shared memory that carry the server's own mark."""
     mark = server._region
     found = [path.name for path in Path("/dev/shm").glob(f"{mark}*")]
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (folder / "cmdline").read_bytes():
-                found.append(folder.name)
-        except OSError:
-            continue
-    return found
+    processes = psutil.process_iter(["pid", "cmdline"])
+    return found + [str(p.info["pid"]) for p in processes if mark in " ".join(p.info["cmdline"] or [])]
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -80,7 +76,7 @@ def test_a_whole_life_beside_another_server(server: TritonServer, one_model: Pat
             assert client.edit(seed=1).images.shape == (1, 8, 8, 3)
         with pytest.raises(ServerStartError, match="already running"):
             other.start()
-    assert not Path(f"/proc/{pid}").exists()
+    assert not psutil.pid_exists(pid)
     assert leftovers(other) == []
     assert not folder.exists()
     assert "Started GRPCInferenceService" in log.read_text()

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -166,8 +167,7 @@ class Serving:
         return self.process.stdout.readline()
 
     def children(self) -> list[int]:
-        pid = self.process.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
 
 
 @pytest.fixture

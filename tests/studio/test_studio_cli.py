@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -107,15 +108,8 @@ def started(*words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 def triton_of(studio_pid: int) -> int:
     """Find the Triton that the studio started."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if parent == studio_pid and words[0].endswith(b"tritonserver"):
-            return int(folder.name)
-    raise AssertionError("no tritonserver")
+    (triton,) = [child for child in psutil.Process(studio_pid).children() if child.name() == "tritonserver"]
+    return int(triton.pid)
 
 
 def test_triton_killed_is_started_again(studio_repository: Path, tmp_path: Path) -> None:

@@ -21,6 +21,12 @@ PLACEHOLDERS = {
     "tritonserver": ("0.0.1.dev0", "the server comes with nvidia-pytriton, or with NVIDIA's container"),
 }
 SHOWN = ("latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tritonclient", "nvidia-pytriton", "numpy")
+# A graph of one Identity node, float32 [1], as onnx.helper makes it. ONNX Runtime comes without `onnx`, and a machine
+# that only serves has no other use for it.
+_IDENTITY = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801620f0a0179120a0a08080112040a0208"
+    "0142040a00100d"
+)
 _TIMEOUT_S = 30
 _KNOCK_S = 2.0
 
@@ -101,7 +107,7 @@ def check_onnxruntime() -> Iterator[Finding]:
         if provider == "AzureExecutionProvider":  # calls a service; nothing of ours
             continue
         try:
-            session = onnxruntime.InferenceSession(identity_graph(), options, providers=[provider])
+            session = onnxruntime.InferenceSession(_IDENTITY, options, providers=[provider])
             session.run(None, {"x": _one()})
             works = provider in session.get_providers()
             reason = "ONNX Runtime falls back to the CPU (are driver, CUDA and cuDNN there?)"
@@ -182,20 +188,6 @@ def check_leftovers() -> Iterator[Finding]:
         names = " ".join(map(str, lost[:5])) + " ..." * (len(lost) > 5)
         text = f"{size:.1f} MB of shared memory that no process here uses; if no container does either: rm {names}"
         yield Finding(WARN, "leftovers", text)
-
-
-def identity_graph() -> bytes:
-    """Return an ONNX graph of one Identity node as bytes, written by hand: `onnx` may not be installed."""
-
-    def entry(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2, len(content)]) + content  # a protobuf field of known length, below 128 bytes
-
-    shape = entry(2, entry(1, b"\x08\x01"))  # TensorShapeProto: one dimension of 1
-    kind = entry(1, b"\x08\x01" + shape)  # TypeProto.Tensor: float32
-    node = entry(1, b"x") + entry(2, b"y") + entry(4, b"Identity")
-    values = [entry(field, entry(1, name) + entry(2, kind)) for field, name in ((11, b"x"), (12, b"y"))]
-    graph = entry(1, node) + entry(2, b"g") + b"".join(values)
-    return b"\x08\x08" + entry(7, graph) + entry(8, b"\x10\x0d")  # IR version 8, operator set 13
 
 
 def _one() -> object:

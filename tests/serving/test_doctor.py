@@ -88,12 +88,21 @@ def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "torch: is not installed" in words(packages(monkeypatch, numpy="2.1.0"), WARN)
 
 
-def test_the_hand_written_graph_is_onnx() -> None:
+def test_the_graph_is_what_onnx_makes() -> None:
     import onnx
+    from onnx import helper
 
-    model = onnx.load_from_string(doctor.identity_graph())
-    onnx.checker.check_model(model)
-    assert [node.op_type for node in model.graph.node] == ["Identity"]
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    made = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    assert onnx.load_from_string(doctor._IDENTITY) == made
+    onnx.checker.check_model(made)
+
+
+def test_engines_are_tried_without_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that only serves has ONNX Runtime and no onnx."""
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert Finding(OK, "CPUExecutionProvider", "works") in list(doctor.check_onnxruntime())
 
 
 class Session:

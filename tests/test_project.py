@@ -115,6 +115,8 @@ def test_what_is_read_from_proc_by_hand_has_a_reason():
     found = {path for package in (*PACKAGES, "benchmarks") for path, tree in sources(package) if reads_proc(tree)}
     kept = (ROOT / "CONTRIBUTING.md").read_text().partition("## Kept by hand")[2].partition("\n## ")[0]
     assert found == set(re.findall(r"`([\w/]+\.py)` \| psutil \|", kept))
+    for path in re.findall(r"`([\w/]+(?:\.py|/))`", kept):
+        assert (ROOT / path).exists(), path
 
 
 def reads_proc(tree):

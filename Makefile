@@ -14,7 +14,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks soak docs dist clean
+.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -90,6 +90,9 @@ benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes ben
 
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png
+
+robustness: $(INSTALLED)  ## 6,000 hostile files, odd overrides and kills (a quarter of an hour)
+	$(BIN)/python benchmarks/robustness.py --output $(RESULTS)/robustness.json
 
 docs: $(INSTALLED)  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -112,7 +112,8 @@ def _and(words: Sequence[str]) -> str:
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
     kinds = (("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
-             ("serving_load", _load), ("soak", _soak), ("bf16_rounding", _rounding))  # fmt: skip
+             ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
+             ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"
@@ -235,6 +236,25 @@ def _soak(record: Record) -> Section:
         f" {last['server_mib']:.0f} MiB.\n\n![Memory and latency, request after request](soak.png)\n\n"
         f"{_source(record)}"
     )
+
+
+def _robustness(record: Record) -> Section:
+    settings, rows = record["settings"], record["results"]
+    tries: dict[str, list[Record]] = {}
+    for row in rows:
+        tries.setdefault(row["format"], []).append(row)
+    lines = [
+        f"{settings['tries']} hostile files, each before the command that reads it: {len(settings['faults'])} faults."
+        f" Also {settings['crash_points']} kills at a rename, link, deletion or fsync, and odd overrides"
+        f" ({settings['override_tests']} tests). Memory is that of the whole process, with all libraries loaded.\n",
+        "| format | commands | files | refused | worst CPU s | worst peak MiB |\n|---|---|---|---|---|---|",
+    ]
+    for name, group in tries.items():
+        commands = ", ".join(sorted({row["command"] for row in group}))
+        files, refused = (sum(row[key] for row in group) for key in ("tries", "refused"))
+        worst = (max(row[key] for row in group) for key in ("cpu_s", "peak_mib"))
+        lines.append(f"| {name} | {commands} | {files} | {refused} | {next(worst):.1f} | {next(worst):.0f} |")
+    return "Hostile files", "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _rounding(record: Record) -> Section:

@@ -56,7 +56,7 @@ CPUS := MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 ATE
 
 test-cpus: $(INSTALLED)  ## the numeric tests as other machines would compute them (a quarter of an hour)
 	for cpu in $(CPUS); do \
-	    echo "$$cpu" && env $$cpu $(BIN)/python -m pytest -q -m 'not slow' tests/latentclr tests/generators tests/export \
+	    echo "$$cpu" && env $$cpu $(BIN)/python -m pytest -q -m 'not slow' tests/latentclr tests/export \
 	        tests/benchmarks && env $$cpu $(BIN)/python -m pytest -q -k equal_losses tests/benchmarks || exit; \
 	done
 

@@ -267,7 +267,7 @@ def of_downloads(folder: Path) -> dict[str, tuple[int, list[str]]]:
 
 
 if __name__ == "__main__":
-    sys.path += [str(Path(__file__).parents[1] / part) for part in ("", "generators", "latentclr")]
+    sys.path += [str(Path(__file__).parents[1] / part) for part in ("", "latentclr/generators", "latentclr/training")]
     with tempfile.TemporaryDirectory() as scratch:
         found: dict[str, tuple[int, list[str]]] = {}
         for part in (of_repository, of_files, of_training, of_downloads):

@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "generators"), str(ROOT / "tests" / "serving")]
+sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "latentclr" / "generators"), str(ROOT / "tests" / "serving")]
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"  # before torch and numpy are there: a fork inherits no threads
 

@@ -17,7 +17,7 @@ from latentclr.generators.dcgan import DCGAN
 from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 
-GOLDEN = Path(__file__).parents[1] / "data" / "biggan_tiny"
+GOLDEN = Path(__file__).parents[2] / "data" / "biggan_tiny"
 
 
 def make(name: str) -> Generator:

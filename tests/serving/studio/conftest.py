@@ -16,11 +16,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import tiny_editor
 from numpy.typing import NDArray
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-import tiny_editor
 
 from serving import TritonServer
 from serving.contract.catalog import CatalogFile

@@ -26,7 +26,7 @@ from latentclr.generators.stylegan2.weights import read_tensors
 from latentclr.generators.weights.files import load_tensors
 from latentclr.plain_load import load_plain, load_safetensors
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "data" / "biggan_tiny"
 ALIGNED = 64  # bytes, of what torch's allocator returns: a cache line, and the widest vector of any CPU
 

@@ -16,7 +16,7 @@ from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2.layout import blur_kernel, random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 
-GOLDEN = Path(__file__).parents[1] / "data" / "stylegan2_32"
+GOLDEN = Path(__file__).parents[2] / "data" / "stylegan2_32"
 TOLERANCE = 1e-4  # of the largest value
 
 

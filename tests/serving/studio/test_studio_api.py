@@ -322,7 +322,7 @@ def test_the_code_makes_the_same_picture(studio: Any, pixels: Any, tmp_path: Pat
     studio.catalog.write_text(json.dumps({"so so": {"direction": 1, "layers": [1]}}))
     wanted = pixels(post(studio, "/api/image", seed=7, edits=edits).content)
     code = post(studio, "/api/code", seed=7, edits=edits).json()
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code["python"]], cwd=tmp_path, env=environment, check=True, timeout=60)
     picture = tmp_path / "seed_7.png"

@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from serving.errors import ServingError
 from serving.studio.cli import studio
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def refusal(*words: str) -> str:

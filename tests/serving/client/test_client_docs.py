@@ -13,7 +13,7 @@ from tiny_editor import SIZE, D, L, assert_close, expected
 
 from serving import TritonServer
 
-TEXT = (Path(__file__).parents[2] / "docs" / "client.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "client.md").read_text()
 
 
 def block(language: str) -> str:

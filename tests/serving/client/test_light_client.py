@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 from serving import TritonServer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = ("latentclr", "export", "serving")
 NEED_AN_EXTRA = {
     "train": ("train", "generator=dcgan"), "eval": ("train", "run"), "gen": ("train", "run"),

@@ -28,7 +28,7 @@ from serving.triton.needs import Needs, repository_needs
 from serving.triton.ports import Ports
 from serving.triton.runtime import build_runtime
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "serving" / "deploy"
 KUBERNETES = "1.34"  # whose API's schemas are used
 

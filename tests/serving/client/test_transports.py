@@ -463,7 +463,7 @@ def test_the_description_is_asked_for_again_after_a_loss(client: EditClient, mon
 
 @pytest.mark.triton
 def test_the_benchmark_runs() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     options = ["--pixels", "8", "--batch", "2", "--runs", "2"]
     command = [sys.executable, str(root / "benchmarks" / "client_transport.py"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=root)

@@ -20,7 +20,7 @@ from latentclr.generators.biggan.spec import LAYERS, BigGANSpec, read_spec, spec
 from latentclr.generators.biggan.tensors import blend_of, random_tensors
 from latentclr.generators.weights.files import load_tensors
 
-GOLDEN = Path(__file__).parents[1] / "data" / "biggan_tiny"
+GOLDEN = Path(__file__).parents[2] / "data" / "biggan_tiny"
 TOLERANCE = 1e-4
 
 

@@ -19,7 +19,7 @@ from serving.contract.errors import CatalogError
 from serving.contract.named_edit import NamedEdit, check_name, entry_of
 from serving.studio.names import Names
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EDIT = NamedEdit(28, (4, 5), (-7.0, 7.5), "mouth: closed #1")
 
 

@@ -80,7 +80,7 @@ def export_apart(
     """Run this script in a process of its own, unless the folder holds an export already; return its record.
 
     Raises:
-        BenchmarkError: the export failed, or what is there is for smaller batches.
+        BenchmarkError: The export failed, or what is there is for smaller batches.
     """
     if (folder / RECORD).is_file():
         record: dict[str, Any] = json.loads((folder / RECORD).read_text())

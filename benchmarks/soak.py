@@ -77,7 +77,7 @@ def growth(samples: Sequence[Mapping[str, Any]], key: str) -> float:
     The first fifth is warm-up: allocators and thread pools reach their size there.
 
     Raises:
-        BenchmarkError: there are fewer than five samples.
+        BenchmarkError: There are fewer than five samples.
     """
     if len(samples) < 5:
         raise BenchmarkError(f"expected at least 5 samples of the memory, got {len(samples)}: raise --requests")

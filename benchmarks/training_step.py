@@ -41,12 +41,12 @@ class Example:
     """What a generator is measured with where no option says otherwise.
 
     Attributes:
-        layers: feature layers, comma-separated.
-        k: directions.
-        batch_size: codes.
-        chunk: rows at once, where chunked.
+        layers: Feature layers, comma-separated.
+        k: Directions.
+        batch_size: Codes.
+        chunk: Rows at once, where chunked.
         large: (K, B) of the large setting, which not every way has the memory for.
-        large_ways: those that have; each is measured on its own.
+        large_ways: Those that have; each is measured on its own.
         promises: way -> times faster than the origin's way at the first layer.
     """
 

@@ -31,12 +31,12 @@ class FusedEditor(nn.Module):
         """Put both in inference mode; neither collects gradients.
 
         Args:
-            generator: what draws.
-            directions: what edits.
+            generator: What draws.
+            directions: What edits.
             latent_input: `z`, or `w` or `w+` for a generator whose directions live in W.
 
         Raises:
-            ExportError: the latent input is none of these, or the generator has no W.
+            ExportError: The latent input is none of these, or the generator has no W.
         """
         super().__init__()
         check_latent_input(generator, latent_input)
@@ -63,7 +63,7 @@ class FusedEditor(nn.Module):
         batch on a CPU and reads garbage on a GPU. So bad rows are computed as unedited ones and blacked out.
 
         Args:
-            z: the latent input, float32: z [N, D] as the generator's own sampler draws it; or w [N, D], or w+
+            z: The latent input, float32: z [N, D] as the generator's own sampler draws it; or w [N, D], or w+
                 [N, L, D], as `Generator.encode` returns them (before truncation).
             direction: [N, M] int64 in [0, K), M in [0, MAX_EDITS]; M = 0 leaves the image as it is.
             alpha: [N, M, L] float32, strength of each edit at each latent input; zero leaves the image as it is.
@@ -138,7 +138,7 @@ def check_latent_input(generator: Generator, latent_input: str) -> None:
     """Check that an editor of this generator can take codes of this kind.
 
     Raises:
-        ExportError: it is none of z, w, w+, or directions do not live in a W space.
+        ExportError: It is none of z, w, w+, or directions do not live in a W space.
     """
     if latent_input not in LATENT_INPUTS:
         raise ExportError(f"the latent input must be one of {', '.join(LATENT_INPUTS)}, got {latent_input!r}")

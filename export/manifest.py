@@ -34,14 +34,14 @@ def build_manifest(
     """Describe an exported editor as plain data.
 
     Args:
-        name: the model's name in the repository.
-        generator: what draws.
-        checkpoint: what edits.
-        files: the exported files, to be hashed.
-        parity: the proof that they equal eager PyTorch.
-        edits: the run's named edits, of this generator's layers.
+        name: The model's name in the repository.
+        generator: What draws.
+        checkpoint: What edits.
+        files: The exported files, to be hashed.
+        parity: The proof that they equal eager PyTorch.
+        edits: The run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
-        layers: the latent inputs that the run was trained on, where its directions act by default; None for all.
+        layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     return Manifest(

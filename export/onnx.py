@@ -30,12 +30,12 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
     """Write the editor as one ONNX file with dynamic N and M.
 
     Args:
-        editor: the editor, on the CPU.
-        path: where to write; small models hold their weights inside.
+        editor: The editor, on the CPU.
+        path: Where to write; small models hold their weights inside.
         opset: ONNX operator set, in [18, 20].
 
     Raises:
-        ExportError: the opset is out of range, or torch cannot export or ONNX not check the graph.
+        ExportError: The opset is out of range, or torch cannot export or ONNX not check the graph.
     """
     if not 18 <= opset <= 20:
         raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
@@ -69,9 +69,9 @@ def split_weights(path: Path, weights: Path, larger_than: int = SPLIT_BYTES) -> 
     Directions found for one generator then share that file, which has the same bytes whatever the directions are.
 
     Args:
-        path: the ONNX file, rewritten in place.
-        weights: the file to write, in the same folder.
-        larger_than: bytes of the generator's tensors above which it is done.
+        path: The ONNX file, rewritten in place.
+        weights: The file to write, in the same folder.
+        larger_than: Bytes of the generator's tensors above which it is done.
 
     Returns:
         Whether it was done.
@@ -108,8 +108,8 @@ class OnnxEditor:
         """Load the graph.
 
         Args:
-            path: the ONNX file.
-            threads: for one operator; 0 for ONNX Runtime's choice.
+            path: The ONNX file.
+            threads: For one operator; 0 for ONNX Runtime's choice.
 
         Raises:
             ExportError: onnxruntime is not installed, or cannot load the graph.

@@ -37,15 +37,15 @@ class TritonOptions:
 
     Attributes:
         target: `auto` (on the GPU if there is one), `cpu`, or `gpu` (a server without one refuses to load it).
-        max_batch_size: rows that the dynamic batcher may put together, in [1, 256].
-        instances: copies of the model on each GPU, or on the CPU, in [1, 64].
-        queue_delay_us: microseconds that a request may wait for others to join its batch, in [0, 1000000].
-        queue_timeout_s: seconds after which a request that still waits is refused, and a full queue is; 0 for no
+        max_batch_size: Rows that the dynamic batcher may put together, in [1, 256].
+        instances: Copies of the model on each GPU, or on the CPU, in [1, 64].
+        queue_delay_us: Microseconds that a request may wait for others to join its batch, in [0, 1000000].
+        queue_timeout_s: Seconds after which a request that still waits is refused, and a full queue is; 0 for no
             queue policy at all.
-        cache: answer repeated requests from Triton's response cache.
-        threads: of one operator on a CPU, in [0, 256]; 0 leaves it to the engine, which takes all cores.
-        tensorrt: let TensorRT run the graph in this precision: fp32, fp16 or bf16.
-        cuda: options of ONNX Runtime's CUDA provider, see `CUDA_OPTIONS`.
+        cache: Answer repeated requests from Triton's response cache.
+        threads: Of one operator on a CPU, in [0, 256]; 0 leaves it to the engine, which takes all cores.
+        tensorrt: Let TensorRT run the graph in this precision: fp32, fp16 or bf16.
+        cuda: Options of ONNX Runtime's CUDA provider, see `CUDA_OPTIONS`.
     """
 
     target: str = "auto"
@@ -62,7 +62,7 @@ class TritonOptions:
         """Check all of them.
 
         Raises:
-            ExportError: one is out of range, or does not go with the target.
+            ExportError: One is out of range, or does not go with the target.
         """
         if self.target not in TARGETS:
             raise ExportError(f"target must be one of {', '.join(TARGETS)}, got {self.target!r}")

@@ -31,12 +31,12 @@ class ParityReport:
     """How an engine's pixels differ from eager PyTorch's.
 
     Attributes:
-        engine: such as `onnx`.
-        rows: images compared.
-        worst_step: largest difference of a pixel, in 1/255.
-        mean_step: mean absolute difference, in 1/255.
-        psnr_db: peak signal-to-noise ratio over all pixels; None if they are identical.
-        tolerance_step: what `worst_step` may be.
+        engine: Such as `onnx`.
+        rows: Images compared.
+        worst_step: Largest difference of a pixel, in 1/255.
+        mean_step: Mean absolute difference, in 1/255.
+        psnr_db: Peak signal-to-noise ratio over all pixels; None if they are identical.
+        tolerance_step: What `worst_step` may be.
     """
 
     engine: str
@@ -110,15 +110,15 @@ def check_parity(
     """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and the bounds of M.
 
     Args:
-        editor: the eager editor, on the CPU.
+        editor: The eager editor, on the CPU.
         engines: name -> function of numpy arrays in `forward`'s order.
-        alphas: strengths to try.
-        say: is told how long it takes, judged by the first two batches, if that is long.
-        notice: seconds that are long.
-        fed: mask [L] of the latent inputs at which directions act by default; None for all.
+        alphas: Strengths to try.
+        say: Is told how long it takes, judged by the first two batches, if that is long.
+        notice: Seconds that are long.
+        fed: Mask [L] of the latent inputs at which directions act by default; None for all.
 
     Raises:
-        ExportError: an engine differs by more than the tolerance, or handles bad rows, no edits or too many otherwise.
+        ExportError: An engine differs by more than the tolerance, or handles bad rows, no edits or too many otherwise.
     """
     worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
     cases = list(parity_cases(editor, alphas, fed=fed))

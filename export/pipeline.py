@@ -41,21 +41,21 @@ def export_run(
     """Export a run as ONNX and TorchScript and publish both for Triton.
 
     Args:
-        run: run folder or checkpoint file.
-        words: overrides of the run's configuration.
+        run: Run folder or checkpoint file.
+        words: Overrides of the run's configuration.
         repository: Triton model repository.
-        name: model name.
-        options: how Triton is to serve it.
-        max_batch_size: short for that option alone: rows that Triton may put together.
+        name: Model name.
+        options: How Triton is to serve it.
+        max_batch_size: Short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
-        latent_input: what a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D].
-        say: receives one line for each thing done.
+        latent_input: What a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D].
+        say: Receives one line for each thing done.
 
     Returns:
         The published version folders.
 
     Raises:
-        LatentCLRError: the run cannot be opened, a graph cannot be made or differs from eager, or the disk is full.
+        LatentCLRError: The run cannot be opened, a graph cannot be made or differs from eager, or the disk is full.
     """
     options = options or TritonOptions()
     if max_batch_size is not None:
@@ -127,7 +127,7 @@ def rename_input(path: Path, old: str, new: str) -> None:
     """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
 
     Raises:
-        ExportError: the new name is taken.
+        ExportError: The new name is taken.
     """
     model = onnx.load(str(path), load_external_data=False)
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)}

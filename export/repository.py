@@ -54,18 +54,18 @@ def publish(
     is written to a temporary folder first, and renamed when whole, both models or none.
 
     Args:
-        repository: the model repository; made if missing.
-        name: of the ONNX model; the TorchScript twin is `<name>_torchscript`.
+        repository: The model repository; made if missing.
+        name: Of the ONNX model; the TorchScript twin is `<name>_torchscript`.
         graphs: backend -> exported file; a `generator.bin` beside the ONNX file goes with it.
-        manifest: see `manifest.build_manifest`.
-        options: see `model_config`.
+        manifest: See `manifest.build_manifest`.
+        options: See `model_config`.
 
     Returns:
         The new version folders.
 
     Raises:
-        SaveError: the disk is full or the repository cannot be written; what stood there is untouched.
-        Busy: another process changes the repository.
+        SaveError: The disk is full or the repository cannot be written; what stood there is untouched.
+        Busy: Another process changes the repository.
     """
     new = not repository.exists()
     published: list[Path] = []
@@ -103,17 +103,17 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
     The TorchScript twin, if there is one, goes along: both or none. A server that polls follows by itself.
 
     Args:
-        repository: the model repository.
-        name: of the ONNX model.
-        to: the version; None for the one before the version that is served now.
+        repository: The model repository.
+        name: Of the ONNX model.
+        to: The version; None for the one before the version that is served now.
 
     Returns:
         (version before, version now) by model.
 
     Raises:
-        ExportError: there is no such model or version, or its files are not those of its manifest; nothing has changed.
-        SaveError: a configuration cannot be written; nothing has changed.
-        Busy: another process changes the repository.
+        ExportError: There is no such model or version, or its files are not those of its manifest; nothing has changed.
+        SaveError: A configuration cannot be written; nothing has changed.
+        Busy: Another process changes the repository.
     """
     if not (repository / name / CONFIG_FILE).is_file():
         raise ExportError(f"{repository} has no model {name!r}")
@@ -145,7 +145,7 @@ def served_version(model: Path) -> int:
     """Return the version that a model's configuration names; without one, Triton serves the newest.
 
     Raises:
-        ExportError: the configuration cannot be read, or there is no version.
+        ExportError: The configuration cannot be read, or there is no version.
     """
     try:
         versions = served_versions(model)
@@ -160,7 +160,7 @@ def read_config(path: Path) -> pb.ModelConfig:
     """Read a config.pbtxt.
 
     Raises:
-        ExportError: it is missing, or no configuration of Triton's.
+        ExportError: It is missing, or no configuration of Triton's.
     """
     try:
         config: pb.ModelConfig = read_layout(path)

@@ -22,8 +22,8 @@ def export_torchscript(editor: FusedEditor, path: Path) -> None:
     """Write the editor as a traced and frozen TorchScript file with dynamic N and M.
 
     Args:
-        editor: the editor, on the CPU.
-        path: where to write.
+        editor: The editor, on the CPU.
+        path: Where to write.
 
     Raises:
         ExportError: torch cannot trace it.

@@ -28,11 +28,11 @@ def model_config(
     """Return the configuration that Triton loads an editor with, as Triton's own protobuf.
 
     Args:
-        name: the model's name, the same as its folder's.
+        name: The model's name, the same as its folder's.
         backend: `onnxruntime` or `pytorch`.
-        manifest: see `manifest.build_manifest`; it travels as a parameter.
-        options: how to serve it.
-        version: the version that this describes, and the only one that is served with it; None for the newest.
+        manifest: See `manifest.build_manifest`; it travels as a parameter.
+        options: How to serve it.
+        version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
     latent, resolution = manifest["latent"], manifest["generator"]["resolution"]

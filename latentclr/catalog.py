@@ -48,7 +48,7 @@ def check_name(name: str) -> str:
     """Return a name in Unicode's composed form.
 
     Raises:
-        ConfigError: it is not 1 to 40 letters, digits, blanks, - or _ that begin with a letter, so that it is never
+        ConfigError: It is not 1 to 40 letters, digits, blanks, - or _ that begin with a letter, so that it is never
             taken for a direction's number and needs no quoting in an address.
     """
     try:
@@ -61,7 +61,7 @@ def read_catalog(run: Path) -> dict[str, NamedEdit]:
     """Read the named edits of a run folder; none if it has no catalog.
 
     Raises:
-        CheckpointError: the file cannot be read, or an entry is not understood.
+        CheckpointError: The file cannot be read, or an entry is not understood.
     """
     edits, problems = readable_edits(run)
     if problems:
@@ -73,7 +73,7 @@ def readable_edits(run: Path) -> tuple[dict[str, NamedEdit], list[str]]:
     """Read the named edits of a run folder, and a line for each entry that is not understood.
 
     Raises:
-        CheckpointError: the file cannot be read, or is no catalog.
+        CheckpointError: The file cannot be read, or is no catalog.
     """
     with _errors_of_a_run():
         names = CatalogFile(run / CATALOG_FILE).read()
@@ -84,8 +84,8 @@ def write_catalog(run: Path, edits: Mapping[str, NamedEdit]) -> None:
     """Write the named edits of a run folder, whole or not at all; comments that were in the file are kept.
 
     Raises:
-        CheckpointError: what stands there is not understood, and so is not overwritten.
-        SaveError: the disk is full or the folder cannot be written.
+        CheckpointError: What stands there is not understood, and so is not overwritten.
+        SaveError: The disk is full or the folder cannot be written.
     """
 
     def change(entries: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -106,12 +106,12 @@ def update_catalog(run: Path, change: Callable[[dict[Any, Any]], Mapping[Any, An
     """Change the entries of a run folder's catalog; no other process changes them meanwhile.
 
     Args:
-        run: the run folder; made if missing.
-        change: gets the entries as written and returns what shall stand there (see `serving.contract.catalog`).
+        run: The run folder; made if missing.
+        change: Gets the entries as written and returns what shall stand there (see `serving.contract.catalog`).
 
     Raises:
-        CheckpointError: what stands there is no catalog.
-        SaveError: it cannot be written.
+        CheckpointError: What stands there is no catalog.
+        SaveError: It cannot be written.
     """
     with _errors_of_a_run():
         try:
@@ -162,10 +162,10 @@ def fitting_edits(
     """Choose what a run can carry out, and report the rest.
 
     Args:
-        edits: from a catalog.
+        edits: From a catalog.
         k: K.
         layers: L; None where it is not known yet, and then nothing is said of layers.
-        feed_layers: the latent inputs that the run was trained on, for edits that name none.
+        feed_layers: The latent inputs that the run was trained on, for edits that name none.
 
     Returns:
         The edits, without layers beyond L, and a line for each thing that was dropped.
@@ -194,14 +194,14 @@ def chosen_edits(asked: Any, edits: Mapping[str, NamedEdit], k: int) -> Edits:
 
     Args:
         asked: `all`, a name, a list of names, or a table from names (or direction indices) to strengths.
-        edits: the run's named edits.
+        edits: The run's named edits.
         k: K.
 
     Returns:
         name -> edit and strength (None where none was given), in the order asked for.
 
     Raises:
-        ConfigError: a name is unknown (the nearest ones are given), or a strength is not a finite number.
+        ConfigError: A name is unknown (the nearest ones are given), or a strength is not a finite number.
     """
     if asked == "all" and edits:
         return {name: (edit, None) for name, edit in edits.items()}

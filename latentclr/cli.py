@@ -266,7 +266,7 @@ def split_run(words: Sequence[str], config_path: Path | None) -> tuple[Path, lis
     """Tell the run folder from the overrides: `RUN KEY=VALUE...`, or the origin's `--config-path` or `checkpoint=`.
 
     Raises:
-        UsageError: no run is named.
+        UsageError: No run is named.
     """
     overrides = list(words)
     if overrides and "=" not in overrides[0]:

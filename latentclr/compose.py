@@ -52,10 +52,10 @@ def compose_train(words: Words) -> TrainConfig:
     """Compose a training configuration from the defaults, groups and overrides.
 
     Args:
-        words: overrides such as `k=16`, `model=nonlinear`, `model.alpha=[-3.0,+3.0]`.
+        words: Overrides such as `k=16`, `model=nonlinear`, `model.alpha=[-3.0,+3.0]`.
 
     Raises:
-        ConfigError: an override does not parse, names nothing known (the nearest names are given) or has a wrong value.
+        ConfigError: An override does not parse, names nothing known (the nearest names are given) or has a wrong value.
     """
     overrides = parse_overrides(words).items
     groups = [o for o in overrides if _is_group(o)]
@@ -81,12 +81,12 @@ def compose_run(saved: dict[str, Any], words: Words, schema: type[C]) -> C:
     """Lay overrides over the saved configuration of a run.
 
     Args:
-        saved: the run's configuration as plain data.
-        words: overrides; a group may be named again (as when a command is repeated to resume) but not changed.
+        saved: The run's configuration as plain data.
+        words: Overrides; a group may be named again (as when a command is repeated to resume) but not changed.
         schema: TrainConfig, or GenConfig with its further options.
 
     Raises:
-        ConfigError: as `compose_train`, or the saved configuration is damaged.
+        ConfigError: As `compose_train`, or the saved configuration is damaged.
     """
     overrides = parse_overrides(words).items
     for o in overrides:
@@ -104,7 +104,7 @@ def check_resumable(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
     """Check that a run can go on under a configuration.
 
     Raises:
-        ConfigError: it changes what cannot be changed any more.
+        ConfigError: It changes what cannot be changed any more.
     """
     before, now = plain(saved), plain(config)
     for key in FIXED:
@@ -138,7 +138,7 @@ def parse_overrides(words: Words) -> Overrides:
     """Parse overrides in Hydra's grammar; what is parsed already is returned as it is.
 
     Raises:
-        ConfigError: a word is not `key=value`, or asks to delete or sweep.
+        ConfigError: A word is not `key=value`, or asks to delete or sweep.
     """
     if isinstance(words, Overrides):
         return words

@@ -184,7 +184,7 @@ def check(config: TrainConfig) -> None:
     """Check what types alone cannot.
 
     Raises:
-        ConfigError: a value is out of range; the message says what was expected and what came.
+        ConfigError: A value is out of range; the message says what was expected and what came.
     """
     h = config.hparams
     if config.k < 2:
@@ -244,7 +244,7 @@ def check_alpha(alpha: Any) -> float | tuple[float, float]:
     """Return model.alpha as a finite nonzero number or a (low, high) range.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: It is neither.
     """
     expected = "model.alpha must be a nonzero finite number or a [low, high] range with low < high"
     numbers = [alpha] if isinstance(alpha, int | float) else alpha

@@ -16,10 +16,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; on success it replaces `path`, on failure it is removed.
 
     Args:
-        path: the file to write; its folder is made if missing.
+        path: The file to write; its folder is made if missing.
 
     Raises:
-        SaveError: the disk is full, or the folder cannot be written. What stood at `path` is untouched.
+        SaveError: The disk is full, or the folder cannot be written. What stood at `path` is untouched.
     """
     try:
         with files.replacing(path) as temporary:

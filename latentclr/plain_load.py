@@ -45,7 +45,7 @@ def load_plain(path: Path) -> Any:
     """Read a `torch.save` file onto the CPU; nothing in it is ever executed.
 
     Raises:
-        ValueError: it is damaged, larger once read than the file, holds more than plain numbers, or names code to run
+        ValueError: It is damaged, larger once read than the file, holds more than plain numbers, or names code to run
             (which is refused, and the message says what it named). torch's own message is not passed on, for it
             recommends loading the file without that protection.
     """
@@ -64,13 +64,13 @@ def load_storage(data: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:
     """Read one storage of numbers, as torch pickles it; nothing in it is ever executed.
 
     Args:
-        data: a `torch.save` file of its own, in the form from before torch 1.6: no archive, nothing compressed.
+        data: A `torch.save` file of its own, in the form from before torch 1.6: no archive, nothing compressed.
 
     Returns:
         The numbers' bytes and their type.
 
     Raises:
-        ValueError: as `load_plain`.
+        ValueError: As `load_plain`.
     """
     if not data.startswith(LEGACY_MAGIC):
         raise ValueError("it is not in the form in which torch pickles storages")
@@ -152,7 +152,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file onto the CPU, each tensor into memory of its own.
 
     Raises:
-        ValueError: it is damaged, cannot be read or is larger than the memory; the message says why.
+        ValueError: It is damaged, cannot be read or is larger than the memory; the message says why.
     """
     with _opened(path) as file:
         return {name: file.get_tensor(name).clone() for name in file.keys()}
@@ -162,7 +162,7 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     """Return the metadata in the header of a safetensors file; its tensors are not read.
 
     Raises:
-        ValueError: it is damaged or cannot be read; the message says why.
+        ValueError: It is damaged or cannot be read; the message says why.
     """
     with _opened(path) as file:
         return file.metadata() or {}

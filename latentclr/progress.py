@@ -12,8 +12,8 @@ def progress_bar(total: int, unit: str, **options: Any) -> Any:
     """Return a tqdm bar that moves on a screen and is a line now and then in a log file.
 
     Args:
-        total: how many units there are.
-        unit: such as `step`.
+        total: How many units there are.
+        unit: Such as `step`.
         options: tqdm's others, such as `desc`, or `delay` in seconds for work that is long only sometimes.
     """
     pause = 0.2 if sys.stderr.isatty() else 10.0

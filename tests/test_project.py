@@ -129,6 +129,37 @@ def test_the_check_of_proc_can_fail():
     assert not reads_proc(ast.parse('"""Reads /proc."""\nx = "/process"'))
 
 
+SYMBOLS = {"torch", "onnxruntime", "http", "png", "psi", "z", "ffhq", "dict", "code", "direction"}
+
+
+def small_items(doc: str) -> list[str]:
+    """Return the items of a docstring's sections that begin with a small letter; names and symbols of shapes may."""
+    found = []
+    for section, body in re.findall(r"^(Args|Attributes|Raises|Returns|Yields):\n((?:(?: .*)?\n)*)", doc + "\n", re.M):
+        items = re.findall(r"^    (?=\S)(.*)", body, re.M)
+        texts = items[:1] if section in ("Returns", "Yields") else [item.partition(": ")[2] for item in items]
+        words = [re.match(r"([a-z]+(?:-[a-z]+)*)(?![\w']|: | ->)", text) for text in texts]
+        found += [word.string for word in words if word and word[1] not in SYMBOLS]
+    return found
+
+
+@pytest.mark.parametrize("package", [*PACKAGES, "benchmarks", "tests", "docs", "examples"])
+def test_docstrings_speak_one_dialect(package):
+    """ruff holds Google's sections, and knows no rule for the items in them."""
+    for path, tree in sources(package):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                assert not small_items(ast.get_docstring(node) or ""), path
+
+
+def test_the_check_of_docstrings_can_fail():
+    doc = (
+        """Do.\n\nArgs:\n    a: the first.\n    b: name -> what\n        it is.\n\nReturns:\n    rows [N].\n    more"""
+    )
+    assert small_items(doc) == ["the first.", "rows [N]."]
+    assert not small_items("Do.\n\nArgs:\n    a: The first.\n    b: z [N, D].\n\nNote: raises: no.")
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_nothing_sets_what_all_threads_share(package):
     """The umask can only be read by setting it, and the working folder and environment of others are theirs."""

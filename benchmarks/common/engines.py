@@ -75,7 +75,7 @@ def onnx_engine(path: Path, device: torch.device, threads: int) -> Engine:
     """Run the ONNX file in a bare session with the settings of the served one.
 
     Raises:
-        BenchmarkError: the installed ONNX Runtime cannot use the device.
+        BenchmarkError: The installed ONNX Runtime cannot use the device.
     """
     if device.type == "cpu":
         editor = OnnxEditor(path, threads)
@@ -101,9 +101,9 @@ def raw_grpc_engine(client: Any, model: str, names: tuple[str, ...]) -> Engine:
     """Send requests with tritonclient alone, nothing checked: what the client costs is the difference to `EditClient`.
 
     Args:
-        client: a `tritonclient.grpc.InferenceServerClient`.
-        model: the served model.
-        names: of its inputs, in the order of the arrays.
+        client: A `tritonclient.grpc.InferenceServerClient`.
+        model: The served model.
+        names: Of its inputs, in the order of the arrays.
     """
     outputs = [triton.InferRequestedOutput(name) for name in OUTPUT_NAMES]
 

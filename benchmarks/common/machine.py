@@ -64,7 +64,7 @@ def describe_command(arguments: Sequence[str] | None = None) -> str:
     """Return the command line as a reader would type it in a checkout; of every path only its last part.
 
     Args:
-        arguments: program and its arguments; this process's own by default.
+        arguments: Program and its arguments; this process's own by default.
     """
     program, *rest = sys.argv if arguments is None else arguments
     return shlex.join(["python", f"benchmarks/{Path(program).name}", *map(_without_folders, rest)])

@@ -27,8 +27,8 @@ def edit_targets(results: Sequence[Mapping[str, Any]], settings: Mapping[str, An
     """Compare the first batch size's rows with the promises, and the pictures of all rows.
 
     Args:
-        results: rows of `edit_latency.py`.
-        settings: its settings.
+        results: Rows of `edit_latency.py`.
+        settings: Its settings.
     """
     generator, resolution, batch = settings["generator"], settings["resolution"], results[0]["batch"]
     first = {row["engine"]: row for row in results if row["batch"] == batch}

@@ -88,17 +88,17 @@ def finish(
     """Print the targets and the one JSON line that ends a benchmark; write it to `output` too.
 
     Args:
-        name: of the benchmark.
+        name: Of the benchmark.
         start: `describe_machine()` before the first measurement.
-        settings: what the command's defaults and options came to.
-        results: one entry for each row of the table.
-        targets: see `target`.
+        settings: What the command's defaults and options came to.
+        results: One entry for each row of the table.
+        targets: See `target`.
         random_weights: True if the generator's weights are seeded noise: fit for latency, not for looking at.
-        note: a remark to keep with the numbers, such as who else used the machine.
-        output: the file to write, or None.
+        note: A remark to keep with the numbers, such as who else used the machine.
+        output: The file to write, or None.
 
     Raises:
-        SaveError: the file cannot be written.
+        SaveError: The file cannot be written.
     """
     for entry in targets:
         limit = f"at most {entry['at_most']}" if "at_most" in entry else f"at least {entry['at_least']}"

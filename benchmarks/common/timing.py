@@ -36,13 +36,13 @@ def interleave(
 
     Args:
         calls: name -> function.
-        runs: timed calls of each function, at least 1; or name -> that number.
-        burst: timed calls in one turn.
-        settle: untimed calls before them.
-        warm_up: untimed calls of each function before the first round.
-        pause_s: idle time before each turn: thread pools of the one before (OpenMP's, ONNX Runtime's) go on spinning
+        runs: Timed calls of each function, at least 1; or name -> that number.
+        burst: Timed calls in one turn.
+        settle: Untimed calls before them.
+        warm_up: Untimed calls of each function before the first round.
+        pause_s: Idle time before each turn: thread pools of the one before (OpenMP's, ONNX Runtime's) go on spinning
             for some milliseconds after their work is done and would steal the cores.
-        slow_s: a function that takes longer than this is warmed up once and has no untimed calls in its turns.
+        slow_s: A function that takes longer than this is warmed up once and has no untimed calls in its turns.
 
     Returns:
         name -> `runs` durations in seconds, in the order in which they were taken.
@@ -68,9 +68,9 @@ def affordable_runs(once: Mapping[str, float], runs: int, seconds: float, at_lea
 
     Args:
         once: name -> seconds that one call takes.
-        runs: the most.
-        seconds: what all timed calls of one function may take.
-        at_least: the least, however slow; never more than `runs`.
+        runs: The most.
+        seconds: What all timed calls of one function may take.
+        at_least: The least, however slow; never more than `runs`.
     """
     return {name: min(runs, max(at_least, int(seconds / took))) for name, took in once.items()}
 
@@ -96,8 +96,8 @@ def summarise(durations: Sequence[float], rows: int | None = None) -> dict[str, 
     """Return percentiles in milliseconds.
 
     Args:
-        durations: seconds.
-        rows: images that one call makes; adds `images_per_s`, at the mean duration.
+        durations: Seconds.
+        rows: Images that one call makes; adds `images_per_s`, at the mean duration.
     """
     ms = np.asarray(durations) * 1e3  # [runs]
     p50, p90, p99 = np.percentile(ms, [50, 90, 99])
@@ -119,8 +119,8 @@ def speed_up(base: Sequence[float], other: Sequence[float]) -> float:
     Where one had more runs than the other, each pairs the median of its part of them.
 
     Args:
-        base: durations of the base, from one `interleave`.
-        other: durations of the other, from the same.
+        base: Durations of the base, from one `interleave`.
+        other: Durations of the other, from the same.
     """
     pairs = min(len(base), len(other))
     medians = [[float(np.median(part)) for part in np.array_split(taken, pairs)] for taken in (base, other)]

@@ -67,13 +67,13 @@ def find_model(run: Path | None, repository: Path | None, folder: Path, max_batc
     """Return the folder of a published face editor, from a repository or exported here.
 
     Args:
-        run: run folder to export; None trains a short one.
-        repository: holds the model already.
-        folder: for the export.
-        max_batch_size: of the export.
+        run: Run folder to export; None trains a short one.
+        repository: Holds the model already.
+        folder: For the export.
+        max_batch_size: Of the export.
 
     Raises:
-        BenchmarkError: both are given, the repository has no such model, or the export failed.
+        BenchmarkError: Both are given, the repository has no such model, or the export failed.
     """
     if run is not None and repository is not None:
         raise BenchmarkError("give --run or --repository, not both")
@@ -89,7 +89,7 @@ def newest_file(model: Path) -> Path:
     """Return the newest version's `model.onnx`.
 
     Raises:
-        BenchmarkError: there is none.
+        BenchmarkError: There is none.
     """
     found = [path for path in model.glob("*/model.onnx") if path.parent.name.isdecimal()]
     if not found:
@@ -110,10 +110,10 @@ def serve(model: Path, folder: Path, shape: Shape, max_batch_size: int) -> Itera
     They are what `latentclr export --instances --threads --max-batch-size` writes.
 
     Args:
-        model: the published model's folder, which stays as it is.
-        folder: for the copy; made anew.
-        shape: instances and threads.
-        max_batch_size: rows that Triton may put together.
+        model: The published model's folder, which stays as it is.
+        folder: For the copy; made anew.
+        shape: Instances and threads.
+        max_batch_size: Rows that Triton may put together.
     """
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(model, folder / NAME)
@@ -138,12 +138,12 @@ def drive(plan: Plan, progress: Callable[[dict[str, Any]], None] = lambda _: Non
     """Run a plan in a process of its own and return the generator's figures.
 
     Args:
-        plan: what to send.
-        progress: called every `plan.tell_s` seconds with `done`, `errors`, and `p50_ms` and `p99_ms` of the answers
+        plan: What to send.
+        progress: Called every `plan.tell_s` seconds with `done`, `errors`, and `p50_ms` and `p99_ms` of the answers
             since the last call.
 
     Raises:
-        BenchmarkError: the generator failed.
+        BenchmarkError: The generator failed.
     """
     command = [sys.executable, "-m", "load.generator", json.dumps(asdict(plan))]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

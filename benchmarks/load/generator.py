@@ -45,16 +45,16 @@ class Plan:
 
     Attributes:
         target: `host:port` of the gRPC interface.
-        model: name of the served model.
-        requests: file of `save_requests`.
-        clients: closed-loop clients, or 0 for Poisson arrivals.
-        rate: arrivals in a second.
-        seconds: length of the measurement.
-        warm_up_s: of the same load before it.
-        count: end after this many requests instead of `seconds`; 0 for no such limit.
-        tell_s: seconds between two lines of progress.
-        seed: of the arrivals and of who starts with which request.
-        pids: processes by role, whose CPU time is to be reported.
+        model: Name of the served model.
+        requests: File of `save_requests`.
+        clients: Closed-loop clients, or 0 for Poisson arrivals.
+        rate: Arrivals in a second.
+        seconds: Length of the measurement.
+        warm_up_s: Of the same load before it.
+        count: End after this many requests instead of `seconds`; 0 for no such limit.
+        tell_s: Seconds between two lines of progress.
+        seed: Of the arrivals and of who starts with which request.
+        pids: Processes by role, whose CPU time is to be reported.
     """
 
     target: str

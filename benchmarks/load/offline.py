@@ -24,10 +24,10 @@ def throughput(model: Path, shape: Shape, feed: Feed, seconds: float) -> float:
     """Return images a second of sessions that do nothing but draw one batch after another.
 
     Args:
-        model: a `model.onnx`.
-        shape: sessions, each driven by a thread of its own, and the threads inside each.
-        feed: one batch [N, ...].
-        seconds: length of the measurement; a third of it goes before as warm-up.
+        model: A `model.onnx`.
+        shape: Sessions, each driven by a thread of its own, and the threads inside each.
+        feed: One batch [N, ...].
+        seconds: Length of the measurement; a third of it goes before as warm-up.
     """
     sessions = [OnnxEditor(model, shape.threads) for _ in range(shape.instances)]
     inputs = tuple(feed.values())

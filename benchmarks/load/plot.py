@@ -21,13 +21,13 @@ def plot_load(rows: Rows, offline: Rows, machine: Mapping[str, Any], path: Path)
     """Draw throughput, latency and formed batches over the number of clients.
 
     Args:
-        rows: results of `serving_load.py`.
-        offline: throughput without a server.
-        machine: of `describe_machine`.
-        path: the PNG to write.
+        rows: Results of `serving_load.py`.
+        offline: Throughput without a server.
+        machine: Of `describe_machine`.
+        path: The PNG to write.
 
     Raises:
-        SaveError: the file cannot be written.
+        SaveError: The file cannot be written.
     """
     plt = _pyplot()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
@@ -73,12 +73,12 @@ def plot_soak(samples: Rows, machine: Mapping[str, Any], path: Path) -> None:
     """Draw memory and latency over the number of answers.
 
     Args:
-        samples: results of `soak.py`.
-        machine: of `describe_machine`.
-        path: the PNG to write.
+        samples: Results of `soak.py`.
+        machine: Of `describe_machine`.
+        path: The PNG to write.
 
     Raises:
-        SaveError: the file cannot be written.
+        SaveError: The file cannot be written.
     """
     plt = _pyplot()
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 5), sharex=True, layout="constrained")

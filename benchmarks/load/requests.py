@@ -19,10 +19,10 @@ def draw_feed(manifest: Manifest, rows: int, random: np.random.RandomState, bad:
     """Draw N = rows edits of random codes, M = 1.
 
     Args:
-        manifest: of a served model whose input is z and which has no classes.
+        manifest: Of a served model whose input is z and which has no classes.
         rows: N.
-        random: where everything comes from.
-        bad: the first row's direction does not exist.
+        random: Where everything comes from.
+        bad: The first row's direction does not exist.
     """
     latent, (low, high) = manifest.latent, manifest.directions.alpha_range
     direction = random.randint(manifest.directions.count, size=(rows, 1))
@@ -42,13 +42,13 @@ def prepare(
     """Write requests with their right answers for `load.generator`; return their inputs.
 
     Args:
-        model: the `model.onnx` that is served; a bare session of it draws the right answers.
-        name: of the served model.
-        manifest: of the served model.
-        path: the file to write.
-        count: how many different requests.
-        sizes: rows of a request, taken in turn.
-        seed: of everything random.
+        model: The `model.onnx` that is served; a bare session of it draws the right answers.
+        name: Of the served model.
+        manifest: Of the served model.
+        path: The file to write.
+        count: How many different requests.
+        sizes: Rows of a request, taken in turn.
+        seed: Of everything random.
     """
     session, random = OnnxEditor(model), np.random.RandomState(seed)
     feeds, requests = [], []

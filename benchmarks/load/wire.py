@@ -27,9 +27,9 @@ class Prepared:
     """One request and its answer.
 
     Attributes:
-        message: a serialised `ModelInferRequest`.
-        image: what a bare session draws, uint8 [N, H, W, 3].
-        valid: which of its rows are good, bool [N].
+        message: A serialised `ModelInferRequest`.
+        image: What a bare session draws, uint8 [N, H, W, 3].
+        valid: Which of its rows are good, bool [N].
     """
 
     message: bytes
@@ -40,8 +40,8 @@ class Prepared:
         """Return what is wrong with a serialised `ModelInferResponse`; None if nothing is.
 
         Args:
-            answer: the bytes that came.
-            pixels: compare the pictures too, not their size alone.
+            answer: The bytes that came.
+            pixels: Compare the pictures too, not their size alone.
         """
         contents = pb.ModelInferResponse.FromString(answer).raw_output_contents
         if len(contents) != 2 or len(contents[0]) != self.image.size:
@@ -63,9 +63,9 @@ def serialise(model: str, inputs: dict[str, Array], outputs: Sequence[str]) -> b
     """Return a `ModelInferRequest` as bytes.
 
     Args:
-        model: name of the served model.
-        inputs: arrays by tensor name.
-        outputs: names of the tensors that are wanted, pictures first.
+        model: Name of the served model.
+        inputs: Arrays by tensor name.
+        outputs: Names of the tensors that are wanted, pictures first.
     """
     request = pb.ModelInferRequest(model_name=model)
     for name, array in inputs.items():

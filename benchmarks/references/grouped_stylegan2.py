@@ -25,7 +25,7 @@ class GroupedStyleGAN2(Generator):
     """Same weights, names and pictures as `StyleGAN2`; parameters collect gradients.
 
     Attributes:
-        table: all weights under rosinality's names, with `/` for `.`.
+        table: All weights under rosinality's names, with `/` for `.`.
     """
 
     name = "stylegan2"
@@ -34,8 +34,8 @@ class GroupedStyleGAN2(Generator):
         """Keep the weights as they are.
 
         Args:
-            lean: ours, for its settings, `latent_avg` and noise.
-            tensors: weights under rosinality's names.
+            lean: Ours, for its settings, `latent_avg` and noise.
+            tensors: Weights under rosinality's names.
         """
         super().__init__()
         tensors, self.blocks = check_layout(tensors)
@@ -134,8 +134,8 @@ def upfirdn(x: Tensor, kernel: Tensor, up: int = 1, pad: tuple[int, int] = (0, 0
     Args:
         x: [N, C, h, w].
         kernel: [k, k].
-        up: pixels that one becomes, each way.
-        pad: zeros before and after, each way.
+        up: Pixels that one becomes, each way.
+        pad: Zeros before and after, each way.
 
     Returns:
         [N, C, h * up + pad - k + 1, ...].
@@ -151,7 +151,7 @@ def load_grouped_stylegan2(config: StyleGAN2Config, lean: StyleGAN2) -> GroupedS
     """Load the reference's way with the weights that `lean` was loaded with.
 
     Raises:
-        LatentCLRError: the weights cannot be read.
+        LatentCLRError: The weights cannot be read.
     """
     if lean.random_weights:
         return GroupedStyleGAN2(lean, random_tensors(lean.resolution))

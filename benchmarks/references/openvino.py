@@ -20,7 +20,7 @@ def openvino_engine(path: Path, precision: str, threads: int) -> Engine:
     """Run the ONNX file on the CPU, compiled anew for each batch size: OpenVINO is faster with fixed shapes.
 
     Args:
-        path: the file.
+        path: The file.
         precision: `f32` or `bf16`, of the arithmetic; tensors in and out stay as they are.
         threads: 0 for OpenVINO's own choice.
     """

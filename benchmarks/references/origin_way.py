@@ -25,7 +25,7 @@ def stock_dcgan(tensors: Mapping[str, Tensor], layer: str) -> nn.Sequential:
 
     Args:
         tensors: `main.{i}.*` as the weights file holds them.
-        layer: such as `main.2`.
+        layer: Such as `main.2`.
 
     Returns:
         A module that maps [N, D, 1, 1] to the features [N, C, h, w], in inference mode (fixed batch-norm statistics).
@@ -64,15 +64,15 @@ class OriginStep(nn.Module):
 
     Attributes:
         nets: K networks Linear, (BatchNorm1d, ReLU, Linear) x (depth - 1), the last Linear without bias if depth > 1.
-        generator: see `OriginGenerator`.
+        generator: See `OriginGenerator`.
     """
 
     def __init__(self, lean: ContrastiveStep, generator: OriginGenerator) -> None:
         """Copy a lean step's direction weights.
 
         Args:
-            lean: a step with linear or nonlinear directions and the identity projector.
-            generator: the same generator the stock way.
+            lean: A step with linear or nonlinear directions and the identity projector.
+            generator: The same generator the stock way.
         """
         super().__init__()
         assert isinstance(lean.directions, MLPDirections)

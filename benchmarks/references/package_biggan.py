@@ -34,11 +34,11 @@ class PackageBigGAN(Generator):
         """Load the weights.
 
         Args:
-            lean: ours, for its sizes and its truncation.
-            tensors: the package's state dict.
+            lean: Ours, for its sizes and its truncation.
+            tensors: The package's state dict.
 
         Raises:
-            BenchmarkError: the package is not installed.
+            BenchmarkError: The package is not installed.
         """
         super().__init__()
         try:
@@ -84,8 +84,8 @@ def load_package_biggan(config: BigGANConfig, lean: BigGAN) -> PackageBigGAN:
     """Load the package's model with the weights that `lean` was loaded with; its parameters collect gradients.
 
     Raises:
-        LatentCLRError: the weights cannot be read.
-        BenchmarkError: the package is not installed, or the weights are the published ones.
+        LatentCLRError: The weights cannot be read.
+        BenchmarkError: The package is not installed, or the weights are the published ones.
     """
     if config.weights is None:
         raise BenchmarkError("give generator.weights=PATH or generator.weights=random to compare with the package")

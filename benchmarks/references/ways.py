@@ -76,11 +76,11 @@ class Way:
     """A step with its optimizer.
 
     Attributes:
-        lean: the lean step; of the origin's way only its sampling and its initial weights are used.
+        lean: The lean step; of the origin's way only its sampling and its initial weights are used.
         loss_of: batch -> scalar loss.
-        directions: the module that is trained.
+        directions: The module that is trained.
         optimizer: Adam over the directions alone, as in both trainers.
-        taken: steps done.
+        taken: Steps done.
     """
 
     lean: ContrastiveStep
@@ -105,7 +105,7 @@ def build_way(way: str, setting: Setting) -> Way:
     """Set up a way of doing the step, with the weights that seed 0 gives.
 
     Raises:
-        LatentCLRError: the faces' weights are not installed, or the layer does not exist.
+        LatentCLRError: The faces' weights are not installed, or the layer does not exist.
     """
     config = setting.config(way)
     lean = new_step(config, torch.device("cpu")).train()

@@ -22,7 +22,7 @@ def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
     """Measure a run, print the table, write `eval.json` and `eval.png` beside the checkpoint.
 
     Raises:
-        LatentCLRError: the run cannot be opened or an override is wrong.
+        LatentCLRError: The run cannot be opened or an override is wrong.
     """
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, TrainConfig)

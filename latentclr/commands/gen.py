@@ -38,7 +38,7 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     """Draw one labelled grid (and walk) for each sample into `RUN/gen` or `output_dir`.
 
     Raises:
-        LatentCLRError: the run cannot be opened, or an option is out of range.
+        LatentCLRError: The run cannot be opened, or an option is out of range.
     """
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, NamedGenConfig)

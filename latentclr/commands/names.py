@@ -147,18 +147,18 @@ def publish_names(
     """Make a run's named edits those of a published model.
 
     Args:
-        config: the run's configuration.
-        checkpoint: the run's checkpoint.
-        repository: where the model is.
-        name: of the model; its TorchScript twin goes along.
-        force: also if the model was exported from another run's checkpoint.
+        config: The run's configuration.
+        checkpoint: The run's checkpoint.
+        repository: Where the model is.
+        name: Of the model; its TorchScript twin goes along.
+        force: Also if the model was exported from another run's checkpoint.
 
     Returns:
         A line for each thing that was done or left out.
 
     Raises:
-        ConfigError: the model is another run's.
-        ServingError: there is no such model, or it cannot be written.
+        ConfigError: The model is another run's.
+        ServingError: There is no such model, or it cannot be written.
     """
     from latentclr.training.experiment import named_edits
     from serving.contract.manifest import edit_entry
@@ -199,7 +199,7 @@ def parse_alpha(text: str) -> tuple[float, float]:
     """Read `LOW..HIGH`.
 
     Raises:
-        ConfigError: it is not two finite numbers, the lower one first.
+        ConfigError: It is not two finite numbers, the lower one first.
     """
     low, dots, high = text.partition("..")
     try:

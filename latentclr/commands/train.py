@@ -33,8 +33,8 @@ def run_train(words: Sequence[str]) -> bool:
     """Train or resume; return False if interrupted.
 
     Raises:
-        LatentCLRError: see `Trainer`.
-        Busy: another process trains in the run folder.
+        LatentCLRError: See `Trainer`.
+        Busy: Another process trains in the run folder.
     """
     overrides = parse_overrides(words)
     resumed: dict[str, Any] | None = None

@@ -25,7 +25,7 @@ class LatentSpec:
         dim: D.
         layers: L, the number of latent inputs.
         sampler: `standard_normal`, or `truncated_normal` (normal cut at +-2, then times `truncation`).
-        truncation: factor of `truncated_normal`, else None.
+        truncation: Factor of `truncated_normal`, else None.
     """
 
     dim: int
@@ -41,13 +41,13 @@ class Generator(nn.Module, ABC):
     parameter ever collects gradients; gradients flow through to the latent codes.
 
     Attributes:
-        name: the name in the registry.
-        latent: how z is drawn, D and L.
+        name: The name in the registry.
+        latent: How z is drawn, D and L.
         resolution: H = W in pixels.
-        feature_layers: exact names accepted by `features`.
-        class_names: names of the classes of a conditional generator, by id; None for an unconditional one.
-        class_ids: the classes that training draws from; empty for an unconditional generator.
-        weights_sha256: hash of the weights file that was loaded.
+        feature_layers: Exact names accepted by `features`.
+        class_names: Names of the classes of a conditional generator, by id; None for an unconditional one.
+        class_ids: The classes that training draws from; empty for an unconditional generator.
+        weights_sha256: Hash of the weights file that was loaded.
         random_weights: True if the weights are seeded noise, fit for latency work only.
     """
 
@@ -64,7 +64,7 @@ class Generator(nn.Module, ABC):
         """Switch to inference behaviour and stop all parameters from collecting gradients.
 
         Raises:
-            GeneratorError: a weight, or what was folded into one, is not a finite number.
+            GeneratorError: A weight, or what was folded into one, is not a finite number.
         """
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
             if not torch.isfinite(tensor).all():
@@ -104,7 +104,7 @@ class Generator(nn.Module, ABC):
         """Return `layer` if it is a feature layer.
 
         Raises:
-            GeneratorError: it is not; the message lists the layers.
+            GeneratorError: It is not; the message lists the layers.
         """
         if layer not in self.feature_layers:
             raise GeneratorError(
@@ -135,7 +135,7 @@ class Generator(nn.Module, ABC):
         """Draw z [count, D], row i with `numpy.random.RandomState(seed + i)`, as NVIDIA's and the origin's tools do.
 
         Raises:
-            GeneratorError: a seed is out of numpy's range [0, 2**32).
+            GeneratorError: A seed is out of numpy's range [0, 2**32).
         """
         if not 0 <= seed <= 2**32 - count:
             raise GeneratorError(f"seeds must be in [0, 2**32), got {seed} to {seed + count - 1}")

@@ -40,7 +40,7 @@ class DCGAN(Generator):
                 running_mean, running_var}` of the batch norms.
 
         Raises:
-            GeneratorError: a tensor is missing, left over or of a wrong shape.
+            GeneratorError: A tensor is missing, left over or of a wrong shape.
         """
         super().__init__()
         tensors = dict(tensors)
@@ -143,11 +143,11 @@ def load_dcgan(weights: str | None) -> DCGAN:
     """Load a DCGAN.
 
     Args:
-        weights: a `torch.save` file with `netG_state_dict` or plain tensors, or a safetensors file; None for the
+        weights: A `torch.save` file with `netG_state_dict` or plain tensors, or a safetensors file; None for the
             faces of the `gan-face-generate` package.
 
     Raises:
-        GeneratorError: the package or file is missing, damaged or holds something else.
+        GeneratorError: The package or file is missing, damaged or holds something else.
     """
     path = Path(weights) if weights else faces_path()
     generator = DCGAN(load_tensors(path, nested="netG_state_dict"))
@@ -159,7 +159,7 @@ def faces_path() -> Path:
     """Return the weights file inside the gan-face-generate package, which is found but never imported.
 
     Raises:
-        GeneratorError: the package is not installed.
+        GeneratorError: The package is not installed.
     """
     spec = importlib.util.find_spec("gan_face_generate")
     folder = next(iter(spec.submodule_search_locations or []), None) if spec else None

@@ -11,7 +11,7 @@ def build_generator(config: GeneratorConfig) -> Generator:
     """Load the generator that a configuration names, frozen, on the CPU.
 
     Raises:
-        GeneratorError: the name is unknown, or the weights are missing or unusable.
+        GeneratorError: The name is unknown, or the weights are missing or unusable.
     """
     if isinstance(config, DCGANConfig):
         from latentclr.generators.dcgan import load_dcgan

@@ -25,7 +25,7 @@ class Directions(nn.Module, ABC):
         k: K.
         dim: D.
         kind: `global`, `linear` or `nonlinear`.
-        normalize: whether directions have unit length.
+        normalize: Whether directions have unit length.
     """
 
     kind: str
@@ -157,10 +157,10 @@ def draw_alpha(alpha: float | Sequence[float], k: int, per_direction: bool, rng:
     normalised rounding noise. The band within 5 % of the range's larger end around zero is therefore left out.
 
     Args:
-        alpha: a fixed strength, or a (low, high) range to draw from uniformly.
+        alpha: A fixed strength, or a (low, high) range to draw from uniformly.
         k: K.
-        per_direction: one draw for each direction (conditional models), else one for all.
-        rng: a CPU random generator.
+        per_direction: One draw for each direction (conditional models), else one for all.
+        rng: A CPU random generator.
 
     Returns:
         [K].

@@ -29,8 +29,8 @@ def similarity_loss(
     Args:
         s: [K * B, K * B] cosines of feature changes, direction-major (row k * B + b).
         k: K, at least 2.
-        temp: multiplies the similarities.
-        use_abs: compare without sign, so that an edit and its reverse count as one direction.
+        temp: Multiplies the similarities.
+        use_abs: Compare without sign, so that an edit and its reverse count as one direction.
         reduce: `mean` or `sum`.
 
     Returns:

@@ -62,7 +62,7 @@ def feature_changes(x: Tensor, base: Tensor, normalize: bool) -> Tensor:
     Args:
         x: [K * B, F] projected features of edited codes, direction-major, not normalised.
         base: [B, F] projected features of the unedited codes, normalised if `normalize`.
-        normalize: whether x is normalised before the difference is taken.
+        normalize: Whether x is normalised before the difference is taken.
     """
     return _changes(x, base, normalize)[0]
 

@@ -34,14 +34,14 @@ class StepOptions:
     """What a step computes.
 
     Attributes:
-        layer: the generator's feature layer.
-        feed_layers: latent inputs that receive the edit; None for all.
-        alpha: a strength or a (low, high) range.
-        temp: temperature of the loss.
-        use_abs: compare without sign.
+        layer: The generator's feature layer.
+        feed_layers: Latent inputs that receive the edit; None for all.
+        alpha: A strength or a (low, high) range.
+        temp: Temperature of the loss.
+        use_abs: Compare without sign.
         reduce: `mean` or `sum`.
-        chunk: edited rows that go through the generator at once; None for all. Bounds memory, costs one more forward.
-        autocast: dtype of the generator's and networks' arithmetic, None for float32. The loss is always float32.
+        chunk: Edited rows that go through the generator at once; None for all. Bounds memory, costs one more forward.
+        autocast: Dtype of the generator's and networks' arithmetic, None for float32. The loss is always float32.
     """
 
     layer: str
@@ -63,7 +63,7 @@ class ContrastiveStep(nn.Module):
         """Check that the edit can reach the features.
 
         Raises:
-            ConfigError: a feed layer does not exist, or none of them reaches the feature layer.
+            ConfigError: A feed layer does not exist, or none of them reaches the feature layer.
         """
         super().__init__()
         self.generator, self.directions, self.projector, self.options = generator, directions, projector, options
@@ -132,11 +132,11 @@ def feed_mask(feed_layers: Sequence[int] | None, layers: int) -> Tensor:
     """Return a mask [L], 1 at the layers that receive the edit.
 
     Args:
-        feed_layers: the layers; None for all.
+        feed_layers: The layers; None for all.
         layers: L.
 
     Raises:
-        ConfigError: the list is empty, or a layer is out of range.
+        ConfigError: The list is empty, or a layer is out of range.
     """
     if feed_layers is None:
         return torch.ones(layers)

@@ -27,12 +27,12 @@ def directions_from_origin(
     """Stack the origin's direction model.
 
     Args:
-        state: the checkpoint's `model`: `params` [K, D] (global), or for each k in [0, K) `nets.{k}.linear_{i}.weight`
+        state: The checkpoint's `model`: `params` [K, D] (global), or for each k in [0, K) `nets.{k}.linear_{i}.weight`
             [D, D], `.bias` [D] and between two of them `nets.{k}.batchnorm_{i}.*` [D]. As in the origin the last
             Linear has no bias when depth > 1, and the one Linear of depth 1 always has one.
         kind: `global`, `linear` or `nonlinear`.
         depth: Linears of a nonlinear model, at least 1; the others have none or one.
-        normalize: whether directions get unit length.
+        normalize: Whether directions get unit length.
 
     Returns:
         The same directions, in inference mode, float32.
@@ -61,11 +61,11 @@ def projector_from_origin(state: Mapping[str, Tensor], kind: str, depth: int = 3
     """Rebuild the origin's projector; sizes are read from the tensors.
 
     Args:
-        state: the checkpoint's `projector`: `net.linear_{i}.*`, `net.batchnorm_{i}.*`; the origin stores the same
+        state: The checkpoint's `projector`: `net.linear_{i}.*`, `net.batchnorm_{i}.*`; the origin stores the same
             tensors again under `Projector.*`, which must then be equal.
         kind: `identity`, `linear` or `nonlinear`.
         depth: Linears of a nonlinear projector, at least 1.
-        normalize: whether projected features get unit length.
+        normalize: Whether projected features get unit length.
 
     Returns:
         The same projector, in inference mode, float32.

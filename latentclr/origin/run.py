@@ -55,15 +55,15 @@ def load_origin_run(path: Path, run: Path | None = None) -> Checkpoint:
     """Read a checkpoint of the origin's trainer and the configuration beside it.
 
     Args:
-        path: the checkpoint file.
-        run: where the configuration may also lie, as the origin's `--config-path` says.
+        path: The checkpoint file.
+        run: Where the configuration may also lie, as the origin's `--config-path` says.
 
     Returns:
         The same directions and projector with our configuration, in inference mode.
 
     Raises:
-        CheckpointError: the file or its configuration is missing, damaged, hostile or of something else.
-        ConfigError: the configuration asks for what is not known here; the message names it.
+        CheckpointError: The file or its configuration is missing, damaged, hostile or of something else.
+        ConfigError: The configuration asks for what is not known here; the message names it.
     """
     checkpoint, notes = read_origin_run(path, run)
     for note in notes:
@@ -97,14 +97,14 @@ def translate_config(origin: Mapping[str, Any], where: Path) -> tuple[dict[str, 
     """Translate the origin's configuration into ours.
 
     Args:
-        origin: the configuration as plain data.
-        where: its file, for messages.
+        origin: The configuration as plain data.
+        where: Its file, for messages.
 
     Returns:
         Our configuration as plain data (checked by `compose_run` later), and lines about what was changed.
 
     Raises:
-        ConfigError: a `_target_` is not in the table, or a section is missing.
+        ConfigError: A `_target_` is not in the table, or a section is missing.
     """
     notes: list[str] = []
     ours: dict[str, Any] = {key: origin[key] for key in _TOP if origin.get(key) is not None}

@@ -18,8 +18,8 @@ class Gallery:
     """Pictures of one call in a folder.
 
     Attributes:
-        folder: where they lie.
-        written: files of this call, in order.
+        folder: Where they lie.
+        written: Files of this call, in order.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,11 +32,11 @@ class Gallery:
         """Write a file; after the first, what the call before wrote and nobody has changed since is removed.
 
         Args:
-            name: such as `sample_0.png`.
-            write: writes it to a path, whole or not at all.
+            name: Such as `sample_0.png`.
+            write: Writes it to a path, whole or not at all.
 
         Raises:
-            SaveError: the disk is full or the folder cannot be written.
+            SaveError: The disk is full or the folder cannot be written.
         """
         path = self.folder / name
         write(path)

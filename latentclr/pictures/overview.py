@@ -27,8 +27,8 @@ def fitting(k: int, seconds: float, budget: float) -> tuple[int, int]:
 
     Args:
         k: K.
-        seconds: that one picture takes.
-        budget: seconds for all of them; one direction is shown even if that takes longer.
+        seconds: That one picture takes.
+        budget: Seconds for all of them; one direction is shown even if that takes longer.
 
     Returns:
         Rows (at least 1, at most `MOST_ROWS`), and columns: 5, or 3 where not all rows fit with 5.
@@ -57,13 +57,13 @@ def draw_overview(step: ContrastiveStep, config: TrainConfig, path: Path, budget
     """Draw one code along the directions, as many as fit into the budget.
 
     Args:
-        step: the trained step.
-        config: of the run.
-        path: the PNG.
-        budget: seconds.
+        step: The trained step.
+        config: Of the run.
+        path: The PNG.
+        budget: Seconds.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     generator = step.eval().generator
     fed = step.get_buffer("fed")

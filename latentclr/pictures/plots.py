@@ -20,12 +20,12 @@ def loss_curve(history: History, path: Path, random_weights: bool = False) -> No
     """Draw loss and accuracy over the steps, with the held-out values, into a PNG.
 
     Args:
-        history: what happened.
-        path: the PNG.
-        random_weights: say in the picture that the generator's weights are noise.
+        history: What happened.
+        path: The PNG.
+        random_weights: Say in the picture that the generator's weights are noise.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     steps = np.arange(1, len(history.loss) + 1)
@@ -53,12 +53,12 @@ def similarity_map(evaluation: Evaluation, path: Path, random_weights: bool = Fa
     """Draw the K x K similarity matrix (diagonal: consistency, rest: redundancy) into a PNG.
 
     Args:
-        evaluation: what was measured.
-        path: the PNG.
-        random_weights: say in the picture that the generator's weights are noise.
+        evaluation: What was measured.
+        path: The PNG.
+        random_weights: Say in the picture that the generator's weights are noise.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     k = len(evaluation.similarity)
     side = min(12.0, 3.0 + 0.22 * k)

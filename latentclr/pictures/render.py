@@ -33,11 +33,11 @@ def walk_codes(
     """Edit one code along several directions.
 
     Args:
-        directions: in inference mode.
+        directions: In inference mode.
         p: [1, D].
-        chosen: direction indices, M of them.
+        chosen: Direction indices, M of them.
         alphas: A strengths in rising order.
-        iterative: from alpha to alpha in steps, asking for the direction again at each (the origin's walk), rather
+        iterative: From alpha to alpha in steps, asking for the direction again at each (the origin's walk), rather
             than straight from p.
 
     Returns:
@@ -71,14 +71,14 @@ def edited_images(
     """Render one code along several directions at several strengths.
 
     Args:
-        generator: the generator.
-        directions: trained, in inference mode.
+        generator: The generator.
+        directions: Trained, in inference mode.
         z: [1, D].
         chosen: M direction indices.
         alphas: A strengths in rising order.
-        fed: mask [L] of the latent inputs that receive the edit; None for all.
-        class_id: for conditional generators.
-        iterative: walk in steps, see `walk_codes`.
+        fed: Mask [L] of the latent inputs that receive the edit; None for all.
+        class_id: For conditional generators.
+        iterative: Walk in steps, see `walk_codes`.
 
     Returns:
         uint8 [M, A, H, W, 3].
@@ -103,10 +103,10 @@ class Drawing:
     """What draws rows of pictures: a generator and trained directions, on one device.
 
     Attributes:
-        generator: the generator.
-        directions: in inference mode.
-        fed: mask [L] of the latent inputs that receive edits which name none; None for all.
-        iterative: walk in steps, see `walk_codes`.
+        generator: The generator.
+        directions: In inference mode.
+        fed: Mask [L] of the latent inputs that receive edits which name none; None for all.
+        iterative: Walk in steps, see `walk_codes`.
     """
 
     generator: Generator
@@ -127,10 +127,10 @@ class Drawing:
         """Draw named edits of z [1, D].
 
         Args:
-            z: the code.
-            class_id: for conditional generators.
-            chosen: a row for each edit; where strengths are given one row: unedited, each edit alone, all together.
-            alphas: strengths of the rows, in rising order; None for each edit's own range.
+            z: The code.
+            class_id: For conditional generators.
+            chosen: A row for each edit; where strengths are given one row: unedited, each edit alone, all together.
+            alphas: Strengths of the rows, in rising order; None for each edit's own range.
 
         Returns:
             Images [R, C, H, W, 3], R labels, C labels.
@@ -214,8 +214,8 @@ def grid(
         images: uint8 [R, C, H, W, 3].
         rows: R labels.
         columns: C labels.
-        tile: height of a tile in pixels; None for the images' own.
-        corner: label of the column labels.
+        tile: Height of a tile in pixels; None for the images' own.
+        corner: Label of the column labels.
     """
     height, width = images.shape[2:4]
     if tile is not None:
@@ -254,7 +254,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a picture, whole or not at all; the format comes from the suffix.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     with replacing(path) as temporary:
         picture.save(temporary)
@@ -264,7 +264,7 @@ def save_walk(frames: Sequence[Image.Image], path: Path, milliseconds: int = 90)
     """Write frames, there and back, as an endless GIF or WebP (from the suffix).
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     loop = [*frames, *frames[-2:0:-1]]
     with replacing(path) as temporary:

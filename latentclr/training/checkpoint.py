@@ -44,13 +44,13 @@ class Checkpoint:
 
     Attributes:
         directions: K directions over D.
-        projector: the projector they were trained with.
-        config: the run's whole configuration as plain data.
-        generator: what `Generator.describe` said at training time, the classes of the training, and L as `layers`; of
+        projector: The projector they were trained with.
+        config: The run's whole configuration as plain data.
+        generator: What `Generator.describe` said at training time, the classes of the training, and L as `layers`; of
             one of the origin's runs only what its configuration tells.
-        iteration: training steps done.
-        loss: held-out loss, None where it was not measured.
-        path: the file.
+        iteration: Training steps done.
+        loss: Held-out loss, None where it was not measured.
+        path: The file.
     """
 
     directions: Directions
@@ -75,7 +75,7 @@ def save_checkpoint(
     """Write directions and projector as safetensors with readable metadata, whole or not at all.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     described = {**generator.describe(), "classes": list(generator.class_ids), "layers": generator.latent.layers}
     write_checkpoint(path, Checkpoint(directions, projector, config, described, iteration, loss, path))
@@ -85,7 +85,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint as `save_checkpoint` does.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     directions, config = checkpoint.directions, checkpoint.config
     parts = {"directions": directions, "projector": checkpoint.projector}
@@ -116,7 +116,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint file written by `save_checkpoint`.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not ours, or its tensors do not fit its metadata.
+        CheckpointError: The file is missing, truncated, not ours, or its tensors do not fit its metadata.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
@@ -150,12 +150,12 @@ def find_checkpoint(run: Path, which: str | None = None) -> Path:
     """Return the checkpoint file of a run, ours or the origin's.
 
     Args:
-        run: a run folder, or a checkpoint file itself.
+        run: A run folder, or a checkpoint file itself.
         which: `best`, `last`, or the path of a file; None for the best, or the last of a run that was interrupted
             before its first evaluation.
 
     Raises:
-        CheckpointError: there is none; the message says what the folder holds.
+        CheckpointError: There is none; the message says what the folder holds.
     """
     if which not in (None, "best", "last"):
         return Path(str(which))
@@ -200,7 +200,7 @@ def check_generator(checkpoint: Checkpoint, generator: Generator) -> None:
     """Warn if the generator is not the one that the directions were trained on.
 
     Raises:
-        CheckpointError: they cannot work together at all.
+        CheckpointError: They cannot work together at all.
     """
     if generator.latent.dim != checkpoint.directions.dim:
         raise CheckpointError(
@@ -234,7 +234,7 @@ def save_resume(path: Path, state: dict[str, Any]) -> None:
     """Write the state of a run, whole or not at all.
 
     Raises:
-        SaveError: the disk is full or the folder cannot be written.
+        SaveError: The disk is full or the folder cannot be written.
     """
     with replacing(path) as temporary:
         try:
@@ -247,7 +247,7 @@ def load_resume(path: Path) -> dict[str, Any]:
     """Read the state of a run; nothing in the file is ever executed.
 
     Raises:
-        CheckpointError: the file is missing, damaged or not such a state.
+        CheckpointError: The file is missing, damaged or not such a state.
     """
     if not path.is_file():
         raise CheckpointError(f"nothing to resume: no {path}")

@@ -20,9 +20,9 @@ class Processes:
     """This process among those of a run.
 
     Attributes:
-        rank: in [0, world).
-        world: number of processes.
-        device: where this one computes.
+        rank: In [0, world).
+        world: Number of processes.
+        device: Where this one computes.
     """
 
     rank: int
@@ -57,7 +57,7 @@ def resolve_device(config: TrainConfig) -> torch.device:
     """Return the device that a configuration asks for; under torchrun, this process's own GPU.
 
     Raises:
-        ConfigError: it is no device, or there is no GPU and `auto_cpu_if_no_gpu` is off.
+        ConfigError: It is no device, or there is no GPU and `auto_cpu_if_no_gpu` is off.
     """
     try:
         device = torch.device(config.device)

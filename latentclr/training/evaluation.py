@@ -24,12 +24,12 @@ class Evaluation:
     """What was measured over `samples` held-out codes.
 
     Attributes:
-        loss: contrastive loss.
-        accuracy: share of edits closer to their own direction than to the others, in [0, 1].
+        loss: Contrastive loss.
+        accuracy: Share of edits closer to their own direction than to the others, in [0, 1].
         similarity: [K, K]; the diagonal is consistency, the rest redundancy. Mean cosine of feature changes in [-1, 1]
             (its absolute value, in [0, 1], if the loss compares without sign): on the diagonal between different
             samples of one direction, off it between two directions at the same sample.
-        samples: number of codes.
+        samples: Number of codes.
     """
 
     loss: float
@@ -61,12 +61,12 @@ def held_out(
     """Return the mean (loss, accuracy) of held-out batches, the same ones at every call.
 
     Args:
-        step: with trained directions; left in the mode it was in.
-        batch_size: codes in a batch, at least 2.
-        iterations: batches; several processes share them.
-        seed: of the held-out codes.
-        processes: the run's processes, if several.
-        interrupted: asked between batches; the answer is None if it says so.
+        step: With trained directions; left in the mode it was in.
+        batch_size: Codes in a batch, at least 2.
+        iterations: Batches; several processes share them.
+        seed: Of the held-out codes.
+        processes: The run's processes, if several.
+        interrupted: Asked between batches; the answer is None if it says so.
     """
     rank, world = (processes.rank, processes.world) if processes else (0, 1)
     losses, accuracies = [0.0], [0.0]
@@ -92,10 +92,10 @@ def evaluate(step: ContrastiveStep, batch_size: int, iterations: int, seed: int)
     """Measure a trained step (in inference mode) on held-out codes.
 
     Args:
-        step: with trained directions.
-        batch_size: codes in a batch, at least 2.
-        iterations: batches.
-        seed: of the held-out codes.
+        step: With trained directions.
+        batch_size: Codes in a batch, at least 2.
+        iterations: Batches.
+        seed: Of the held-out codes.
     """
     k = step.directions.k
     similarity = torch.zeros(k, k)

@@ -53,7 +53,7 @@ def new_step(config: TrainConfig, device: torch.device) -> ContrastiveStep:
     """Make a step with freshly initialised directions and projector.
 
     Raises:
-        LatentCLRError: the generator, layer or feed layers cannot be used.
+        LatentCLRError: The generator, layer or feed layers cannot be used.
     """
     generator = build_generator(config.generator)
     features = generator.feature_size(generator.check_layer(config.generator.feature_layer))
@@ -67,12 +67,12 @@ def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
     """Read a checkpoint of a run, and the run's configuration with overrides laid over it.
 
     Args:
-        run: a run folder or a checkpoint file, ours or of the origin's trainer.
-        words: overrides; `checkpoint=best|last|FILE` chooses the checkpoint.
+        run: A run folder or a checkpoint file, ours or of the origin's trainer.
+        words: Overrides; `checkpoint=best|last|FILE` chooses the checkpoint.
         schema: TrainConfig or GenConfig.
 
     Raises:
-        LatentCLRError: there is no usable checkpoint, or an override is wrong or would change the trained model.
+        LatentCLRError: There is no usable checkpoint, or an override is wrong or would change the trained model.
     """
     words = parse_overrides(words)
     which = words.value("checkpoint")
@@ -97,7 +97,7 @@ def catalog_of(config: TrainConfig, checkpoint: Checkpoint) -> tuple[dict[str, N
     for such a checkpoint at all.
 
     Raises:
-        CheckpointError: the catalog cannot be read, or is none.
+        CheckpointError: The catalog cannot be read, or is none.
     """
     generator, folder = config.generator, checkpoint.path.parent
     of_origin = checkpoint.path.suffix in SUFFIXES and not (folder / CATALOG_FILE).is_file()
@@ -113,12 +113,12 @@ def named_edits(
     """Return the named edits of a run that can be carried out, and a line for each thing that was dropped.
 
     Args:
-        config: the run's configuration.
-        checkpoint: the run's checkpoint.
+        config: The run's configuration.
+        checkpoint: The run's checkpoint.
         layers: L of its generator; None if it is not known.
 
     Raises:
-        CheckpointError: the catalog cannot be read or understood.
+        CheckpointError: The catalog cannot be read or understood.
     """
     edits, problems = catalog_of(config, checkpoint)
     fitting, dropped = fitting_edits(edits, checkpoint.directions.k, layers, config.feed_layers)
@@ -129,7 +129,7 @@ def trained_generator(config: TrainConfig, checkpoint: Checkpoint) -> Generator:
     """Load the generator that a checkpoint edits.
 
     Raises:
-        LatentCLRError: it cannot be used, or does not fit the checkpoint.
+        LatentCLRError: It cannot be used, or does not fit the checkpoint.
     """
     generator = build_generator(config.generator)
     check_generator(checkpoint, generator)
@@ -140,7 +140,7 @@ def trained_step(config: TrainConfig, checkpoint: Checkpoint, device: torch.devi
     """Make a step with the directions and projector of a checkpoint, in inference mode.
 
     Raises:
-        LatentCLRError: the generator cannot be used, or does not fit the checkpoint.
+        LatentCLRError: The generator cannot be used, or does not fit the checkpoint.
     """
     generator = trained_generator(config, checkpoint)
     options = step_options(config, device)

@@ -19,10 +19,10 @@ def build_optimizer(spec: Mapping[str, Any], parameters: Iterable[nn.Parameter])
 
     Args:
         spec: `name`, any class of `torch.optim`, and its arguments.
-        parameters: what to optimise.
+        parameters: What to optimise.
 
     Raises:
-        ConfigError: no such class, or it does not take these arguments.
+        ConfigError: No such class, or it does not take these arguments.
     """
     known = {n: c for n, c in vars(torch.optim).items() if inspect.isclass(c) and issubclass(c, torch.optim.Optimizer)}
     del known["Optimizer"], known["LBFGS"], known["SparseAdam"]  # a base class, one that needs a closure, sparse only
@@ -37,10 +37,10 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: torch.optim.Optimizer) -
         spec: `name` and arguments: `ConstantLR` alone leaves the rate as it is; `ExponentialDecayLR(decay_steps,
             decay_rate, staircase)` is Keras's, rate * decay_rate ** (step / decay_steps); any other name is a class of
             `torch.optim.lr_scheduler`.
-        optimizer: whose rate to schedule.
+        optimizer: Whose rate to schedule.
 
     Raises:
-        ConfigError: no such class, or it does not take these arguments.
+        ConfigError: No such class, or it does not take these arguments.
     """
     schedulers = torch.optim.lr_scheduler
     known: dict[str, Callable[..., Any]] = {

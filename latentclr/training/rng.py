@@ -16,9 +16,9 @@ def stream(seed: int, purpose: str, *index: int) -> torch.Generator:
     """Return a CPU generator for one purpose.
 
     Args:
-        seed: the run's seed, at least 0.
-        purpose: such as `train` or `eval`.
-        index: step, rank and so on, each at least 0.
+        seed: The run's seed, at least 0.
+        purpose: Such as `train` or `eval`.
+        index: Step, rank and so on, each at least 0.
     """
     sequence = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), *index])
     return torch.Generator().manual_seed(int(sequence.generate_state(1, np.uint64)[0]) >> 1)

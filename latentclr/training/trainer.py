@@ -45,17 +45,17 @@ class Trainer:
     """A run: its modules, optimizer, counters, and the folder that they are saved to.
 
     Attributes:
-        step: the contrastive step, with generator, directions and projector.
-        iteration: steps done.
-        best_loss: lowest held-out loss so far, infinity before the first.
-        history: losses so far.
+        step: The contrastive step, with generator, directions and projector.
+        iteration: Steps done.
+        best_loss: Lowest held-out loss so far, infinity before the first.
+        history: Losses so far.
     """
 
     def __init__(self, config: TrainConfig, run: Path, processes: Processes) -> None:
         """Build everything fresh from the configuration.
 
         Raises:
-            LatentCLRError: the configuration, generator or weights cannot be used.
+            LatentCLRError: The configuration, generator or weights cannot be used.
         """
         self.config, self.run, self.processes = config, run, processes
         self.step = new_step(config, processes.device)
@@ -89,7 +89,7 @@ class Trainer:
         """Take up a run where `state` left it.
 
         Raises:
-            CheckpointError: the state does not fit this run.
+            CheckpointError: The state does not fit this run.
         """
         try:
             self.step.directions.load_state_dict(state["directions"])
@@ -133,7 +133,7 @@ class Trainer:
             True if the run is complete, False if it was interrupted; either way it is saved.
 
         Raises:
-            LatentCLRError: the loss, a gradient or the state is not finite any more, or the disk is full.
+            LatentCLRError: The loss, a gradient or the state is not finite any more, or the disk is full.
         """
         config, first = self.config, self.processes.first
         module: nn.Module = self.step
@@ -162,8 +162,8 @@ class Trainer:
         """Write `last.safetensors` and `resume.pt`.
 
         Raises:
-            SaveError: the disk is full; the files that stood there before are untouched.
-            LatentCLRError: the state is not finite; what was saved before stays.
+            SaveError: The disk is full; the files that stood there before are untouched.
+            LatentCLRError: The state is not finite; what was saved before stays.
         """
         if self.processes.any(not all_finite(tensors_in(self.state()))):
             raise self._diverged(f"the state is not finite after step {self.iteration}")

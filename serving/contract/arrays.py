@@ -21,11 +21,11 @@ def read_npy(path: Path, largest: int = LARGEST_ARRAY) -> NDArray[np.generic]:
     """Read one array of booleans, whole numbers or floating-point numbers; no pickle, no archive.
 
     Args:
-        path: the file.
-        largest: its most bytes; checked, as type and shape are, before its numbers are read.
+        path: The file.
+        largest: Its most bytes; checked, as type and shape are, before its numbers are read.
 
     Raises:
-        ValueError: it cannot be read, is cut short, or holds something else; the message is one short line, a verb
+        ValueError: It cannot be read, is cut short, or holds something else; the message is one short line, a verb
             first, to stand after the name of what was read.
     """
     import numpy as np

@@ -22,12 +22,12 @@ def read_json(text: str | bytes, largest: int = LARGEST, most: int = MOST_VALUES
     """Read JSON.
 
     Args:
-        text: the document.
-        largest: its most bytes (characters, of a text).
-        most: its most values.
+        text: The document.
+        largest: Its most bytes (characters, of a text).
+        most: Its most values.
 
     Raises:
-        ValueError: it is not JSON, outside the bounds, or holds an interpolation; the message is one short line, a verb
+        ValueError: It is not JSON, outside the bounds, or holds an interpolation; the message is one short line, a verb
             first, to stand after the name of what was read.
     """
     _check_size(text, largest)
@@ -45,8 +45,8 @@ def read_json_file(path: Path, largest: int = LARGEST, most: int = MOST_VALUES) 
     """Read a JSON file; of one that is too large, no more than its bound.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: as `read_json`.
+        OSError: It cannot be read.
+        ValueError: As `read_json`.
     """
     with path.open("rb") as file:
         return read_json(file.read(largest + 1), largest, most)
@@ -56,7 +56,7 @@ def read_manifest(text: str | bytes) -> Any:
     """Read a served model's description of itself: a catalog of names may stand in it, beside a thousand classes.
 
     Raises:
-        ValueError: as `read_json`.
+        ValueError: As `read_json`.
     """
     return read_json(text, _LARGEST_MANIFEST, _MOST_IN_MANIFEST)
 
@@ -65,12 +65,12 @@ def read_yaml(text: str | bytes, largest: int = LARGEST, most: int = MOST_VALUES
     """Read YAML of plain tables, lists and scalars: no aliases, tags or dates, and 1:30 is a text.
 
     Args:
-        text: the document.
-        largest: its most bytes (characters, of a text).
-        most: its most values.
+        text: The document.
+        largest: Its most bytes (characters, of a text).
+        most: Its most values.
 
     Raises:
-        ValueError: it is not YAML, outside the bounds, or holds an interpolation; the message is one short line, a verb
+        ValueError: It is not YAML, outside the bounds, or holds an interpolation; the message is one short line, a verb
             first, to stand after the name of what was read.
     """
     import yaml
@@ -99,11 +99,11 @@ def check_plain(value: Any, most: int = MOST_VALUES) -> None:
     """Check data that some other reader brought.
 
     Args:
-        value: nested tables, lists and scalars; what else stands there is not looked into.
-        most: the most values.
+        value: Nested tables, lists and scalars; what else stands there is not looked into.
+        most: The most values.
 
     Raises:
-        ValueError: it is outside the bounds, or a text (a key too) holds an interpolation.
+        ValueError: It is outside the bounds, or a text (a key too) holds an interpolation.
     """
     todo, seen = [(value, 0)], 0
     while todo:

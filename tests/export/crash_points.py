@@ -96,10 +96,10 @@ def try_all(
     """Kill at every point.
 
     Args:
-        folder: for scratch.
-        prepare: makes the old state in the folder that it gets.
-        operation: brings the new one about.
-        after: gets the folder as the kill left it, the old state and the new, and returns what is wrong.
+        folder: For scratch.
+        prepare: Makes the old state in the folder that it gets.
+        operation: Brings the new one about.
+        after: Gets the folder as the kill left it, the old state and the new, and returns what is wrong.
 
     Returns:
         Number of points, and what was wrong at which.

@@ -34,12 +34,12 @@ class Trial:
     """A hostile file and the command that reads it.
 
     Attributes:
-        format: of the file, such as `.pt`.
-        name: what is hostile about it.
-        words: the command line, run in the folder where the file is.
-        write: writes the file, and what must lie beside it, into a folder.
-        may_pass: whether the file may turn out harmless, so that the command does its work (exit code 0).
-        codes: exit codes besides these that the command has for a file that it refuses.
+        format: Of the file, such as `.pt`.
+        name: What is hostile about it.
+        words: The command line, run in the folder where the file is.
+        write: Writes the file, and what must lie beside it, into a folder.
+        may_pass: Whether the file may turn out harmless, so that the command does its work (exit code 0).
+        codes: Exit codes besides these that the command has for a file that it refuses.
     """
 
     format: str

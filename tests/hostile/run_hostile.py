@@ -90,10 +90,10 @@ def run(seed: int, count: int, workers: int, only: str = "") -> Iterator[Outcome
     """Yield what came of each try.
 
     Args:
-        seed: of the damage.
-        count: of tries.
-        workers: how many at a time.
-        only: a part of the names of those to run, for looking at one.
+        seed: Of the damage.
+        count: Of tries.
+        workers: How many at a time.
+        only: A part of the names of those to run, for looking at one.
     """
     global _scratch, _seed
     torch.set_num_threads(1)

@@ -43,12 +43,12 @@ class BigGAN(Generator):
         """Fold the weights.
 
         Args:
-            spec: the shape of the model.
-            tensors: the package's state dict. Its tensors are taken out as they are folded, to save memory.
-            truncation: in (0, 1]; chooses the batch-norm statistics, and scales z as it is drawn.
+            spec: The shape of the model.
+            tensors: The package's state dict. Its tensors are taken out as they are folded, to save memory.
+            truncation: In (0, 1]; chooses the batch-norm statistics, and scales z as it is drawn.
 
         Raises:
-            GeneratorError: a tensor is missing or of a wrong shape, or the truncation out of range.
+            GeneratorError: A tensor is missing or of a wrong shape, or the truncation out of range.
         """
         super().__init__()
         table = WeightTable(spec, tensors, truncation)
@@ -214,11 +214,11 @@ def load_biggan(
         weights: None for the published weights, from the cache or else downloaded; `random` for seeded random weights
             of full size; or a folder (`config.json` with `pytorch_model.bin` or `model.safetensors`) or a weights file.
         resolution: 128, 256 or 512; a `config.json` has the last word.
-        truncation: in (0, 1].
-        class_name: the class or classes to draw from in training: names, ids or synsets.
+        truncation: In (0, 1].
+        class_name: The class or classes to draw from in training: names, ids or synsets.
 
     Raises:
-        GeneratorError: the weights are missing, damaged or something else, or a class does not exist.
+        GeneratorError: The weights are missing, damaged or something else, or a class does not exist.
     """
     if weights == RANDOM:
         spec = spec_for(resolution)

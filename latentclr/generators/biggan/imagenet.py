@@ -58,7 +58,7 @@ def resolve_classes(values: int | str | Sequence[int | str]) -> tuple[int, ...]:
     """Resolve one class or a list of classes, as `generator.class_name` takes them, in their order.
 
     Raises:
-        GeneratorError: a class is unknown, or the list is empty.
+        GeneratorError: A class is unknown, or the list is empty.
     """
     listed = [values] if isinstance(values, int | str) else list(values)
     if not listed:
@@ -70,11 +70,11 @@ def resolve_class(value: int | str) -> int:
     """Return the id in [0, 1000) of a class.
 
     Args:
-        value: an id; a word such as `bulbul` or `golden retriever`, spaces or underscores, in any case; a synset such
+        value: An id; a word such as `bulbul` or `golden retriever`, spaces or underscores, in any case; a synset such
             as `bulbul.n.01` or its WordNet id `n01560419`.
 
     Raises:
-        GeneratorError: there is no such class; the message names the nearest.
+        GeneratorError: There is no such class; the message names the nearest.
     """
     text = " ".join(str(value).replace("_", " ").lower().split())
     if isinstance(value, bool) or not text:

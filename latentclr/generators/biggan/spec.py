@@ -31,11 +31,11 @@ class BigGANSpec:
     """The package's `config.json`; the defaults are those of all three published models.
 
     Attributes:
-        output_dim: height and width of the image in pixels.
+        output_dim: Height and width of the image in pixels.
         layers: (upsample, input channels, output channels) of each GenBlock, channels in units of `channel_width`.
-        attention_layer_position: index in the chain of GenBlocks before which self-attention stands.
-        eps: added to the batch norms' variances.
-        n_stats: number of truncations in [0, 1], evenly spaced, for which batch-norm statistics are stored.
+        attention_layer_position: Index in the chain of GenBlocks before which self-attention stands.
+        eps: Added to the batch norms' variances.
+        n_stats: Number of truncations in [0, 1], evenly spaced, for which batch-norm statistics are stored.
     """
 
     output_dim: int
@@ -52,7 +52,7 @@ class BigGANSpec:
         """Check what a file may have got wrong.
 
         Raises:
-            GeneratorError: sizes are not positive integers, or the blocks do not fit together.
+            GeneratorError: Sizes are not positive integers, or the blocks do not fit together.
         """
         sizes = ("output_dim", "z_dim", "class_embed_dim", "channel_width", "num_classes", "n_stats")
         for name in sizes:
@@ -110,7 +110,7 @@ def spec_for(resolution: int) -> BigGANSpec:
     """Return the configuration of the published biggan-deep-128, -256 or -512.
 
     Raises:
-        GeneratorError: there is none of that resolution.
+        GeneratorError: There is none of that resolution.
     """
     if resolution not in LAYERS:
         raise GeneratorError(f"generator.resolution must be one of {', '.join(map(str, LAYERS))}, got {resolution!r}")
@@ -121,7 +121,7 @@ def read_spec(path: Path) -> BigGANSpec:
     """Read a `config.json`.
 
     Raises:
-        GeneratorError: it is missing, no such configuration, or its numbers do not fit together.
+        GeneratorError: It is missing, no such configuration, or its numbers do not fit together.
     """
     try:
         content = read_json_file(path)
@@ -146,12 +146,12 @@ def find_weights(path: Path, resolution: int) -> tuple[Path, BigGANSpec]:
     """Find the weights file and the configuration that a user's path means.
 
     Args:
-        path: a folder with `config.json` and weights, or a weights file, with its `config.json` beside it or of one of
+        path: A folder with `config.json` and weights, or a weights file, with its `config.json` beside it or of one of
             the published models.
-        resolution: of the published model, where no `config.json` says.
+        resolution: Of the published model, where no `config.json` says.
 
     Raises:
-        GeneratorError: there is no such file.
+        GeneratorError: There is no such file.
     """
     if path.is_dir():
         found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]

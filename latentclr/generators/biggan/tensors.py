@@ -21,12 +21,12 @@ class WeightTable:
         """Remember what to take from.
 
         Args:
-            spec: the shape of the model.
-            tensors: the package's state dict; its tensors are taken out as they are folded, to save memory.
-            truncation: in (0, 1], chooses the batch-norm statistics.
+            spec: The shape of the model.
+            tensors: The package's state dict; its tensors are taken out as they are folded, to save memory.
+            truncation: In (0, 1], chooses the batch-norm statistics.
 
         Raises:
-            GeneratorError: the truncation is out of range.
+            GeneratorError: The truncation is out of range.
         """
         self.spec, self.tensors, self.blend = spec, tensors, blend_of(truncation, spec.n_stats)
 
@@ -34,7 +34,7 @@ class WeightTable:
         """Take a tensor out.
 
         Raises:
-            GeneratorError: it is missing or of another shape.
+            GeneratorError: It is missing or of another shape.
         """
         if name not in self.tensors:
             raise GeneratorError(f"BigGAN weights lack {name!r}")
@@ -47,7 +47,7 @@ class WeightTable:
         """Divide a weight by its spectral norm's estimate u^T W v, as `torch.nn.utils.spectral_norm` does in eval.
 
         Raises:
-            GeneratorError: a tensor is missing or of another shape, or the norm is zero or not finite.
+            GeneratorError: A tensor is missing or of another shape, or the norm is zero or not finite.
         """
         weight = self.take(f"{name}.weight_orig", *shape)
         matrix = weight.flatten(1)
@@ -140,7 +140,7 @@ def blend_of(truncation: float, n_stats: int) -> list[tuple[int, float]]:
     parity with it is what published directions were trained on.
 
     Raises:
-        GeneratorError: truncation is not in (0, 1].
+        GeneratorError: Truncation is not in (0, 1].
     """
     if not 0 < truncation <= 1:
         raise GeneratorError(f"generator.truncation must be in (0, 1], got {truncation}")

@@ -30,7 +30,7 @@ def find_wordnet() -> WordNetCorpusReader | None:
     """Return the WordNet that is installed (fetched, nltk's or Debian's); None without it or without nltk.
 
     Raises:
-        GeneratorError: it is there and cannot be read.
+        GeneratorError: It is there and cannot be read.
     """
     try:
         import nltk  # noqa: F401
@@ -56,7 +56,7 @@ def open_wordnet(path: Path) -> WordNetCorpusReader:
     """Open a WordNet 3.0: a folder of its files, or nltk's zip of one (some seconds: nltk reads all parts of speech).
 
     Raises:
-        GeneratorError: a file is missing or unreadable.
+        GeneratorError: A file is missing or unreadable.
     """
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader

@@ -24,7 +24,7 @@ def address_of(class_name: str) -> str:
     """Return where a browser gets the weights of a class.
 
     Raises:
-        GeneratorError: there is no such class.
+        GeneratorError: There is no such class.
     """
     return f"https://drive.google.com/uc?export=download&id={_entry(class_name)[1]}"
 
@@ -33,7 +33,7 @@ def resolution_of(class_name: str) -> int:
     """Return the pixels of a class.
 
     Raises:
-        GeneratorError: there is no such class.
+        GeneratorError: There is no such class.
     """
     return _entry(class_name)[0]
 
@@ -42,7 +42,7 @@ def find_weights(class_name: str) -> Path:
     """Return the weights file of a class in the cache.
 
     Raises:
-        GeneratorError: there is no such class, or the file is not there; the message says how to get it.
+        GeneratorError: There is no such class, or the file is not there; the message says how to get it.
     """
     address = address_of(class_name)
     path = cache_folder() / f"stylegan2-{class_name}" / f"{class_name}.pt"

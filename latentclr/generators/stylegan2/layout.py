@@ -30,7 +30,7 @@ def separate(kernel: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Split a [4, 4] kernel into a column and a row [4] whose outer product it is.
 
     Raises:
-        GeneratorError: it is no such product.
+        GeneratorError: It is no such product.
     """
     u, s, v = torch.linalg.svd(kernel.double())
     column, row = u[:, 0] * s[0].sqrt(), v[0] * s[0].sqrt()  # [4], [4]
@@ -44,9 +44,9 @@ def expected_shapes(tensors: dict[str, Tensor], blocks: int, n_mlp: int) -> dict
     """Return name -> shape of a generator whose sizes are read from the weights themselves.
 
     Args:
-        tensors: weights, of which only the channel counts of the convolutions are believed.
-        blocks: number of times the image doubles from 4 pixels.
-        n_mlp: number of mapping layers.
+        tensors: Weights, of which only the channel counts of the convolutions are believed.
+        blocks: Number of times the image doubles from 4 pixels.
+        n_mlp: Number of mapping layers.
     """
 
     def size(key: str, axis: int, otherwise: int = 0) -> int:
@@ -93,7 +93,7 @@ def check_layout(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
         The tensors as float32, and the number of blocks.
 
     Raises:
-        GeneratorError: a report of all that is missing, unexpected or of a wrong shape.
+        GeneratorError: A report of all that is missing, unexpected or of a wrong shape.
     """
     n_mlp = count_indices(tensors, r"style\.(\d+)\.", limit=64)
     blocks = (count_indices(tensors, r"convs\.(\d+)\.", limit=2 * MAX_BLOCKS - 1) + 2) // 2
@@ -127,13 +127,13 @@ def random_tensors(
 
     Args:
         resolution: 8, 16, ... 1024.
-        n_mlp: mapping layers.
+        n_mlp: Mapping layers.
         dim: D.
-        width: largest number of channels; 512 in published models.
-        seed: of a local random generator.
+        width: Largest number of channels; 512 in published models.
+        seed: Of a local random generator.
 
     Raises:
-        GeneratorError: the resolution is not one of those.
+        GeneratorError: The resolution is not one of those.
     """
     blocks = int(math.log2(max(resolution, 4))) - 2
     if resolution != 4 * 2**blocks or not 1 <= blocks <= MAX_BLOCKS:

@@ -28,11 +28,11 @@ def from_nvidia(content: Any, path: Path) -> dict[str, Tensor]:
     """Translate what `load_pickle` read of a stylegan2-ada-pytorch pickle.
 
     Args:
-        content: a dict with `G_ema`, or a generator's record.
-        path: named in errors.
+        content: A dict with `G_ema`, or a generator's record.
+        path: Named in errors.
 
     Raises:
-        GeneratorError: it holds another network, or keys are missing or left over.
+        GeneratorError: It holds another network, or keys are missing or left over.
     """
     generator = content.get("G_ema") if isinstance(content, dict) else content
     if not isinstance(generator, Record):

@@ -158,13 +158,13 @@ class StyleGAN2(Generator):
         """Fold the weights.
 
         Args:
-            tensors: weights under rosinality's names, as `read_tensors` returns them.
+            tensors: Weights under rosinality's names, as `read_tensors` returns them.
             use_w: `encode` maps to W; else directions live in Z and `synthesize` maps.
             truncation: psi of `synthesize`; `features` never truncates.
-            noise_seed: draw the noise from this seed; None takes the file's, or seed 0 where the file has none.
+            noise_seed: Draw the noise from this seed; None takes the file's, or seed 0 where the file has none.
 
         Raises:
-            GeneratorError: keys are missing or unexpected, or shapes do not fit.
+            GeneratorError: Keys are missing or unexpected, or shapes do not fit.
         """
         super().__init__()
         tensors, blocks = check_layout(tensors)
@@ -251,7 +251,7 @@ def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
             for seeded noise at the class's resolution, `random:RESOLUTION`, or None for the class's file in the cache.
 
     Raises:
-        GeneratorError: the weights are missing or unusable, or an option is out of range.
+        GeneratorError: The weights are missing or unusable, or an option is out of range.
     """
     if not 0 <= config.truncation <= 1:
         raise GeneratorError(f"generator.truncation must be in [0, 1], got {config.truncation}")

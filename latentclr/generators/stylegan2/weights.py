@@ -20,11 +20,11 @@ class StyleGAN2Options(Protocol):
     """What loading a StyleGAN2 reads of a configuration.
 
     Attributes:
-        weights: a weights file, `random`, `random:RESOLUTION`, or None for the class's file in the cache.
-        class_name: one of the origin's eight.
-        use_w: directions live in W, else in Z.
+        weights: A weights file, `random`, `random:RESOLUTION`, or None for the class's file in the cache.
+        class_name: One of the origin's eight.
+        use_w: Directions live in W, else in Z.
         truncation: psi in [0, 1] of rendered images; 1 is none.
-        noise_seed: seed of the fixed noise; None for the noise in the weights file.
+        noise_seed: Seed of the fixed noise; None for the noise in the weights file.
     """
 
     weights: str | None
@@ -38,7 +38,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a weights file as name -> tensor under rosinality's names; what a file contains is never run.
 
     Raises:
-        GeneratorError: the file is missing, damaged, asks to run code or is no StyleGAN2.
+        GeneratorError: The file is missing, damaged, asks to run code or is no StyleGAN2.
     """
     if path.suffix == ".safetensors":
         return load_tensors(path)

@@ -15,9 +15,9 @@ def by_hand(name: str, url: str, path: Path) -> str:
     """Say what to do about a file that only a browser can download.
 
     Args:
-        name: of the weights.
-        url: what to open.
-        path: where to put it.
+        name: Of the weights.
+        url: What to open.
+        path: Where to put it.
     """
     return (
         f"open {url} in a browser, save the file as {path} and run `latentclr weights verify {name}`, which compares"

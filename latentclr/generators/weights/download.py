@@ -32,11 +32,11 @@ class Weights:
     """Something that can be fetched.
 
     Attributes:
-        name: what the user calls it.
+        name: What the user calls it.
         files: (name in the cache folder, address) of each of its files.
-        about: one line.
-        main: the file that holds the weights; None if the folder as a whole is what others read.
-        by_hand: only a browser can download it.
+        about: One line.
+        main: The file that holds the weights; None if the folder as a whole is what others read.
+        by_hand: Only a browser can download it.
     """
 
     name: str
@@ -93,7 +93,7 @@ def weights_named(name: str) -> Weights:
     """Return an entry of the registry.
 
     Raises:
-        GeneratorError: there is none of that name; the message lists all.
+        GeneratorError: There is none of that name; the message lists all.
     """
     if name not in WEIGHTS:
         raise GeneratorError(f"no weights named {name!r}{nearest(name, WEIGHTS)} (known: {', '.join(WEIGHTS)})")
@@ -112,9 +112,9 @@ def fetch(weights: Weights) -> Path:
         What to give to `generator.weights`.
 
     Raises:
-        GeneratorError: the server cannot be reached, sends something else than the pinned bytes, or breaks off (what
+        GeneratorError: The server cannot be reached, sends something else than the pinned bytes, or breaks off (what
             came is kept, and the next call goes on from there); or it is to be downloaded by hand, and has not been.
-        SaveError: the cache or the lock file cannot be written.
+        SaveError: The cache or the lock file cannot be written.
     """
     if weights.by_hand and not weights.cached():
         _make_room(weights.folder)
@@ -137,7 +137,7 @@ def verify(weights: Weights) -> list[tuple[Path, str]]:
         (path, SHA-256) of each file.
 
     Raises:
-        GeneratorError: a file is missing or is not the pinned one.
+        GeneratorError: A file is missing or is not the pinned one.
     """
     for file, _ in weights.files:
         if not (weights.folder / file).is_file():
@@ -150,7 +150,7 @@ def read_lock() -> dict[str, dict[str, str | int]]:
     """Read the lock file: address -> {sha256, size}; empty if there is none.
 
     Raises:
-        GeneratorError: it is damaged. It is never ignored, for that would pin anew.
+        GeneratorError: It is damaged. It is never ignored, for that would pin anew.
     """
     path = lock_file()
     try:

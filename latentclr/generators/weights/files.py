@@ -15,14 +15,14 @@ def load_tensors(path: Path, nested: str | None = None) -> dict[str, Tensor]:
     """Read a flat table of tensors from a `.safetensors` or `torch.save` file, onto the CPU.
 
     Args:
-        path: the file.
-        nested: key of the table inside a `torch.save` file that holds several; ignored if it is not there.
+        path: The file.
+        nested: Key of the table inside a `torch.save` file that holds several; ignored if it is not there.
 
     Returns:
         name -> tensor, each in aligned memory of its own (see `plain_load`).
 
     Raises:
-        GeneratorError: the file is missing, truncated, holds anything but tensors, or asks to run code.
+        GeneratorError: The file is missing, truncated, holds anything but tensors, or asks to run code.
     """
     if not path.is_file():
         raise GeneratorError(f"no weights file at {path}")
@@ -42,12 +42,12 @@ def table_of_tensors(content: Any, path: Path, where: str = "") -> dict[str, Ten
     """Check that something out of a file is a flat table of tensors.
 
     Args:
-        content: what was read.
-        path: the file, for messages.
-        where: where in the file, likewise.
+        content: What was read.
+        path: The file, for messages.
+        where: Where in the file, likewise.
 
     Raises:
-        GeneratorError: it is something else, or a name is no short, printable text.
+        GeneratorError: It is something else, or a name is no short, printable text.
     """
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise GeneratorError(f"{path} holds no table of tensors{where}")

@@ -68,7 +68,7 @@ class StoredArray:
         """Take over what the file says.
 
         Raises:
-            ValueError: it is no array of numbers, or shape and bytes do not fit together.
+            ValueError: It is no array of numbers, or shape and bytes do not fit together.
         """
         plain = type(shape) is tuple and type(dtype) is DType and type(data) is bytes and len(shape) <= MAX_RANK
         if not plain or not all(type(n) is int and 0 <= n < 2**48 for n in shape):
@@ -96,7 +96,7 @@ class StoredTensor:
         """Decode the tensor, as a copy that shares nothing with other tensors of the file.
 
         Raises:
-            GeneratorError: the storage is damaged, hostile, or smaller than the tensor.
+            GeneratorError: The storage is damaged, hostile, or smaller than the tensor.
         """
         try:
             data, dtype = load_storage(self.storage.data)
@@ -238,7 +238,7 @@ def key_of(key: Any) -> Any:
     Hashing a deeply nested tuple overflows the C stack, and huge integers can be made to collide.
 
     Raises:
-        Refused: it is anything else.
+        Refused: It is anything else.
     """
     if type(key) in (str, bool, type(None)) or (type(key) is int and abs(key) < 2**31):
         return key

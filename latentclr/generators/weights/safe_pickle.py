@@ -42,7 +42,7 @@ def load_pickle(path: Path) -> Any:
         dict, list, tuple, set, str, bytes, int, float, bool, None, `Record`, `StoredTensor` and `StoredArray`.
 
     Raises:
-        GeneratorError: the file is missing, truncated, or asks for anything else; the message names what it asked for.
+        GeneratorError: The file is missing, truncated, or asks for anything else; the message names what it asked for.
     """
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

@@ -35,13 +35,13 @@ def transfer(url: str, target: Path, expected: str | None = None) -> None:
 
     Args:
         url: http or https.
-        target: its final place, which it gets by a rename.
-        expected: its SHA-256, None if not known yet.
+        target: Its final place, which it gets by a rename.
+        expected: Its SHA-256, None if not known yet.
 
     Raises:
-        Unreachable: the server does not answer, or does not have it.
-        GeneratorError: it broke off, or has another hash (it is deleted then).
-        SaveError: the disk is full or the folder cannot be written.
+        Unreachable: The server does not answer, or does not have it.
+        GeneratorError: It broke off, or has another hash (it is deleted then).
+        SaveError: The disk is full or the folder cannot be written.
     """
     if not url.startswith(("https://", "http://")):
         raise GeneratorError(f"can only download over http and https, got {url}")

@@ -73,8 +73,8 @@ def generator(ours: dict[str, Tensor], **attributes: Any) -> Persistent:
     """Return rosinality-named tensors as NVIDIA's Generator.
 
     Args:
-        ours: the tensors, with latent_avg.
-        attributes: of every convolution and torgb, such as conv_clamp.
+        ours: The tensors, with latent_avg.
+        attributes: Of every convolution and torgb, such as conv_clamp.
     """
     kernel = ours["convs.0.conv.blur.kernel"] / 4
 

@@ -28,11 +28,11 @@ class Server(http.server.ThreadingHTTPServer):
     """Serves CONTENT at any path; the attributes say how.
 
     Attributes:
-        content: what is served.
-        etag: its ETag, None for none.
-        ranges: whether Range is understood.
-        break_after: the connection closes after that many bytes of the answer, for the first `breaks` requests.
-        status: answer with this instead, if not 200.
+        content: What is served.
+        etag: Its ETag, None for none.
+        ranges: Whether Range is understood.
+        break_after: The connection closes after that many bytes of the answer, for the first `breaks` requests.
+        status: Answer with this instead, if not 200.
         asked: Range header of each request.
     """
 

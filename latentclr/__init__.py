@@ -7,4 +7,6 @@ Runs of catlab-team/latentclr: `origin`. This package discovers; `export` export
 Importing it is instant: the modules below import torch, this one does not.
 """
 
+from __future__ import annotations
+
 __version__ = "0.1.0"

@@ -7,6 +7,8 @@ It imports neither torch nor the training code, so an app can depend on the clie
 Names are loaded when first used: `import serving` costs nothing.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -1,5 +1,7 @@
 """The commands `serve` and `edit`, which `latentclr` loads by name."""
 
+from __future__ import annotations
+
 import logging
 import shlex
 import signal
@@ -268,7 +270,7 @@ def parse_edit(text: str) -> tuple[int | str, float]:
         raise InvalidEdit(f"--edit must be DIRECTION=ALPHA or NAME=ALPHA, got {text!r}") from None
 
 
-def _default_alphas(client: "EditClient", key: int | str) -> list[float]:
+def _default_alphas(client: EditClient, key: int | str) -> list[float]:
     """Five strengths over the range that the model suggests."""
     manifest = client.manifest
     named = manifest.edits.get(key) if isinstance(key, str) else None
@@ -276,7 +278,7 @@ def _default_alphas(client: "EditClient", key: int | str) -> list[float]:
     return [low + (high - low) * step / 4 for step in range(5)]
 
 
-def _load_codes(path: Path) -> "NDArray[np.generic]":
+def _load_codes(path: Path) -> NDArray[np.generic]:
     from serving.contract.arrays import read_npy
 
     try:
@@ -288,7 +290,7 @@ def _load_codes(path: Path) -> "NDArray[np.generic]":
 def _serve_with_docker(
     repository: Path,
     host: str,
-    ports: "Ports",
+    ports: Ports,
     models: tuple[str, ...],
     poll_s: int | None,
     image: str | None,

@@ -1,5 +1,7 @@
 """What can go wrong while serving, as types a caller can catch."""
 
+from __future__ import annotations
+
 
 class ServingError(Exception):
     """Base of all errors of this package; its text is one line that says what to do.

@@ -1,5 +1,7 @@
 """What the tests share: tiny generator weights, one short trained run, and ways to call the command line."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess

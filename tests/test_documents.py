@@ -1,5 +1,7 @@
 """The documents: short where they promise it, true in what they tell to type, and without a link that leads nowhere."""
 
+from __future__ import annotations
+
 import json
 import posixpath
 import re

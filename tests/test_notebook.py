@@ -1,5 +1,7 @@
 """The demo notebook: outputs are stripped, and it runs from top to bottom, in Jupyter's kernel and without Jupyter."""
 
+from __future__ import annotations
+
 import ast
 import importlib.util
 import json

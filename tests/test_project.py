@@ -1,5 +1,7 @@
 """The project as a whole: who imports whom, what is instant, and a wheel that works without the checkout."""
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import re

@@ -1,5 +1,7 @@
 """The names that others use: what they import, what they type. Who takes one away or adds one meets the tables here."""
 
+from __future__ import annotations
+
 import ast
 import dataclasses
 import importlib

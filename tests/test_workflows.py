@@ -1,5 +1,7 @@
 """The workflows of the project's public home: valid by GitHub's schema, and doing what the project does here."""
 
+from __future__ import annotations
+
 import importlib.resources
 import json
 import re

@@ -1,5 +1,7 @@
 """Generators small enough for tests, as real subclasses of the protocol, and random DCGAN weights in their layout."""
 
+from __future__ import annotations
+
 import itertools
 
 import torch

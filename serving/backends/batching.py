@@ -4,6 +4,8 @@ Triton's dynamic batcher hands several requests to one `execute()`. Both backend
 the model once and cut the result; only how the model is run differs.
 """
 
+from __future__ import annotations
+
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

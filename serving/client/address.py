@@ -1,5 +1,7 @@
 """Where a server is, and which protocol it is asked in."""
 
+from __future__ import annotations
+
 import reprlib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit

@@ -1,5 +1,7 @@
 """A word about strengths beyond the range that the model suggests; the pictures are drawn all the same."""
 
+from __future__ import annotations
+
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence

@@ -6,6 +6,8 @@
 Cancelling the task cancels the request: the server drops it if it still waits there.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -152,7 +154,7 @@ class AsyncEditClient:
         if client is not None:
             await client.close()
 
-    async def __aenter__(self) -> "AsyncEditClient":
+    async def __aenter__(self) -> AsyncEditClient:
         """Return the client itself."""
         return self
 

@@ -7,6 +7,8 @@ It needs only the address: the model describes itself (see `serving.contract.man
 for asyncio, `latest` a mode for sliders.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -221,7 +223,7 @@ class EditClient:
         """Close the connections."""
         self._connection.close()
 
-    def __enter__(self) -> "EditClient":
+    def __enter__(self) -> EditClient:
         """Return the client itself."""
         return self
 

@@ -1,5 +1,7 @@
 """One connection to one served model, whatever the protocol: retries, and errors that say what to do."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 

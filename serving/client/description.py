@@ -1,5 +1,7 @@
 """What a client has to know of the served model before it can send anything."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +36,7 @@ class Description:
     image_bytes: int
     versions: tuple[str, ...] = ()
 
-    def seen(self, version: str) -> "Description | None":
+    def seen(self, version: str) -> Description | None:
         """Compare with the version that an answer came from.
 
         Args:

@@ -1,5 +1,7 @@
 """Who answers at an address: a look behind the door after a request has failed, for a message that says what to do."""
 
+from __future__ import annotations
+
 import socket
 import time
 from contextlib import suppress

@@ -1,5 +1,7 @@
 """The pictures that a client returns, as arrays, PIL images or files."""
 
+from __future__ import annotations
+
 import io
 import os
 from dataclasses import dataclass, field
@@ -41,13 +43,13 @@ class Edited:
         only: NDArray[np.uint8] = self.images[0]
         return only
 
-    def pil(self) -> "list[Image]":
+    def pil(self) -> list[Image]:
         """All pictures as PIL images."""
         from PIL import Image as pil
 
         return [pil.fromarray(image) for image in self.images]
 
-    def to_pil(self) -> "Image":
+    def to_pil(self) -> Image:
         """The only picture as a PIL image.
 
         Raises:

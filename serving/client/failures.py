@@ -1,5 +1,7 @@
 """What a transport reports when a request fails, and the typed error that the caller gets instead."""
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Sequence
 

@@ -1,5 +1,7 @@
 """gRPC through NVIDIA's tritonclient: the blocking transport, and what the asyncio client has in common with it."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping
 from typing import Any

@@ -1,5 +1,7 @@
 """HTTP with Triton's binary tensor extension, in nothing but the standard library: works where gRPC cannot go."""
 
+from __future__ import annotations
+
 import contextlib
 import http.client
 import json
@@ -131,7 +133,7 @@ class HttpTransport:
                 raise _refusal(status, answer)
             return length, answer
 
-    def _take(self) -> tuple["_Connection", bool]:
+    def _take(self) -> tuple[_Connection, bool]:
         with self._lock:
             if self._closed:
                 raise Failure(Kind.CLOSED, "closed")
@@ -139,7 +141,7 @@ class HttpTransport:
                 return self._idle.pop(), True
         return _Connection(self._host, self._port), False
 
-    def _put_back(self, connection: "_Connection") -> None:
+    def _put_back(self, connection: _Connection) -> None:
         if connection.sock is None:
             return  # the answer said `Connection: close`
         with self._lock:

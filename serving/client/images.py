@@ -1,5 +1,7 @@
 """Pictures on disk: a labelled strip, files that are whole or not there, and PNGs that know how they were made."""
 
+from __future__ import annotations
+
 import os
 import warnings
 from collections.abc import Sequence

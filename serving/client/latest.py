@@ -8,6 +8,8 @@ screen follows the slider as fast as the server allows, and the last position is
 left to finish: cancelling it too would leave the screen without any picture for as long as somebody drags.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import threading
@@ -36,7 +38,7 @@ class LatestWins:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="latest-edit")
         self._newest: Future[Edited] | None = None
 
-    def submit(self, *arguments: Any, **options: Any) -> "Future[Edited]":
+    def submit(self, *arguments: Any, **options: Any) -> Future[Edited]:
         """Ask for an edit and return at once.
 
         Args:
@@ -72,7 +74,7 @@ class LatestWins:
         """Drop what waits, and wait for the one under way."""
         self._thread.shutdown(cancel_futures=True)
 
-    def __enter__(self) -> "LatestWins":
+    def __enter__(self) -> LatestWins:
         """Return itself."""
         return self
 
@@ -82,7 +84,7 @@ class LatestWins:
         """Drop what waits."""
         self.close()
 
-    def _put(self, call: Callable[..., Edited], *arguments: Any, **options: Any) -> "Future[Edited]":
+    def _put(self, call: Callable[..., Edited], *arguments: Any, **options: Any) -> Future[Edited]:
         with self._lock:
             if self._newest is not None:
                 self._newest.cancel()  # does nothing to one that runs or is done

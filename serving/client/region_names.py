@@ -4,6 +4,8 @@ Triton keeps a region until it is told otherwise, and a client that was killed t
 names is then all that is left of it.
 """
 
+from __future__ import annotations
+
 import math
 import os
 import re

@@ -1,5 +1,7 @@
 """Make pictures again from their recipe."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np

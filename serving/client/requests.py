@@ -3,6 +3,8 @@
 Arithmetic on the manifest; nothing talks to a server. The blocking and the asyncio client share it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

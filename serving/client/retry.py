@@ -4,6 +4,8 @@ An edit changes nothing on the server, so asking twice is harmless. Nothing else
 would be refused again, and a deadline is the caller's last word.
 """
 
+from __future__ import annotations
+
 import random
 import time
 from collections.abc import Callable, Iterator

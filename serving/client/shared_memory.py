@@ -7,6 +7,8 @@ A region's file is unlinked as soon as the server has mapped it, so nothing stay
 the server has mapped is bounded for each client, and cleared by a later client if its own cannot (`region_names`).
 """
 
+from __future__ import annotations
+
 import logging
 import mmap
 import os

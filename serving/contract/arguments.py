@@ -1,5 +1,7 @@
 """What a program hands to a client, checked by type: a person reads what was expected, never a stack trace."""
 
+from __future__ import annotations
+
 import math
 import reprlib
 

@@ -3,6 +3,8 @@
 Everything here is arithmetic on the manifest; nothing talks to a server.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any

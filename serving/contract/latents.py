@@ -4,6 +4,8 @@ A seed means what it means in the reference tools: row i of a request with seed 
 row i does not depend on how many rows are asked for, and seed s + 1 is the next row.
 """
 
+from __future__ import annotations
+
 from statistics import NormalDist
 from typing import Protocol
 

@@ -1,5 +1,7 @@
 """How a person writes which latent inputs an edit acts on: `--layers 0,2,5-7`."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 

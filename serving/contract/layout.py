@@ -6,6 +6,8 @@ REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, 
 REPOSITORY/NAME_torchscript/...              the TorchScript twin, with model.pt
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any

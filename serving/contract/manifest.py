@@ -4,6 +4,8 @@ The exporter writes it as JSON into `parameters.manifest.string_value` of `confi
 client that asks for the model's configuration. A client therefore needs nothing but the server's address.
 """
 
+from __future__ import annotations
+
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -4,6 +4,8 @@ What counts are the resolved rows (direction, alpha at each latent input), since
 tomorrow. The edits as they were asked for stand beside them for people to read.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import reprlib
@@ -75,7 +77,7 @@ class Recipe:
         codes: NDArray[np.float32] | None,
         edits: Mapping[int | str, Any] | None,
         layers: Sequence[int] | None,
-    ) -> "Recipe":
+    ) -> Recipe:
         """Describe a checked request."""
         class_id = arrays.get("class_id")
         return Recipe(
@@ -97,11 +99,11 @@ class Recipe:
         """Return the number of pictures N."""
         return len(self.direction)
 
-    def made_by(self, model: str) -> "Recipe":
+    def made_by(self, model: str) -> Recipe:
         """Return the recipe with the name under which the model is served."""
         return replace(self, model=model)
 
-    def row(self, index: int) -> "Recipe":
+    def row(self, index: int) -> Recipe:
         """Return the recipe of one of the pictures."""
         rows = slice(index, index + 1)
         codes = self.codes if self.codes is None or len(self.codes) == 1 else self.codes[rows]
@@ -109,15 +111,15 @@ class Recipe:
         picture = replace(self, codes=codes, direction=self.direction[rows], alpha=self.alpha[rows], class_id=class_id)
         return replace(picture, labels=(), title="", edits=self.edits if len(self) == 1 else {})
 
-    def of_seed(self, seed: int, edits: Mapping[str, Any]) -> "Recipe":
+    def of_seed(self, seed: int, edits: Mapping[str, Any]) -> Recipe:
         """Return the recipe of rows whose only code is a seed's draw, with the edits as they were asked for."""
         return replace(self, seed=seed, codes=None, codes_sha256="", edits=edits)
 
-    def enlarged(self, scale: int) -> "Recipe":
+    def enlarged(self, scale: int) -> Recipe:
         """Return the recipe of the same pictures, each side enlarged."""
         return replace(self, scale=scale)
 
-    def as_strip(self, labels: Sequence[str], title: str) -> "Recipe":
+    def as_strip(self, labels: Sequence[str], title: str) -> Recipe:
         """Return the recipe of the strip of all pictures."""
         return replace(self, labels=tuple(labels), title=title)
 

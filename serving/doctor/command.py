@@ -1,5 +1,7 @@
 """The command `doctor`: what is installed, what works, and what is wrong, in plain words."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import importlib.util
 import platform

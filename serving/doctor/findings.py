@@ -1,5 +1,7 @@
 """What `latentclr doctor` finds."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 OK, WARN, BAD = "ok", "warn", "BAD"

@@ -1,5 +1,7 @@
 """The doctor's look at a model repository: do the files match what their configurations say of them?"""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What a running Triton serves, as its HTTP interface tells: the doctor compares it with the repository."""
 
+from __future__ import annotations
+
 import http.client
 from collections.abc import Mapping
 from contextlib import closing

@@ -7,6 +7,8 @@ whoever registers shared memory may read and write other programs' regions. A we
 the other interfaces want a key that is drawn anew at each start and that nobody is told.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """NVIDIA's Triton container as the engine: the exact `docker run` for a model repository."""
 
+from __future__ import annotations
+
 import secrets
 import shlex
 import shutil

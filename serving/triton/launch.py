@@ -6,6 +6,8 @@ ports. (A `preexec_fn` would do the same in the forked child, but forking a proc
 not safe.) The setting survives `exec`.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import signal

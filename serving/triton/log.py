@@ -1,5 +1,7 @@
 """What Triton's log says about a failed start, in one line."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

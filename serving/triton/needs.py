@@ -1,5 +1,7 @@
 """What the configurations in a model repository ask of the server that loads them."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """The three ports of a Triton server."""
 
+from __future__ import annotations
+
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """A look at a model repository before Triton sees it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

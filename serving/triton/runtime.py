@@ -11,6 +11,8 @@ The folder lies in the cache under a name that says what is in it, and all serve
 never deleted or changed, since a server may be using it that was started by hand and that nobody knows of.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import json

@@ -7,6 +7,8 @@ It is the real server of the nvidia-pytriton wheel, an old release with known vu
 unless told otherwise. For production, let NVIDIA's current container serve the same repository.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import secrets
@@ -226,7 +228,7 @@ class TritonServer:
             self._process = None
             self._clean()
 
-    def __enter__(self) -> "TritonServer":
+    def __enter__(self) -> TritonServer:
         """Start and wait until ready."""
         self.start()
         try:

@@ -3,6 +3,8 @@
 Triton inherits the folder's lock (`serving.contract.temporary`) and may outlive the process that started it.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shutil

@@ -5,6 +5,8 @@ somebody else has to look. Stubs are known by the name of their shared memory, w
 is unique to the server; a process group's number could have been reused.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import signal

@@ -1,5 +1,7 @@
 """Keeping an embedded Triton alive: an old release, which a single request can bring down."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """Every benchmark runs with tiny settings and ends in one JSON line that says how it was made."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import math

@@ -1,5 +1,7 @@
 """The load generator, and the two benchmarks that are made of it, against the real server."""
 
+from __future__ import annotations
+
 import csv
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What the benchmarks compare with draws the same pictures as our generators, so the comparison is one of speed."""
 
+from __future__ import annotations
+
 import importlib
 import sys
 from collections.abc import Iterator

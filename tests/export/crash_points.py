@@ -3,6 +3,8 @@
 `python tests/export/crash_points.py` prints, as JSON, how many points were tried in each operation and what was wrong.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os

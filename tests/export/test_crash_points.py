@@ -1,5 +1,7 @@
 """A kill at any point leaves the old state or the new one to the next command, and two commands never mix."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal

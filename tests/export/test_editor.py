@@ -1,5 +1,7 @@
 """The served function against its definition, and rows that are bad."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from tiny_generators import CLASSES, LAYERS, SIZE, LayeredGenerator, dcgan_tensors

@@ -1,5 +1,7 @@
 """ONNX and TorchScript graphs: dynamic sizes, bad rows, conditional generators, and the parity check itself."""
 
+from __future__ import annotations
+
 import dataclasses
 import re
 from pathlib import Path

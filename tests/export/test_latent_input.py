@@ -1,5 +1,7 @@
 """`latentclr export --latent-input w|w+`: codes of GAN inversion instead of z, in editor, graphs and on Triton."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Named edits from the run folder through the manifest to pictures of a real server; random weights are labelled."""
 
+from __future__ import annotations
+
 import json
 import shutil
 import tempfile

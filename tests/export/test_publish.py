@@ -1,5 +1,7 @@
 """`latentclr export`: from a run folder to a repository that Triton reads, or to nothing."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import os

@@ -1,5 +1,7 @@
 """The generated configurations: as Triton's protobuf, and loaded by a real Triton that completes nothing."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import re

@@ -1,5 +1,7 @@
 """The valid files that hostile ones are made from, written once: a trained run, weights of each kind, a repository."""
 
+from __future__ import annotations
+
 import io
 import json
 import pickle

@@ -1,5 +1,7 @@
 """Hostile values for JSON and YAML: a valid document with one or two of its parts replaced."""
 
+from __future__ import annotations
+
 import copy
 import json
 from random import Random

@@ -1,5 +1,7 @@
 """Runs that are none: checkpoints of ours and of the origin, states to resume from, catalogs, codes, galleries."""
 
+from __future__ import annotations
+
 import io
 import json
 import os

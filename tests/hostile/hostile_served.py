@@ -1,5 +1,7 @@
 """What is served and comes back: PNGs with a recipe, and published repositories."""
 
+from __future__ import annotations
+
 import json
 import struct
 import zlib

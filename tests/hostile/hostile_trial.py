@@ -3,6 +3,8 @@
 The command is the console script's own entry point. What counts as a fault stands in `judge`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import os
 import re

@@ -1,5 +1,7 @@
 """Weights that are none: `.pt`, `.safetensors`, NVIDIA's `.pkl` and BigGAN folders."""
 
+from __future__ import annotations
+
 import builtins
 import functools
 import io

@@ -5,6 +5,8 @@ it ends. There are the attacks that somebody thought of, about 1,500, and files 
 some of either, and always those that once got through.
 """
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import importlib

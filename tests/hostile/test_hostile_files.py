@@ -1,5 +1,7 @@
 """Hostile files in every format end in one line and exit code 2, within bounds, and nothing in them is executed."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,5 +1,7 @@
 """Readers of what comes from outside return plain data or raise their own error, whatever the bytes are."""
 
+from __future__ import annotations
+
 import io
 import json
 import math

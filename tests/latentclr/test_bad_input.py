@@ -1,5 +1,7 @@
 """Bad input: exit code 2, one line on standard error, nothing left behind."""
 
+from __future__ import annotations
+
 import os
 import pickle
 from pathlib import Path

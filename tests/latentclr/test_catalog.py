@@ -1,5 +1,7 @@
 """Named edits: the file, the commands `name` and `names`, `gen edits=...`."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,5 +1,7 @@
 """`eval` and `gen` from words to files, in the forms of this project and of the origin."""
 
+from __future__ import annotations
+
 import json
 import re
 

@@ -1,5 +1,7 @@
 """Configurations from words: Hydra's grammar, the origin's keys, nearest names, typed and checked values."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import pytest

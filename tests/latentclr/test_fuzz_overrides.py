@@ -1,5 +1,7 @@
 """Odd words on the command line end in one line: some hundreds of seeded overrides, and the edges that were found."""
 
+from __future__ import annotations
+
 import random
 
 import pytest

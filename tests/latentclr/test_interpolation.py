@@ -1,5 +1,7 @@
 """No text that comes from a file is interpolated: a configuration cannot read the environment of who opens it."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """One real server for most of the tests of this folder."""
 
+from __future__ import annotations
+
 import importlib.util
 import platform
 import sys

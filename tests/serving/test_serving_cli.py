@@ -1,5 +1,7 @@
 """The commands `serve` and `edit`."""
 
+from __future__ import annotations
+
 import os
 import re
 import signal

@@ -1,5 +1,7 @@
 """A served editor small enough for tests: D = 4, K = 3, L = 2, pictures of 8x8, and its formula in numpy."""
 
+from __future__ import annotations
+
 import json
 import warnings
 from pathlib import Path

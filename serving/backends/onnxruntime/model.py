@@ -4,6 +4,8 @@ The same `config.pbtxt` serves both. Of the C++ backend's `parameters` these are
 `inter_op_thread_count` (0: ONNX Runtime's own choice, one thread a core).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

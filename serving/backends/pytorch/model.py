@@ -5,6 +5,8 @@ by name, else by an index `<name>__<index>`, else by their order; outputs by ind
 these are read: `INTRA_OP_THREAD_COUNT` and `INTER_OP_THREAD_COUNT`.
 """
 
+from __future__ import annotations
+
 import re
 import warnings
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """The DCGAN against the textbook network, unfolded, layer by layer; and what it refuses."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pickle

@@ -1,5 +1,7 @@
 """Direction models and how strengths are drawn."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn

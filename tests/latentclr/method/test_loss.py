@@ -1,5 +1,7 @@
 """The contrastive loss against a plain double loop over pairs."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

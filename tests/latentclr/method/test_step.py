@@ -1,5 +1,7 @@
 """The contrastive step: order of rows, chunks, layers that are fed, gradients."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,5 +1,7 @@
 """Equality with the origin's reference code, from its own checkpoint files (1e-5 for directions, projectors, loss)."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Runs of the origin's trainer: opened directly, in its own command form, and imported; its configuration is data."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from pathlib import Path

@@ -1,5 +1,7 @@
 """grid.png in a bounded time."""
 
+from __future__ import annotations
+
 import logging
 
 import pytest

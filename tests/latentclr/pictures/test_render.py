@@ -1,5 +1,7 @@
 """Edited pictures: the codes of a walk, what is drawn of them, grids, and files that are whole or not there."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """Checkpoint files: round trip, readable metadata, damage, hostility, a full disk."""
 
+from __future__ import annotations
+
 import json
 import os
 import pickle

@@ -1,5 +1,7 @@
 """What only a GPU can show: fp16 with its scaler, bf16, and a run that moves between devices."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from test_training import equal

@@ -1,5 +1,7 @@
 """One process or several: whose device is whose, the reductions, and trainings in two real processes."""
 
+from __future__ import annotations
+
 import json
 import signal
 import socket

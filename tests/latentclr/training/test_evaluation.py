@@ -1,5 +1,7 @@
 """What consistency and redundancy mean, on features made by hand."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F

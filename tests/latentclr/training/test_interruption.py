@@ -1,5 +1,7 @@
 """Kills, Ctrl-C and several processes, with real processes and real signals."""
 
+from __future__ import annotations
+
 import signal
 import time
 

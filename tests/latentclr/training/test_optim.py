@@ -1,5 +1,7 @@
 """Optimizers and schedules by name."""
 
+from __future__ import annotations
+
 import inspect
 
 import pytest

@@ -1,5 +1,7 @@
 """Random streams: one for each purpose, independent of everything else."""
 
+from __future__ import annotations
+
 import torch
 
 from latentclr.training.rng import stream

@@ -1,5 +1,7 @@
 """Training runs: determinism, resume, what they leave behind, mixed precision, clipping."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

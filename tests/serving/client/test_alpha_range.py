@@ -1,5 +1,7 @@
 """Strengths outside the model's range: drawn, and one warning for each call."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import warnings

@@ -1,5 +1,7 @@
 """The asyncio client, and the mode in which the latest edit wins."""
 
+from __future__ import annotations
+
 import asyncio
 import threading
 import time

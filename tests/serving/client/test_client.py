@@ -1,5 +1,7 @@
 """The client against a real Triton: every picture equals numpy's own computation."""
 
+from __future__ import annotations
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

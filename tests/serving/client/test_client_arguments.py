@@ -1,5 +1,7 @@
 """What a program hands to the client is checked with the client's own errors, before anything is sent."""
 
+from __future__ import annotations
+
 import json
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The commands of docs/client.md, run as they stand there."""
 
+from __future__ import annotations
+
 import json
 import re
 import shutil

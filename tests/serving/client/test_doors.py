@@ -1,5 +1,7 @@
 """A wrong address: one line says what answers there and what to use instead."""
 
+from __future__ import annotations
+
 import asyncio
 import socket
 import threading

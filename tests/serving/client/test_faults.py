@@ -1,5 +1,7 @@
 """Faults against a real server: nothing crashes, errors are typed, and other clients' answers stay right."""
 
+from __future__ import annotations
+
 import asyncio
 import itertools
 import os
@@ -35,7 +37,7 @@ class Checker:
         self._url, self._stop = url, threading.Event()
         self._thread = threading.Thread(target=self._ask)
 
-    def __enter__(self) -> "Checker":
+    def __enter__(self) -> Checker:
         self._thread.start()
         wait_until(lambda: self.answers > 0 or bool(self.problems))
         return self

@@ -3,6 +3,8 @@
 Whatever comes, each good row is the picture that it would be alone, and each bad row is marked and black.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

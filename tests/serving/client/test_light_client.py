@@ -1,5 +1,7 @@
 """What `pip install latentclr` without extras brings: the client, and the commands that need no torch."""
 
+from __future__ import annotations
+
 import json
 import os
 import re

@@ -1,5 +1,7 @@
 """Pictures on disk."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
 

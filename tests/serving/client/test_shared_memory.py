@@ -1,5 +1,7 @@
 """What killed clients and timed-out requests leave in the server's list of shared memory: bounded, and cleared."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

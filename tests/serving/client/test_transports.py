@@ -1,5 +1,7 @@
 """HTTP, shared memory, retries and deadlines: the same pictures and the same errors whatever carries them."""
 
+from __future__ import annotations
+
 import contextlib
 import http.server
 import json

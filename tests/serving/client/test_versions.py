@@ -1,5 +1,7 @@
 """A client on a server that turns from version to version: one version resolves a request, draws it and is named."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import threading
@@ -80,14 +82,14 @@ def polling(publish_version: Publish, tmp_path: Path) -> Iterator[TritonServer]:
 class Watcher:
     """Asks without pause in a thread of its own; keeps the versions in their order, and what went wrong."""
 
-    def __init__(self, ask: Callable[["Watcher"], None]) -> None:
+    def __init__(self, ask: Callable[[Watcher], None]) -> None:
         self.signs: list[int] = []
         self.wrong: list[BaseException] = []
         self.stop = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ask,))
         self._thread.start()
 
-    def _run(self, ask: Callable[["Watcher"], None]) -> None:
+    def _run(self, ask: Callable[[Watcher], None]) -> None:
         try:
             ask(self)
         except BaseException as error:

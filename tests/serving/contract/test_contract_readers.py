@@ -1,5 +1,7 @@
 """What reads documents and arrays from anybody: bounds, and one short line for everything else."""
 
+from __future__ import annotations
+
 import io
 import json
 import struct

@@ -1,5 +1,7 @@
 """Edits to arrays, seeds to codes: the checks that happen before anything is sent."""
 
+from __future__ import annotations
+
 import copy
 import json
 from typing import Any

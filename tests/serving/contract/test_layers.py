@@ -1,5 +1,7 @@
 """The one grammar of `--layers`, which `name` and `edit` share."""
 
+from __future__ import annotations
+
 import pytest
 
 from serving import InvalidEdit

@@ -1,5 +1,7 @@
 """Pictures that know how they were made, and are made again from that, bit for bit."""
 
+from __future__ import annotations
+
 import io
 import json
 import re

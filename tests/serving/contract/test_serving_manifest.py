@@ -1,5 +1,7 @@
 """The manifest: what is read, and how a bad one is refused."""
 
+from __future__ import annotations
+
 import copy
 import json
 import math

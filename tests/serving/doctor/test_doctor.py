@@ -1,5 +1,7 @@
 """`latentclr doctor`: what is wrong is said in words, and is the only thing that changes the exit code."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 import socket

@@ -1,5 +1,7 @@
 """Triton on a repository that holds what a killed command left: a server of ours, and one that knows nothing of it."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 

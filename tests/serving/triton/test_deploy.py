@@ -1,5 +1,7 @@
 """`serving/deploy` and `serve --engine docker`, as far as they can be checked without Docker and without a cluster."""
 
+from __future__ import annotations
+
 import importlib.resources
 import json
 import os

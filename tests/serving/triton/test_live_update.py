@@ -1,5 +1,7 @@
 """New versions and the way back, on a real server that polls, while clients ask without pause and never retry."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import signal
@@ -83,7 +85,7 @@ class Asking:
             assert time.monotonic() < deadline, "the server did not change the version"
             time.sleep(0.02)
 
-    def __enter__(self) -> "Asking":
+    def __enter__(self) -> Asking:
         for thread in self._threads:
             thread.start()
         return self

@@ -1,5 +1,7 @@
 """Servers that end in order, or are brought down, under clients that retry."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import http.client

@@ -1,5 +1,7 @@
 """The runtime in the cache: one for each installation, whole, and never changed."""
 
+from __future__ import annotations
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What a Triton that we start, or tell others how to start, refuses to whoever reaches its ports."""
 
+from __future__ import annotations
+
 import base64
 import contextlib
 import json

@@ -1,5 +1,7 @@
 """Starting, stopping and failing to start a real Triton."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket

@@ -1,5 +1,7 @@
 """What a killed server leaves: found by the doctor, removed by the next server, and never that of a running one."""
 
+from __future__ import annotations
+
 import os
 import signal
 import subprocess

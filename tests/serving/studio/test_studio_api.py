@@ -367,7 +367,7 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: An
 
 
 def test_all_layers_are_saved_as_none(studio: Any) -> None:
-    saved = studio.http.put("/api/catalog/all", json={"direction": 1, "layers": [1, 0, 1], "alpha": [-1, 1]}).json()
+    saved = studio.http.put("/api/catalog/whole", json={"direction": 1, "layers": [1, 0, 1], "alpha": [-1, 1]}).json()
     assert saved["layers"] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import math
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -23,15 +25,34 @@ needs_triton = pytest.mark.skipif(
 )
 
 
-def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *options: str) -> Result:
+    """Run a script in this process, where torch is imported already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        patch.chdir(ROOT)
+        patch.setattr(sys, "argv", [str(BENCHMARKS / script), *options])
+        main = importlib.import_module(script.removesuffix(".py")).main
+        result = CliRunner().invoke(main, options, prog_name=script)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception  # what a user would see as a stack trace
+    return result
+
+
+def run_apart(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as people do, in a process of its own."""
     command = [sys.executable, str(BENCHMARKS / script), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
-def record(script: str, *options: str, random_weights: bool = False) -> dict[str, Any]:
-    done = run(script, *options)
-    assert done.returncode == 0, done.stderr
-    last: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def record(script: str, *options: str, random_weights: bool = False, apart: bool = False) -> dict[str, Any]:
+    if apart:
+        process = run_apart(script, *options)
+        code, stdout, stderr = process.returncode, process.stdout, process.stderr
+    else:
+        result = run(script, *options)
+        code, stdout, stderr = result.exit_code, result.stdout, result.stderr
+    assert code == 0, stderr
+    last: dict[str, Any] = json.loads(stdout.splitlines()[-1])
     assert last["benchmark"] == script.removesuffix(".py")
     assert last["machine"]["cpu"] and last["machine"]["cores"] >= 1
     assert {"python", "torch", "numpy"} <= set(last["versions"])
@@ -39,7 +60,7 @@ def record(script: str, *options: str, random_weights: bool = False) -> dict[str
     assert last["random_weights"] is random_weights
     assert last["results"]
     assert all({"name", "value", "met"} <= set(entry) for entry in last["targets"])
-    assert str(ROOT) not in done.stdout.splitlines()[-1]
+    assert str(ROOT) not in stdout.splitlines()[-1]
     return last
 
 
@@ -78,7 +99,7 @@ def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> Non
 @needs_triton
 @pytest.mark.full
 def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
-    got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1")
+    got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1", apart=True)
     openvino = ["openvino f32", "openvino bf16"] if importlib.util.find_spec("openvino") else []
     engines = ["eager", "torchscript", "onnxruntime", *openvino, "served, EditClient", "served, raw gRPC"]
     assert [(row["batch"], row["engine"]) for row in got["results"]] == [(n, name) for n in (1, 2) for name in engines]
@@ -96,7 +117,7 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
     folder, output = tmp_path / "kept", tmp_path / "latency.json"
     options = ["--generator", "stylegan2", "--resolution", "16", "--batch", "1,2", "--runs", "2", "--requests", "2",
                "--threads", "1", "--no-serve", "--folder", str(folder), "--output", str(output)]  # fmt: skip
-    got = record("edit_latency.py", *options, random_weights=True)
+    got = record("edit_latency.py", *options, random_weights=True, apart=True)
     engines = ["grouped reference", "eager", "torchscript", "onnxruntime"]
     assert [row["engine"] for row in got["results"] if row["batch"] == 2][:4] == engines
     assert all(row["worst_step"] <= 1 for row in got["results"] if row["engine"] != "openvino bf16")
@@ -104,19 +125,19 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
     assert got["settings"]["directions"] == "untrained"
     assert got["settings"]["export_peak_mib"] > 0
     exported = {path: path.stat().st_mtime_ns for path in folder.rglob("model.*")}
-    record("edit_latency.py", *options, random_weights=True)
+    record("edit_latency.py", *options, random_weights=True, apart=True)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.*")} == exported
 
     picture = tmp_path / "latency.png"
     done = run("plot_latency.py", str(output), "--output", str(picture))
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.slow
 def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None:
     options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "4", "--runs", "2"]
-    got = record("training_step.py", *options, "--threads", "1", "--no-memory", random_weights=True)
+    got = record("training_step.py", *options, "--threads", "1", "--no-memory", random_weights=True, apart=True)
     rows = {row["way"]: row for row in got["results"]}
     assert rows["lean"]["loss_difference"] <= 1e-4
     # A 3 x 3 convolution of 512 channels; with seed 0 the smallest change of an edit of alpha 1 is 0.024 long.
@@ -149,15 +170,14 @@ def test_discovery_reads_the_clock_from_outside() -> None:
 @needs_faces
 def test_bad_input_is_one_line_and_exit_code_2(script: str, options: list[str], message: str) -> None:
     done = run(script, *options)
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
 
 
 def test_no_gpu_is_one_line() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    done = run("edit_latency.py", "--device", "cuda")
+    done = run_apart("edit_latency.py", "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["Error: --device cuda: PyTorch finds no GPU here"]

@@ -73,6 +73,11 @@ main()
 """
 
 
+def slow(*cases):
+    """Each case is a process that imports torch; one of a kind is enough for `make test-fast`."""
+    return [pytest.param(*case, marks=pytest.mark.slow) for case in cases]
+
+
 @pytest.fixture
 def words(short):
     return [*short, "hparams.iterations=24", "eval_freq=6", "save_freq=5", "projector=linear"]
@@ -92,7 +97,7 @@ def disturbed(start, words, run, **how):
 
 @pytest.mark.parametrize(
     ("where", "at", "saved"),
-    [("step", 17, 15), ("save", 15, 10), ("evaluated", 12, 10), ("step", 5, 5)],
+    [("step", 17, 15), *slow(("save", 15, 10), ("evaluated", 12, 10), ("step", 5, 5))],
     ids=["between saves", "while saving", "after the best was written", "right after the first save"],
 )
 def test_resume_after_a_kill_is_exact(start, words, straight, tmp_path, where, at, saved):
@@ -116,7 +121,10 @@ def test_resume_after_a_kill_is_exact(start, words, straight, tmp_path, where, a
 
 @pytest.mark.parametrize(
     ("where", "at", "stopped"),
-    [("step", 8, 9), ("step", 5, 6), ("evaluating", 6, 6), ("torch.utils.tensorboard", 0, 0), ("tensorboard", 0, 0)],
+    [
+        ("step", 8, 9),
+        *slow(("step", 5, 6), ("evaluating", 6, 6), ("torch.utils.tensorboard", 0, 0), ("tensorboard", 0, 0)),
+    ],
 )
 def test_ctrl_c_saves_and_resumes_exactly(start, words, straight, tmp_path, where, at, stopped):
     run = tmp_path / "run"
@@ -132,7 +140,7 @@ def test_ctrl_c_saves_and_resumes_exactly(start, words, straight, tmp_path, wher
         assert equal(resumed[key], straight[key]), key
 
 
-@pytest.mark.parametrize("module", ["hydra", "latentclr.generators.dcgan", "torch"])
+@pytest.mark.parametrize("module", ["torch", *slow(("hydra",), ("latentclr.generators.dcgan",))])
 def test_ctrl_c_before_there_is_a_run(start, words, tmp_path, module):
     """While anything is imported: one line, no folder, and the exit code of every interrupted command."""
     code = INTERRUPTED_IMPORT.format(module=module)
@@ -178,7 +186,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("function", ["seconds_a_picture", "edited_images", "save_picture"])
+@pytest.mark.parametrize("function", ["edited_images", *slow(("seconds_a_picture",), ("save_picture",))])
 def test_ctrl_c_skips_the_picture_of_a_finished_run(start, words, straight, tmp_path, function):
     run = tmp_path / "run"
     process = start(
@@ -198,7 +206,7 @@ def test_ctrl_c_skips_the_picture_of_a_finished_run(start, words, straight, tmp_
     assert not list(run.rglob(".tmp-*"))
 
 
-@pytest.mark.parametrize(("function", "call"), [("save_picture", 2), ("grid", 3)])
+@pytest.mark.parametrize(("function", "call"), [("save_picture", 2), *slow(("grid", 3))])
 def test_ctrl_c_in_gen_leaves_whole_files(start, run, function, call):
     code = DRAWING.format(module="latentclr.commands.gen", function=function, call=call)
     process = start("gen", run, "n_samples=4", "n_dirs=2", code=code)

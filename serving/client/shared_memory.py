@@ -240,6 +240,6 @@ def _unregister(name: str, call: Call, deadline: float) -> bool:
     return True
 
 
-def _left(deadline: float, most: float = _UNREGISTER_S) -> float:
+def _left(deadline: float, most: float | None = None) -> float:
     """Seconds for one call, above 0."""
-    return min(max(deadline - time.monotonic(), 1e-3), most)
+    return min(max(deadline - time.monotonic(), 1e-3), _UNREGISTER_S if most is None else most)

@@ -32,6 +32,8 @@ OPERATIONS = [
     "POST /api/catalog/{name}/restore", "POST /api/session",
 ]  # fmt: skip
 
+# Their names are guesses, and there is no such edit.
+BY_NAME = tuple(name for name in OPERATIONS if "{name}" in name)
 TAKE_NOTHING = ("GET /api/health", "GET /api/model", "GET /api/catalog")
 
 
@@ -71,8 +73,9 @@ def test_nothing_breaks_and_every_answer_is_documented(document: Any, name: str,
 
     run()
     if mode is NEGATIVE:
-        assert any(status in (400, 422) for status in seen)
-    elif name not in ("PUT /api/catalog/{name}", "DELETE /api/catalog/{name}"):  # their names are guesses
+        # To give a name back takes no body, so what is wrong of it is the type of one.
+        assert any(status in ((415,) if name.endswith("restore") else (400, 422)) for status in seen)
+    elif name not in BY_NAME:
         assert any(status < 300 for status in seen)
         assert 422 not in seen, "a request that fits the document is never of the wrong type"
 

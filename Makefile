@@ -9,7 +9,7 @@ RESULTS := benchmarks/results
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
 # thread: two processes of two threads wait for each other in spin locks, and take three times as long on two cores.
 WORKERS ?= 2
-SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0

@@ -24,7 +24,18 @@ from latentclr.generators.dcgan import DCGAN, load_dcgan
 torch.set_num_threads(1)
 
 DATA = Path(__file__).parent / "data"
+# Of two processes neither should be left with a long file when the other has nothing to do.
+LONGEST_FIRST = (
+    "test_full_size.py", "test_interruption.py", "test_feed_layers.py", "test_latent_input.py", "test_hostile_files.py",
+    "test_benchmarks.py", "test_named_edits.py", "test_load.py",
+)  # fmt: skip
 Golden = dict[str, np.ndarray]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files."""
+    rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture(scope="session")

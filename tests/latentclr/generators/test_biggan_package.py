@@ -51,8 +51,10 @@ def test_small_channels(resolution: int, truncation: float) -> None:
     torch.testing.assert_close(image, expected, atol=TOLERANCE, rtol=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("resolution", [128, 256, 512])
+@pytest.mark.parametrize(
+    "resolution",
+    [pytest.param(128, marks=pytest.mark.slow), *(pytest.param(n, marks=pytest.mark.full) for n in (256, 512))],
+)
 def test_full_size(resolution: int) -> None:
     spec = spec_for(resolution)
     tensors = random_tensors(spec)

@@ -134,7 +134,7 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None:
     options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "4", "--runs", "2"]
     got = record("training_step.py", *options, "--threads", "1", "--no-memory", random_weights=True, apart=True)

@@ -91,7 +91,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @needs_faces
 @needs_triton
-@pytest.mark.slow
+@pytest.mark.full
 def test_serving_load_measures_waiting_clients_and_arrivals(repository: str, tmp_path: Path) -> None:
     table, picture = tmp_path / "load.csv", tmp_path / "load.png"
     got = record(

@@ -91,7 +91,7 @@ def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
     assert torch.equal(without, expected) and valid.all()
 
 
-@pytest.mark.parametrize("latent_input", ["z", "w", "w+"])
+@pytest.mark.parametrize("latent_input", ["z", pytest.param("w", marks=pytest.mark.full), "w+"])
 def test_no_edits_on_every_engine(latent_input, tmp_path):
     made = editor(latent_input)
     export_onnx(made, tmp_path / "model.onnx")

@@ -37,7 +37,7 @@ from serving.contract.layout import (
     served_versions,
     twin_of,
     versions_of,
-)  # fmt: skip
+)
 from serving.contract.layout import read_config as read_layout
 
 

@@ -18,7 +18,7 @@ from serving.contract.layout import (
     read_config,
     served_versions,
     versions_of,
-)  # fmt: skip
+)
 from serving.contract.lock import holder
 from serving.contract.manifest import parse_manifest
 from serving.doctor.findings import BAD, OK, WARN, Finding

@@ -58,11 +58,18 @@ def serving(repository: Path) -> Iterator[Serving]:
 
 @pytest.mark.triton
 @pytest.mark.parametrize("both", [True, False], ids=["with Triton", "alone"])
-def test_what_a_killed_server_left_goes_with_the_next(serving: Serving, repository: Path, both: bool) -> None:
+def test_what_a_killed_server_left_goes_with_the_next(
+    serving: Serving, repository: Path, both: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert serving.line().startswith("ready")
     (folder,) = Path(tempfile.gettempdir()).glob("latentclr-triton-*")
     region = (folder / "lock").read_text()
     assert list(Path("/dev/shm").glob(f"{region}*"))
+    # What servers of other tests, or of anybody on this machine, have lost is not looked at here.
+    monkeypatch.setattr(
+        "serving.triton.server_folder.find_lost_memory",
+        lambda: [path for path in find_lost_memory() if path.name.startswith(region)],
+    )
     assert list(find_leftovers()) == []
     assert list(doctor.check_leftovers()) == []
     triton = serving.children()
@@ -120,7 +127,7 @@ with temporary_folder("export") as folder:
 """
 
 
-def test_what_a_killed_export_left(temporary: Path, start: Any) -> None:
+def test_what_a_killed_export_left(temporary: Path, memory: Path, start: Any) -> None:
     process = start(temporary, code=HOLD)
     folder = Path(process.stdout.readline().strip())
     remove_dead_folders()
@@ -134,8 +141,8 @@ def test_what_a_killed_export_left(temporary: Path, start: Any) -> None:
         list(doctor.check_embedded())  # the doctor only looks
         assert folder.exists()
         remove_dead_folders()
-        assert list(temporary.iterdir()) == [mine]
-    assert not list(temporary.iterdir())
+        assert list(temporary.glob("latentclr-*")) == [mine]
+    assert not list(temporary.glob("latentclr-*"))
 
 
 def test_a_process_that_died_making_a_folder(temporary: Path) -> None:

@@ -41,7 +41,7 @@ class PixelScorer:
     """The scorer `pixels`; the module says by which formulas."""
 
     name = "pixels"
-    attributes = (
+    attributes: tuple[str, ...] = (
         "brightness", "contrast", "saturation", "warmth", "greenness", "light_right", "light_top", "background",
         "sharpness", "subject_right", "subject_top", "subject_size",
     )  # fmt: skip

@@ -119,7 +119,7 @@ def rows_request(
         InvalidEdit: A shape is wrong or a row out of range.
     """
     arrays = check_rows(manifest, codes, direction, alpha, class_id)
-    warn_outside(manifest, arrays["alpha"])
+    warn_outside(manifest, arrays["direction"], arrays["alpha"])
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
 
 
@@ -181,7 +181,7 @@ def _request(
     number = resolve_class(manifest, subject.class_id, subject.class_name)
     classes = None if number is None else np.full(len(codes), number)
     arrays = check_rows(manifest, codes, directions, alphas, classes)
-    warn_outside(manifest, arrays["alpha"], list(edits) or [0])
+    warn_outside(manifest, arrays["direction"], arrays["alpha"], list(edits) or [0])
     brought = given if subject.seed is None else None
     layers = None if subject.layers is None else list(subject.layers)
     return Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))

@@ -1,8 +1,8 @@
 """What each direction does: effects in standard deviations, with intervals, purity and the agreement of signs.
 
-The effect of a direction on an attribute at one code is half the difference of the attribute between the two sides, both
-at equal change of the picture, in standard deviations of the attribute over unedited pictures. A picture that a scorer
-does not trust is left out, with its code. Intervals are percentile bootstrap intervals over codes (Efron 1979).
+The effect of a direction on an attribute at one code is half the difference of the attribute between the two sides,
+both at equal change of the picture, in standard deviations of the attribute over unedited pictures. A picture that a
+scorer does not trust is left out, with its code. Intervals are percentile bootstrap intervals over codes (Efron 1979).
 """
 
 from __future__ import annotations

@@ -83,9 +83,7 @@ def crossing(
 
 
 @torch.no_grad()
-def equal_strengths(
-    subject: Subject, codes: Codes, before: Pixels, start: float, change: float = CHANGE
-) -> Strengths:
+def equal_strengths(subject: Subject, codes: Codes, before: Pixels, start: float, change: float = CHANGE) -> Strengths:
     """Find the strengths at which each direction, either way, changes the picture by the same mean RMS.
 
     Args:

@@ -2,12 +2,13 @@
 
 The reconstructor classification accuracy of Voynov and Babenko, Unsupervised Discovery of Interpretable Directions in
 the GAN Latent Space (arXiv 2002.03754, section 4.2): directions that are easy to tell apart are different and clear.
-Theirs is trained with strengths of the code; here every direction, either way, changes the picture by the same mean RMS,
-so that no direction is told by how much it does. The codes that the accuracy is measured on were never seen.
+Theirs is trained with strengths of the code; here every direction, either way, changes the picture by the same mean
+RMS, so that no direction is told by how much it does. The codes that the accuracy is measured on were never seen.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class Guesser(nn.Module):
         super().__init__()
         widths = (6, 24, 48, 96)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in widths[1:])
         self.last = nn.Linear(widths[-1] * (SIDE // 8) ** 2, k)
@@ -117,7 +118,7 @@ def guess(train: Pairs, held_out: Pairs, k: int, seed: int, told: Callable[[int]
             if len(rows) > 1:  # the norms compare pictures
                 scores = network(train.before[train.code[rows]], train.after[rows])
                 optimizer.zero_grad()
-                F.cross_entropy(scores, train.direction[rows]).backward()  # type: ignore[no-untyped-call]
+                F.cross_entropy(scores, train.direction[rows]).backward()
                 optimizer.step()
             scheduler.step()
             if told is not None:

@@ -1,12 +1,12 @@
 """How far a slider should go: the largest strength, each way, at which the pictures are still the generator's own.
 
 Two measures of process monitoring say how unusual a picture is, by its features at one layer of the generator (Jackson
-and Mudholkar 1979): Hotelling's T, the Mahalanobis distance within the principal components of unedited features, and Q,
-the distance to their subspace. Either is divided by its 99 % quantile over unedited codes that the components were not
-fitted on, and the larger one counts: above 1 stands one unedited picture in fifty. A side reaches to where the median
-over edited codes is 1. With a scorer that does not trust every picture, such as `faces`, it ends earlier where the share
-of trusted pictures falls below 90 % of what it is unedited. And no side reaches beyond 4 times the strength of the
-training, or that of equal change where this is larger.
+and Mudholkar 1979): Hotelling's T, the Mahalanobis distance within the principal components of unedited features, and
+Q, the distance to their subspace. Either is divided by its 99 % quantile over unedited codes that the components were
+not fitted on, and the larger one counts: above 1 stands one unedited picture in fifty or less. A side reaches to where
+the median over edited codes is 1. With a scorer that does not trust every picture, such as `faces`, it ends earlier
+where the share of trusted pictures falls below 90 % of what it is unedited. And no side reaches beyond 4 times the
+strength of the training, or that of equal change where this is larger.
 """
 
 from __future__ import annotations

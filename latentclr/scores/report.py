@@ -13,7 +13,6 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from latentclr.errors import CheckpointError
 from latentclr.files import replacing
 from serving.contract.documents import read_json_file
+from serving.contract.manifest import DirectionScore
 from serving.contract.named_edit import check_name
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ SCORE_FILE, PAGE_FILE, MAP_FILE = "score.json", "score.html", "score.png"
 MOVED = 0.8
 """Standard deviations from which on an attribute counts as moved by a direction."""
 FLIPS_SIZE, FLIPS_AGREEMENT = 0.5, 0.7
-"""A direction flips its sign if an attribute moves by this much at a code, but not the same way at this share of codes."""
+"""A direction flips its sign if an attribute moves by this size, but not the same way at this share of codes."""
 _LARGEST, _MOST_VALUES = 64_000_000, 4_000_000
 
 
@@ -130,7 +130,7 @@ class DirectionScores:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two directions that do the same: cosines of their effects and of their changes of features, below 0 if reversed."""
+    """Two directions that do the same: cosines of effects and of changes of features, below 0 if one is reversed."""
 
     first: int
     second: int
@@ -155,7 +155,7 @@ class RcaScores:
 
 @dataclass(frozen=True)
 class AttributeInfo:
-    """An attribute: its name, whose it is, and its standard deviation over unedited pictures (None if not to be told)."""
+    """An attribute: its name, its scorer, and its standard deviation over unedited pictures; None if not known."""
 
     name: str
     scorer: str
@@ -408,6 +408,14 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(f"{where} must be a {'finite number' if kind is float else kind.__name__}")
 
 
-def top_effects(scores: RunScores, direction: int, most: int = 3) -> Sequence[tuple[str, float]]:
-    """Return a direction's largest effects: names of attributes and mean effects in standard deviations."""
-    return [(scores.attributes[a].name, effect.mean) for a, effect in scores.directions[direction].top(most)]
+def manifest_scores(scores: RunScores) -> tuple[DirectionScore, ...]:
+    """Return what a served model tells of each direction: range, kept twin, proposed name, three largest effects."""
+    return tuple(
+        DirectionScore(
+            direction.range,
+            direction.twin_of,
+            direction.name,
+            tuple((scores.attributes[a].name, round(effect.mean, 2)) for a, effect in direction.top()),
+        )
+        for direction in scores.directions
+    )

@@ -39,8 +39,9 @@ body { margin: 0 auto; padding: 24px; max-width: 1240px; background: var(--paper
   font: 15px/1.45 system-ui, sans-serif; }
 h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 28px 0 8px; } h3 { font-size: 18px; margin: 0; }
 p { margin: 4px 0; } .soft { color: var(--soft); } .warn { color: var(--bad); font-weight: 600; }
-.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 16px 0; padding: 0; list-style: none; }
-.tiles li { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 16px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+  margin: 16px 0; padding: 0; list-style: none; }
+.tiles li { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
 .tiles b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--soft); font-size: 13px; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -61,8 +62,8 @@ th { font-weight: 600; } td small { display: block; color: var(--soft); }
 .strip img { width: 100%; display: block; border-radius: 4px; }
 .ends { display: grid; grid-template-columns: repeat(5, 1fr); text-align: center; font-size: 13px; color: var(--soft);
   font-variant-numeric: tabular-nums; margin-top: 3px; }
-.facts { margin: 8px 0 0; display: grid; grid-template-columns: auto 1fr; gap: 1px 12px; font-size: 14px; }
-.facts dt { color: var(--soft); } .facts dd { margin: 0; font-variant-numeric: tabular-nums; }
+.facts { grid-column: 1 / -1; margin: 6px 0 0; display: flex; flex-wrap: wrap; gap: 4px 28px; font-size: 14px; }
+.facts dt { color: var(--soft); font-size: 13px; } .facts dd { margin: 0; font-variant-numeric: tabular-nums; }
 svg { display: block; width: 100%; height: auto; overflow: visible; } svg text { fill: var(--ink); font-size: 12.5px; }
 svg .soft { fill: var(--soft); }
 .axis { stroke: var(--line); } .bar { fill: var(--up); } .bar.down { fill: var(--down); }
@@ -160,6 +161,10 @@ def _e(text: object) -> str:
     return html.escape(str(text))
 
 
+def _shown(attribute: str) -> str:
+    return attribute.replace("_", " ")[:24]
+
+
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
@@ -171,9 +176,9 @@ def _summary(scores: RunScores) -> str:
     rca = scores.rca
     tiles = [
         (f"{np.mean([d.largest for d in directions]):.2f} sd", "mean largest effect"),
-        (f"{np.mean([d.purity for d in directions]):.2f}", "mean purity"),
-        (f"{sum(scores.moved)} of {len(scores.attributes)}", f"attributes moved by more than {MOVED:g} sd"),
-        (str(twins), "directions repeat another one"),
+        (f"{np.mean([d.purity for d in directions]):.2f}", "mean purity, largest effect / sum"),
+        (f"{sum(scores.moved)} of {len(scores.attributes)}", f"attributes moved > {MOVED:g} sd"),
+        (str(twins), "directions repeat another"),
         (str(named), "names proposed"),
         (f"{rca.accuracy:.2f}", f"RCA, [{rca.low:.2f}, {rca.high:.2f}]; chance {rca.chance:.2f}"),
     ]
@@ -228,7 +233,9 @@ def _card(k: int, scores: RunScores, strip: Pixels) -> str:
     if direction.twin_of is not None:
         tags.append(f'<span class="tag twin">repeats {direction.twin_of}</span>')
     if direction.flips is not None:
-        tags.append(f'<span class="tag flip">{_e(scores.attributes[direction.flips].name)} flips its sign</span>')
+        tags.append(
+            f'<span class="tag flip">{_e(_shown(scores.attributes[direction.flips].name))} flips its sign</span>'
+        )
     if direction.reason:
         tags.append(f'<span class="soft">no name: {_e(direction.reason)}</span>')
     low, high = direction.range if sign > 0 else (-direction.range[1], -direction.range[0])
@@ -241,8 +248,9 @@ def _card(k: int, scores: RunScores, strip: Pixels) -> str:
  data-purity="{direction.purity:.4f}" data-agreement="{agreement:.4f}" data-rca="{direction.rca:.4f}"
  data-reach="{high - low:.4f}" data-name="{_e(direction.name)}">
 <header><h3>{title}</h3>{"".join(tags)}</header>
-<div class="strip">{picture}<div class="ends">{ends}</div>{_facts(k, direction, scores, agreement)}</div>
+<div class="strip">{picture}<div class="ends">{ends}</div></div>
 <div>{_bars(direction, scores, sign)}{_curve(direction, scores, sign)}</div>
+{_facts(k, direction, scores, agreement)}
 </article>"""
 
 
@@ -258,7 +266,7 @@ def _facts(k: int, direction: DirectionScores, scores: RunScores, agreement: flo
         ("range", f"{low:.2f} ({why.get(direction.ends[0], '')}) to {high:+.2f} ({why.get(direction.ends[1], '')})"),
         ("equal change at", f"{-down:.2f} and {up:+.2f}" + _unlike(direction, scores.settings.change)),
         ("purity", f"{direction.purity:.2f} [{direction.purity_low:.2f}, {direction.purity_high:.2f}]"),
-        ("signs agree", f"{agreement:.0%} of codes, in the largest effect"),
+        ("signs agree", f"{agreement:.0%} of codes"),
         ("told apart", f"{direction.rca:.0%} of held-out pairs"),
     ]
     if twins := [pair for pair in scores.twins if k in (pair.first, pair.second)]:
@@ -268,7 +276,11 @@ def _facts(k: int, direction: DirectionScores, scores: RunScores, agreement: flo
             for pair in twins
         ]
         facts.append(("twins", ", ".join(others)))
-    return '<dl class="facts">' + "".join(f"<dt>{_e(name)}</dt><dd>{_e(value)}</dd>" for name, value in facts) + "</dl>"
+    return (
+        '<dl class="facts">'
+        + "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in facts)
+        + "</dl>"
+    )
 
 
 def _unlike(direction: DirectionScores, wanted: float) -> str:
@@ -296,7 +308,7 @@ def _bars(direction: DirectionScores, scores: RunScores, sign: int) -> str:
         start, stop = sorted((x(0), x(mean)))
         ends = sorted((x(low), x(high)))
         parts.append(
-            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{_e(scores.attributes[a].name[:24])}</text>'
+            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{_e(_shown(scores.attributes[a].name))}</text>'
             f'<rect class="bar{kind}" x="{start}" y="{y + 1}" width="{stop - start:.1f}" height="12" rx="2"/>'
             f'<path class="whisker" d="M{ends[0]} {y + 7}H{ends[1]}M{ends[0]} {y + 4}v6M{ends[1]} {y + 4}v6"/>'
             f'<text class="soft" x="{left + width + 8}" y="{y + 11}">{mean:+.2f} sd, {effect.agreement:.0%}</text>'
@@ -332,7 +344,7 @@ def _curve(direction: DirectionScores, scores: RunScores, sign: int) -> str:
 
     drawn = "".join(
         f'<polyline class="curve {colour}" points="{" ".join(f"{x(s)},{y(value)}" for s, value in points)}"/>'
-        f'<text class="{colour}" x="{left - 8}" y="{16 + 18 * i}" text-anchor="end">{_e(name[:24])}</text>'
+        f'<text class="{colour}" x="{left - 8}" y="{16 + 18 * i}" text-anchor="end">{_e(_shown(name))}</text>'
         for i, ((name, points), colour) in enumerate(zip(lines, _COLOURS, strict=False))
     )
     return (
@@ -356,7 +368,7 @@ def _method(scores: RunScores) -> str:
 deviations (sd) of unedited pictures; whiskers are 95 % bootstrap intervals over {s.codes} codes, and pale bars have an
 interval that holds 0. The percentage beside a bar is the share of codes on which the effect has that sign. Purity is
 the largest effect divided by the sum of all.</p>
-<p>A range ends where the median picture is as unusual as one unedited picture in a hundred, by the features of
+<p>A range ends where one picture in four is as unusual as one unedited picture in a hundred, by the features of
 {_e(s.layer)} (Hotelling's T and Q, quantile {s.quantile:g}), where fewer than 90 % as many pictures are trusted as
 unedited, or at {s.most:g} times the larger of the training's strength ({s.trained:g}) and that of equal change.</p>
 <p>RCA: a fresh small network guesses the direction from the picture before and after (arXiv 2002.03754), on codes that

@@ -4,7 +4,7 @@ Two measures of process monitoring say how unusual a picture is, by its features
 and Mudholkar 1979): Hotelling's T, the Mahalanobis distance within the principal components of unedited features, and
 Q, the distance to their subspace. Either is divided by its 99 % quantile over unedited codes that the components were
 not fitted on, and the larger one counts: above 1 stands one unedited picture in fifty or less. A side reaches to where
-the median over edited codes is 1. With a scorer that does not trust every picture, such as `faces`, it ends earlier
+one edited picture in four is above 1. With a scorer that does not trust every picture, such as `faces`, it ends earlier
 where the share of trusted pictures falls below 90 % of what it is unedited. And no side reaches beyond 4 times the
 strength of the training, or that of equal change where this is larger.
 """
@@ -23,7 +23,7 @@ from latentclr.generators.base import Generator
 from latentclr.scores.move import SIDES, crossing
 from latentclr.scores.subject import Codes, Subject
 
-QUANTILE = 0.99
+QUANTILE, MOST_CODES = 0.99, 0.75
 COMPONENTS = 64
 MOST = 4.0
 """No side reaches beyond this multiple of the larger of two strengths: the training's, and that of equal change."""
@@ -90,6 +90,10 @@ def fit_usual(fit: Tensor, other: Tensor) -> Usual | None:
     return Usual(mean, components, (limits[0], float("inf") if nothing_left else limits[1]))
 
 
+def _of_most(distance: Tensor) -> float:
+    return float(torch.quantile(distance, MOST_CODES))
+
+
 def _measures(features: Tensor, mean: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
     x = features.double() - mean
     inside = x @ components.T  # [N, R]
@@ -116,7 +120,7 @@ def feature_reach(
     reach, capped = np.empty_like(start), np.zeros(start.shape, np.bool_)
     still = 0.0
     if usual is not None:
-        still = float(usual.distance(subject.features(codes.still(), codes.class_id)).median())
+        still = _of_most(usual.distance(subject.features(codes.still(), codes.class_id)))
     for k in range(len(start)):
         cap = MOST * max(trained, *start[k])
         for side, sign in enumerate(SIDES):
@@ -124,7 +128,7 @@ def feature_reach(
             def measure(at: float, k: int = k, sign: float = sign) -> float:
                 assert usual is not None
                 features = subject.features(codes.moved(k, sign * at), codes.class_id)
-                return float(usual.distance(features).median())
+                return _of_most(usual.distance(features))
 
             if usual is None:
                 reach[k, side], capped[k, side] = cap, True

@@ -82,6 +82,10 @@ def _build(word: str) -> Scorer:
         from latentclr.scores.pixels import PixelScorer
 
         return PixelScorer()
+    if word == "faces":
+        from latentclr.scores.faces import FaceScorer
+
+        return FaceScorer()
     raise ScorerError(f"no scorer {word!r}{nearest(word, SCORERS)} (known: {', '.join(SCORERS)})")
 
 

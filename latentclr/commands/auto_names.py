@@ -73,8 +73,8 @@ def name_by_score(run: Path, **limits: float | None) -> None:
         click.echo(line)
     limit = scores.settings.thresholds
     click.echo(
-        f"{len(proposals)} of {len(scores.directions)} directions are clear enough (effect at least {limit.effect:g} sd, "
-        f"purity {limit.purity:g}, sign agreement {limit.agreement:.0%}); the others keep their numbers"
+        f"{len(proposals)} of {len(scores.directions)} directions are clear enough (effect {limit.effect:g} sd,"
+        f" purity {limit.purity:g}, sign agreement {limit.agreement:.0%}); the others keep their numbers"
     )
 
 

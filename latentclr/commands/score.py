@@ -101,7 +101,8 @@ def _score(
         classes=tuple(generator.class_ids),
     )
     with progress_bar(total, "step", desc=name[-30:], leave=False) as bar:
-        subject = Subject(generator, directions, fed, middle_layer(generator, fed.cpu()), bar.update)
+        layers = (config.generator.feature_layer, middle_layer(generator, fed.cpu()))
+        subject = Subject(generator, directions, fed, layers, bar.update)
         trained = slider_end(config.model.alpha) / 2
         result = measure(subject, scorers, run, seed=seed, codes=config.codes, trained=trained, bar=bar)
     scores = result.scores

@@ -7,7 +7,7 @@ C codes, all drawn from the score's own seed and never seen by a training, give 
 | strengths of equal change | C / 3 | up to 7 for each side of a direction and code, mostly 3 |
 | effects, and the pairs that RCA is measured on | C | 2 K for each code |
 | the spread of unedited attributes | 4 C | 1 for each code |
-| ranges, by features alone | C / 3, and 8 C unedited | none |
+| ranges, by features alone | C / 3, and 1,024 unedited | none |
 | curves over the range, and trust along it | C / 3 | 6 K for each code |
 | the pairs that RCA learns from | 4 C / 3 | 2 K for each code |
 | strips to look at | 3 | 4 K for each code |
@@ -29,7 +29,7 @@ from latentclr import __version__
 from latentclr.scores.effects import RESAMPLES, measure_effects, score_all, spread
 from latentclr.scores.move import CHANGE, SIDES, Strengths, equal_strengths, rms_change
 from latentclr.scores.rca import EPOCHS, Pairs, Rca, guess, small
-from latentclr.scores.reach import MOST, QUANTILE, feature_reach, fit_usual, trusted_reach
+from latentclr.scores.reach import MOST, QUANTILE, feature_reach, learn_usual, trusted_reach
 from latentclr.scores.report import (
     AttributeInfo,
     DirectionScores,
@@ -108,8 +108,7 @@ def measure(
     twins = find_twins(effects.mean, likeness)
     largest = np.nan_to_num(np.abs(effects.mean)).max(axis=1)
     repeats = keep(twins, largest * np.nan_to_num(effects.purity))
-    usual = fit_usual(*(_features(subject, 4 * codes, seed, f"score features {part}") for part in (0, 1)))
-    reach, capped = feature_reach(subject, many.first(few), usual, strengths.alpha, trained)
+    reach, capped = feature_reach(subject, many.first(few), learn_usual(subject, seed), strengths.alpha, trained)
     rca = _rca(subject, strengths.alpha, held_out, 4 * codes // 3, seed, bar)
     trusted = _trusted_shares(scorers, unedited)
     directions = []
@@ -150,7 +149,7 @@ def measure(
     scores = RunScores(
         run=run,
         settings=Settings(
-            seed, codes, CHANGE, RESAMPLES, trained, subject.layer, QUANTILE, MOST, Thresholds()
+            seed, codes, CHANGE, RESAMPLES, trained, subject.layers, QUANTILE, MOST, Thresholds()
         ),
         versions={"latentclr": __version__, "torch": torch.__version__, "numpy": np.__version__,
                   "python": platform.python_version()},
@@ -206,11 +205,6 @@ def _as_pairs(before: Pixels, after: Sequence[torch.Tensor], k: int) -> Pairs:
         small(before), torch.cat(list(after)), torch.arange(count).repeat(2 * k),
         torch.arange(k).repeat_interleave(2 * count),
     )  # fmt: skip
-
-
-def _features(subject: Subject, count: int, seed: int, purpose: str) -> torch.Tensor:
-    codes = subject.codes(count, seed, purpose)
-    return subject.features(codes.still(), codes.class_id)
 
 
 def _rca(subject: Subject, alpha: Numbers, held_out: Pairs, count: int, seed: int, bar: Any) -> Rca:

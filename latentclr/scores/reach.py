@@ -1,17 +1,18 @@
 """How far a slider should go: the largest strength, each way, at which the pictures are still the generator's own.
 
-Two measures of process monitoring say how unusual a picture is, by its features at one layer of the generator (Jackson
+Two measures of process monitoring say how unusual a picture is, by its features at a layer of the generator (Jackson
 and Mudholkar 1979): Hotelling's T, the Mahalanobis distance within the principal components of unedited features, and
 Q, the distance to their subspace. Either is divided by its 99 % quantile over unedited codes that the components were
-not fitted on, and the larger one counts: above 1 stands one unedited picture in fifty or less. A side reaches to where
-one edited picture in four is above 1. With a scorer that does not trust every picture, such as `faces`, it ends earlier
-where the share of trusted pictures falls below 90 % of what it is unedited. And no side reaches beyond 4 times the
-strength of the training, or that of equal change where this is larger.
+not fitted on, and the larger one counts. Two layers are looked at: the one that the run was trained on, which sees a
+code that is none of the generator's, and one in the middle, which sees a picture fall apart that begins with a usual
+code. A side reaches to where one edited picture in four is above 1 at either of them. With a scorer that does not trust every
+picture, such as `faces`, it ends earlier where the share of trusted pictures falls below 90 % of what it is unedited.
+And no side reaches beyond 4 times the strength of the training, or that of equal change where this is larger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from latentclr.scores.move import SIDES, crossing
 from latentclr.scores.subject import Codes, Subject
 
 QUANTILE, MOST_CODES = 0.99, 0.75
+UNEDITED = 512  # codes that components are fitted on, and as many others for the quantiles
 COMPONENTS = 64
 MOST = 4.0
 """No side reaches beyond this multiple of the larger of two strengths: the training's, and that of equal change."""
@@ -67,6 +69,17 @@ class Usual:
         return torch.maximum(t / self.limits[0], q / self.limits[1])
 
 
+@torch.no_grad()
+def learn_usual(subject: Subject, seed: int) -> dict[str, Usual]:
+    """Learn what is usual at each of the subject's layers; one that does not depend on the code is left out."""
+    fit, other = (subject.codes(UNEDITED, seed, f"score features {part}") for part in (0, 1))
+    found = {
+        layer: fit_usual(*(subject.features(codes.still(), codes.class_id, layer) for codes in (fit, other)))
+        for layer in subject.layers
+    }
+    return {layer: usual for layer, usual in found.items() if usual is not None}
+
+
 def fit_usual(fit: Tensor, other: Tensor) -> Usual | None:
     """Learn what is usual.
 
@@ -90,8 +103,12 @@ def fit_usual(fit: Tensor, other: Tensor) -> Usual | None:
     return Usual(mean, components, (limits[0], float("inf") if nothing_left else limits[1]))
 
 
-def _of_most(distance: Tensor) -> float:
-    return float(torch.quantile(distance, MOST_CODES))
+def _unusual(subject: Subject, ps: Tensor, class_id: Tensor | None, usual: Mapping[str, Usual]) -> float:
+    """Return the larger, over layers, of what three of four codes stay below."""
+    return max(
+        float(torch.quantile(known.distance(subject.features(ps, class_id, layer)), MOST_CODES))
+        for layer, known in usual.items()
+    )
 
 
 def _measures(features: Tensor, mean: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,14 +120,14 @@ def _measures(features: Tensor, mean: Tensor, components: Tensor) -> tuple[Tenso
 
 @torch.no_grad()
 def feature_reach(
-    subject: Subject, codes: Codes, usual: Usual | None, start: NDArray[np.float64], trained: float
+    subject: Subject, codes: Codes, usual: Mapping[str, Usual], start: NDArray[np.float64], trained: float
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Find how far each direction's sides reach by the features.
 
     Args:
         subject: What is moved.
         codes: C codes.
-        usual: Of the subject's layer; None lets every side reach to its cap.
+        usual: Of each layer; without any, every side reaches to its cap.
         start: Strengths [K, 2] of equal change.
         trained: The largest strength of the training.
 
@@ -118,19 +135,15 @@ def feature_reach(
         Strengths [K, 2], all above 0, and where they are the cap [K, 2].
     """
     reach, capped = np.empty_like(start), np.zeros(start.shape, np.bool_)
-    still = 0.0
-    if usual is not None:
-        still = _of_most(usual.distance(subject.features(codes.still(), codes.class_id)))
+    still = _unusual(subject, codes.still(), codes.class_id, usual) if usual else 0.0
     for k in range(len(start)):
         cap = MOST * max(trained, *start[k])
         for side, sign in enumerate(SIDES):
 
             def measure(at: float, k: int = k, sign: float = sign) -> float:
-                assert usual is not None
-                features = subject.features(codes.moved(k, sign * at), codes.class_id)
-                return _of_most(usual.distance(features))
+                return _unusual(subject, codes.moved(k, sign * at), codes.class_id, usual)
 
-            if usual is None:
+            if not usual:
                 reach[k, side], capped[k, side] = cap, True
                 continue
             reach[k, side], there = crossing(measure, 1.0, min(still, 0.99), float(start[k, side]), cap)

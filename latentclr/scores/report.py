@@ -174,7 +174,7 @@ class ScorerInfo:
 class Settings:
     """What a score depends on besides the run.
 
-    `change` is the mean RMS change of the picture, in [0, 1]; `trained` the largest strength of the training; `layer`,
+    `change` is the mean RMS change of the picture, in [0, 1]; `trained` the largest strength of the training; `layers`,
     `quantile` and `most` say how ranges end, see `latentclr.scores.reach`.
     """
 
@@ -183,7 +183,7 @@ class Settings:
     change: float
     resamples: int
     trained: float
-    layer: str
+    layers: tuple[str, ...]
     quantile: float
     most: float
     thresholds: Thresholds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class Subject:
     Attributes:
         generator: The generator.
         directions: K directions, in inference mode.
-        layer: The feature layer whose changes are looked at.
+        layers: The feature layers that are looked at, without those named twice.
         pictures: How many pictures were rendered so far.
     """
 
@@ -71,7 +71,7 @@ class Subject:
         generator: Generator,
         directions: Directions,
         fed: Tensor,
-        layer: str,
+        layers: Sequence[str],
         told: Callable[[int], Any] | None = None,
     ) -> None:
         """Keep the parts.
@@ -80,11 +80,11 @@ class Subject:
             generator: The generator.
             directions: In inference mode, on the same device.
             fed: Mask [L] of the latent inputs that receive an edit.
-            layer: A name from `feature_layers`.
+            layers: Names from `feature_layers`.
             told: Called with the number of pictures whenever some were rendered.
         """
         self.generator, self.directions, self.fed = generator, directions, fed
-        self.layer = generator.check_layer(layer)
+        self.layers = tuple(dict.fromkeys(generator.check_layer(layer) for layer in layers))
         self.pictures = 0
         self._told = told
 
@@ -108,10 +108,10 @@ class Subject:
         pixels: Pixels = torch.cat(images).numpy()
         return pixels
 
-    def features(self, ps: Tensor, class_id: Tensor | None) -> Tensor:
-        """Return the layer's output for ps [N, L, D], averaged over a grid of 4 x 4 where it has places: [N, F]."""
+    def features(self, ps: Tensor, class_id: Tensor | None, layer: str) -> Tensor:
+        """Return a layer's output for ps [N, L, D], averaged over a grid of 4 x 4 where it has places: [N, F]."""
         return torch.cat([
-            pooled(self.generator.features(part, self.layer, classes)) for part, classes in self._parts(ps, class_id)
+            pooled(self.generator.features(part, layer, classes)) for part, classes in self._parts(ps, class_id)
         ])  # fmt: skip
 
     def _parts(self, ps: Tensor, class_id: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:

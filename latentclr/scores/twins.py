@@ -40,7 +40,7 @@ class Twin:
 
 @torch.no_grad()
 def feature_likeness(subject: Subject, codes: Codes, alpha: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compare the directions' changes of the features at the subject's layer.
+    """Compare the directions' changes of the features at the subject's last layer.
 
     Args:
         subject: What is moved.
@@ -59,7 +59,7 @@ def feature_likeness(subject: Subject, codes: Codes, alpha: NDArray[np.float64])
         )  # fmt: skip
         ends = torch.cat([one.moved(i, sign * a) for i in range(k) for sign, a in zip((-1, 1), alpha[i], strict=True)])
         classes = None if one.class_id is None else one.class_id.expand(len(ends))
-        low, high = subject.features(ends, classes).unflatten(0, (k, 2)).unbind(1)  # [K, F]
+        low, high = subject.features(ends, classes, subject.layers[-1]).unflatten(0, (k, 2)).unbind(1)  # [K, F]
         change = torch.nn.functional.normalize(high - low, dim=1)
         likeness += (change @ change.T).double().cpu() / len(codes)
     return likeness.numpy()

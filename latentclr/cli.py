@@ -13,7 +13,7 @@ import click
 
 from latentclr import __version__
 from latentclr.catalog import NamedGenConfig
-from latentclr.config import GROUPS, Line, TrainConfig, option_sections, own_lines
+from latentclr.config import GROUPS, Line, ScoreConfig, TrainConfig, option_sections, own_lines
 
 COMMANDS_ELSEWHERE = {
     "name": "latentclr.commands.names:name",
@@ -182,6 +182,13 @@ class ConfiguredGen(Configured):
     keys = ("checkpoint", "seed", "device", "output_dir")
 
 
+class ConfiguredScore(Configured):
+    """`score`."""
+
+    schema = ScoreConfig
+    keys = ("checkpoint", "seed", "device", "output_dir")
+
+
 def _write_options(formatter: click.HelpFormatter, heading: str, lines: Sequence[Line]) -> None:
     with formatter.section(heading):
         formatter.write_dl([(f"{key}={default}", meaning) for key, default, meaning in lines])
@@ -260,6 +267,29 @@ def gen(words: tuple[str, ...], config_path: Path | None) -> None:
 
     run, overrides = split_run(words, config_path)
     run_gen(run, overrides)
+
+
+@cli.command(cls=ConfiguredScore)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="RUN [RUN]... [KEY=VALUE]...")
+def score(words: tuple[str, ...]) -> None:
+    """Measure what each direction does, how far it goes, what it repeats and what to call it.
+
+    Every direction is moved until the picture has changed as much as by all others. The table is printed; score.json,
+    score.png and score.html, a page to look at, go into the run folder. Several runs are compared with the first one.
+    Seed 0 draws the codes of every run unless seed=N is given.
+
+    \b
+    Examples:
+      latentclr score outputs/faces scorers=[pixels,faces]
+      latentclr name outputs/faces --auto
+      latentclr score outputs/faces outputs/sefa outputs/random codes=48
+    """
+    from latentclr.commands import run_score
+
+    runs = [Path(word) for word in words if "=" not in word]
+    if not runs:
+        raise click.UsageError("expected a run folder: latentclr score RUN [RUN]... [KEY=VALUE]...")
+    run_score(runs, [word for word in words if "=" in word])
 
 
 def split_run(words: Sequence[str], config_path: Path | None) -> tuple[Path, list[str]]:

@@ -156,6 +156,14 @@ class GenConfig(TrainConfig):
     walk: str = _option("none", "also write an animated walk of each sample: none, gif or webp")
 
 
+@dataclass
+class ScoreConfig(TrainConfig):
+    """latentclr score: the run's configuration and how it is measured."""
+
+    scorers: list[str] = _option(["pixels"], "what looks at the pictures: pixels, faces, onnx:PATH")
+    codes: int = _option(96, "latent codes that everything is measured on; half as many take half the time")
+
+
 GENERATORS: dict[str, type[GeneratorConfig]] = {
     "dcgan": DCGANConfig,
     "biggan": BigGANConfig,

@@ -1,6 +1,6 @@
-"""What the commands of discovery do: `train`, `eval`, `gen`, `name`, `names`, `import` and `weights`.
+"""What the commands of discovery do: `train`, `eval`, `gen`, `score`, `name`, `names`, `import`, `weights`.
 
-The functions behind the first three are names of this package, loaded when first used: the others need no torch
+The functions behind the first four are names of this package, loaded when first used: the others need no torch
 to say their help.
 """
 
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from latentclr.commands.evaluate import run_eval
     from latentclr.commands.gen import run_gen
+    from latentclr.commands.score import run_score
     from latentclr.commands.train import run_train
 
-__all__ = ["run_eval", "run_gen", "run_train"]
+__all__ = ["run_eval", "run_gen", "run_score", "run_train"]
 
-_HOME = {"run_eval": "evaluate", "run_gen": "gen", "run_train": "train"}
+_HOME = {"run_eval": "evaluate", "run_gen": "gen", "run_score": "score", "run_train": "train"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,17 +20,34 @@ if TYPE_CHECKING:
 
 @click.command("name")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="[NAME]", required=False)
 @click.option("--direction", type=click.IntRange(0), help="Index of the direction.")
 @click.option("--layers", help="Latent inputs that receive the edit: 4-5 or 0,2,5-7.  [default: the run's feed_layers]")
-@click.option("--alpha", metavar="LOW..HIGH", help="How far its slider reaches.  [default: the run's range]")
+@click.option(
+    "--alpha", metavar="LOW..HIGH", help="How far its slider reaches.  [default: as scored, else the run's range]"
+)
 @click.option("--reverse", is_flag=True, help="More of what it names is against the direction.")
 @click.option("--note", default="", help="What the name does not say.")
 @click.option("--move", is_flag=True, help="Take the name from the direction that has it.")
 @click.option("--remove", is_flag=True, help="Take the name away.")
+@click.option("--auto", is_flag=True, help="Take the names that `latentclr score RUN` proposed.")
+@click.option(
+    "--min-effect",
+    type=click.FloatRange(0),
+    metavar="SD",
+    help="With --auto: lower end of the effect's interval, at equal change.  [default: 0.5]",
+)
+@click.option(
+    "--min-purity",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="With --auto: largest effect / sum of all.  [default: 0.2]",
+)
+@click.option("--min-agreement", type=click.FloatRange(0, 1), metavar="SHARE",
+              help="With --auto: share of codes on which the sign agrees.  [default: 0.9]")  # fmt: skip
 def name(
     run: Path,
-    name: str,
+    name: str | None,
     direction: int | None,
     layers: str | None,
     alpha: str | None,
@@ -38,24 +55,45 @@ def name(
     note: str,
     move: bool,
     remove: bool,
+    auto: bool,
+    min_effect: float | None,
+    min_purity: float | None,
+    min_agreement: float | None,
 ) -> None:
     """Give a direction of RUN a name, in RUN/catalog.yaml.
 
     `gen`, `export` and `studio RUN` understand it; `latentclr names RUN --publish` brings it to a model that is served
     already. A name that the direction has is replaced; one that another direction has needs --move.
 
+    With --auto, directions that a score found clear enough are named after what they do: + is more of it, over the
+    range that was measured, with the evidence as note. What was named by hand stays.
+
     \b
     Examples:
       latentclr name outputs/ffhq smile --direction 28 --layers 4-5 --alpha -7..7
       latentclr name outputs/ffhq smile --direction 29 --move
       latentclr name outputs/ffhq smile --remove
+      latentclr name outputs/ffhq --auto
     """
     from latentclr.catalog import NamedEdit, check_name, fitting_edits, update_catalog
     from latentclr.config import TrainConfig, slider_end
+    from latentclr.files import sha256_of
+    from latentclr.scores.report import read_scores
     from latentclr.training.experiment import catalog_of, open_run
     from serving.contract.catalog import understand, without
     from serving.contract.named_edit import entry_of
 
+    limits = {"effect": min_effect, "purity": min_purity, "agreement": min_agreement}
+    if auto:
+        if name is not None or direction is not None or layers or alpha or reverse or note or move or remove:
+            raise ConfigError("--auto takes no name, and no option but --min-effect, --min-purity and --min-agreement")
+        from latentclr.commands.auto_names import name_by_score
+
+        return name_by_score(run, **limits)
+    if name is None:
+        raise click.UsageError("expected a name, or --auto")
+    if any(limit is not None for limit in limits.values()):
+        raise ConfigError("--min-effect, --min-purity and --min-agreement need --auto")
     config, checkpoint = open_run(run, [], TrainConfig)
     folder = checkpoint.path.parent
     name = unicodedata.normalize("NFC", name) if remove else check_name(name)  # what should never have been one can go
@@ -81,7 +119,11 @@ def name(
         raise ConfigError("expected --direction N, or --remove")
     end = slider_end(config.model.alpha)
     chosen = () if layers is None else parse_layers(layers)
+    scores = read_scores(folder, sha256_of(checkpoint.path)) if alpha is None else None
     reach = (-end, end) if alpha is None else parse_alpha(alpha)
+    if scores is not None and direction < len(scores.directions):
+        low, high = (float(f"{measured:.2g}") for measured in scores.directions[direction].range)
+        reach = (-high, -low) if reverse else (low, high)
     edit = NamedEdit(direction, chosen, reach, " ".join(note.split()), reverse)
     _, problems = fitting_edits({name: edit}, checkpoint.directions.k, checkpoint.generator.get("layers"))
     if problems:  # of one's own words nothing is dropped

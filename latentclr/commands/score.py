@@ -1,0 +1,173 @@
+"""`latentclr score`, from words to a table and files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from latentclr.commands.notice import RANDOM_NOTICE
+from latentclr.compose import parse_overrides, plain
+from latentclr.config import ScoreConfig, TrainConfig, slider_end
+from latentclr.errors import ConfigError, ScorerError
+from latentclr.files import sha256_of
+from latentclr.method.step import feed_mask
+from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
+from latentclr.pictures.render import AT_ONCE
+from latentclr.progress import duration, progress_bar
+from latentclr.scores.compare import compare, comparison_lines
+from latentclr.scores.measure import FEWEST_CODES, Measured, measure, steps_of
+from latentclr.scores.page import effect_map, write_page
+from latentclr.scores.reach import middle_layer
+from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunInfo, RunScores, write_scores
+from latentclr.scores.scorer import Scorer, build_scorers
+from latentclr.scores.subject import Subject
+from latentclr.training.checkpoint import Checkpoint
+from latentclr.training.distributed import resolve_device
+from latentclr.training.experiment import open_run, trained_generator
+
+MOST_CODES = 10_000
+# What does not make another method of a run.
+_NO_METHOD = ("seed", "device", "auto_cpu_if_no_gpu", "eval_freq", "eval_iters", "save_freq", "save", "tensorboard",
+              "checkpoint", "output_dir", "scorers", "codes")  # fmt: skip
+
+
+def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
+    """Measure runs, print tables, write score.json, score.png and score.html into each run folder or `output_dir`.
+
+    Raises:
+        LatentCLRError: A run cannot be opened, a scorer cannot be used, or an option is out of range.
+    """
+    overrides = parse_overrides(words)
+    opened = [open_run(run, overrides, ScoreConfig) for run in runs]
+    if len({checkpoint.path.resolve() for _, checkpoint in opened}) < len(opened):
+        raise ConfigError("each run can be named once")
+    first = opened[0][0]
+    if not FEWEST_CODES <= first.codes <= MOST_CODES:
+        raise ConfigError(f"codes must be in [{FEWEST_CODES}, {MOST_CODES}], got {first.codes}")
+    given = first.output_dir if "output_dir" in overrides.keys else None
+    if given and len(runs) > 1:
+        raise ConfigError("output_dir takes the files of one run: leave it out, and each run folder gets its own")
+    seed = first.seed if "seed" in overrides.keys else 0  # of every run the same codes
+    scorers = build_scorers(first.scorers)
+    names = _names(runs)
+    measured: list[tuple[Path, Measured]] = []
+    try:
+        for name, (config, checkpoint) in zip(names, opened, strict=True):
+            folder = Path(given) if given else checkpoint.path.parent
+            measured.append((folder, _score(name, config, checkpoint, scorers, seed, folder)))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{len(measured)} of {len(runs)} runs are scored and written") from None
+    scores = [result.scores for _, result in measured]
+    if len(scores) > 1:
+        rows = compare(scores, names)
+        for line in comparison_lines(rows):
+            click.echo(line)
+        for i, (folder, result) in enumerate(measured):
+            write_page(folder / PAGE_FILE, names[i], result.scores, result.strips, rows, i)
+    return scores
+
+
+def _score(
+    name: str, config: ScoreConfig, checkpoint: Checkpoint, scorers: Sequence[Scorer], seed: int, folder: Path
+) -> Measured:
+    start = time.perf_counter()
+    device = resolve_device(config)
+    generator = trained_generator(config, checkpoint).to(device)
+    directions = checkpoint.directions.to(device)
+    fed = feed_mask(config.feed_layers, generator.latent.layers).to(device)
+    if generator.random_weights:
+        click.echo(RANDOM_NOTICE)
+    total = steps_of(directions.k, config.codes)
+    first_class = generator.class_ids[0] if generator.class_ids else None
+    some = min(8, max(1, AT_ONCE // generator.resolution**2))
+    needed = total / some * seconds_a_picture(generator, generator.sample_seeds(seed, some).to(device), first_class)
+    if needed > 6 * NOTICE_S:
+        click.echo(f"scoring {name} takes {duration(needed)}; codes={FEWEST_CODES} takes a part of that")
+    run = RunInfo(
+        checkpoint=checkpoint.path.name,
+        checkpoint_sha256=sha256_of(checkpoint.path),
+        iteration=checkpoint.iteration,
+        model=directions.kind,
+        seed=int(checkpoint.config.get("seed") or 0),
+        method=_method(config),
+        generator=generator.name,
+        weights_sha256=generator.weights_sha256,
+        random_weights=generator.random_weights,
+        classes=tuple(generator.class_ids),
+    )
+    with progress_bar(total, "step", desc=name[-30:], leave=False) as bar:
+        layers = (config.generator.feature_layer, middle_layer(generator, fed.cpu()))
+        subject = Subject(generator, directions, fed, layers, bar.update)
+        trained = slider_end(config.model.alpha) / 2
+        result = measure(subject, scorers, run, seed=seed, codes=config.codes, trained=trained, bar=bar)
+    scores = result.scores
+    if all(attribute.sd is None for attribute in scores.attributes):
+        shares = ", ".join(f"{scorer.name} trusts {scorer.trusted:.0%}" for scorer in scores.scorers)
+        raise ScorerError(
+            f"{name}: nothing can be measured, as of the unedited pictures {shares}; add scorers=[pixels]"
+        )
+    for line in table_lines(scores):
+        click.echo(line)
+    effect_map(scores, folder / MAP_FILE)
+    write_page(folder / PAGE_FILE, name, scores, result.strips)
+    write_scores(scores, folder / SCORE_FILE)
+    seconds = time.perf_counter() - start
+    click.echo(
+        f"wrote {SCORE_FILE}, {MAP_FILE} and {PAGE_FILE} to {folder} ({scores.pictures} pictures, {seconds:.0f} s)"
+    )
+    return result
+
+
+def table_lines(scores: RunScores) -> list[str]:
+    """Return what was measured of each direction as lines for a terminal, the clearest first, and a summary."""
+    rows = [("direction", "name", "range", "purity", "agree", "RCA", "twin of", "largest effects, sd [95 %]")]
+    for k in sorted(range(len(scores.directions)), key=lambda k: -scores.directions[k].largest):
+        direction = scores.directions[k]
+        top = direction.top()
+        effects = ", ".join(
+            f"{scores.attributes[a].name} {e.mean:+.2f}" + (f" [{e.low:+.2f}, {e.high:+.2f}]" if i == 0 else "")
+            for i, (a, e) in enumerate(top)
+        )
+        if direction.flips is not None:
+            effects += f"; {scores.attributes[direction.flips].name} flips its sign from code to code"
+        name = direction.name and f"{direction.name} ({'-' if direction.reverse else '+'})"
+        low, high = direction.range
+        rows.append((
+            str(k), name, f"{low:.1f}..{high:.1f}", f"{direction.purity:.2f}",
+            f"{top[0][1].agreement:.0%}" if top else "", f"{direction.rca:.2f}",
+            "" if direction.twin_of is None else str(direction.twin_of), effects,
+        ))  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    count, rca = len(scores.directions), scores.rca
+    lines.append(
+        f"mean largest effect {sum(d.largest for d in scores.directions) / count:.2f} sd, "
+        f"purity {sum(d.purity for d in scores.directions) / count:.2f}, "
+        f"{sum(scores.moved)} of {len(scores.attributes)} attributes moved by more than {MOVED:g} sd, "
+        f"{sum(d.twin_of is not None for d in scores.directions)} of {count} directions repeat another, "
+        f"RCA {rca.accuracy:.2f} [{rca.low:.2f}, {rca.high:.2f}] (chance {rca.chance:.2f})"
+    )
+    lines += [
+        f"{scorer.name} trusts {scorer.trusted:.0%} of the unedited pictures"
+        + (": none of its attributes gives a name" if scorer in scores.mistrusted else "")
+        for scorer in scores.scorers
+        if scorer.trusted < 1
+    ]
+    return lines
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Call runs by their folders; by whole paths where two folders have one name."""
+    short = [run.name or run.resolve().name for run in runs]
+    return [name if short.count(name) == 1 else str(run) for name, run in zip(short, runs, strict=True)]
+
+
+def _method(config: TrainConfig) -> str:
+    told = {key: value for key, value in plain(config).items() if key not in _NO_METHOD}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+    return f"{config.model.name}-{digest[:12]}"

@@ -1,0 +1,421 @@
+"""What people look at: score.html, one self-contained page, and score.png, the effects as a heat-map.
+
+The page loads nothing: pictures are data, and its policy allows no other source. Everything that comes from a file is
+escaped. Colours follow the reader's light or dark theme.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from latentclr.files import replacing
+from latentclr.pictures.plots import RANDOM
+from latentclr.scores.compare import MEASURES, Row
+from latentclr.scores.report import MOVED, DirectionScores, RunScores
+from latentclr.scores.subject import Pixels
+
+TILE, GAP = 128, 2  # the largest side of a tile in pixels, and what is left between two
+BARS = 7
+_COLOURS = ("c1", "c2", "c3")
+
+_STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --card: #f6f7f9; --line: #d9dde3; --ink: #16191d; --soft: #5b6470;
+  --up: #1f77b4; --down: #c2571a; --good: #1a7f4b; --bad: #b3261e; --c1: #1f77b4; --c2: #c2571a; --c3: #6a51a3; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171b; --card: #1d2126; --line: #343a42; --ink: #e8eaed;
+  --soft: #a0a8b3; --up: #5aa9e6; --down: #f0925a; --good: #5ecb94; --bad: #ff8a80; --c1: #5aa9e6; --c2: #f0925a;
+  --c3: #b39ddb; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 24px; max-width: 1240px; background: var(--paper); color: var(--ink);
+  font: 15px/1.45 system-ui, sans-serif; }
+h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 28px 0 8px; } h3 { font-size: 18px; margin: 0; }
+p { margin: 4px 0; } .soft { color: var(--soft); } .warn { color: var(--bad); font-weight: 600; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+  margin: 16px 0; padding: 0; list-style: none; }
+.tiles li { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 10px 14px; }
+.tiles b { display: block; font-size: 21px; font-variant-numeric: tabular-nums; }
+.tiles span { color: var(--soft); font-size: 13px; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: 6px 14px 6px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-weight: 600; } td small { display: block; color: var(--soft); }
+.better { color: var(--good); font-weight: 600; } .worse { color: var(--bad); font-weight: 600; }
+.sort { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; margin: 0 0 12px; }
+.sort button { font: inherit; font-size: 14px; color: inherit; background: var(--card); border: 1px solid var(--line);
+  border-radius: 6px; padding: 4px 11px; cursor: pointer; }
+.sort button[aria-pressed=true] { border-color: var(--up); box-shadow: inset 0 0 0 1px var(--up); }
+.cards { display: grid; gap: 14px; }
+.card { display: grid; grid-template-columns: minmax(0, 430px) minmax(0, 1fr); gap: 6px 26px; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; break-inside: avoid; }
+.card header { grid-column: 1 / -1; display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; }
+.number { color: var(--soft); font-weight: 400; } .tag { font-size: 13px; border: 1px solid var(--line);
+  border-radius: 99px; padding: 0 9px; color: var(--soft); } .tag.twin, .tag.flip { color: var(--down);
+  border-color: var(--down); }
+.strip img { width: 100%; display: block; border-radius: 4px; }
+.ends { display: grid; grid-template-columns: repeat(5, 1fr); text-align: center; font-size: 13px; color: var(--soft);
+  font-variant-numeric: tabular-nums; margin-top: 3px; }
+.facts { grid-column: 1 / -1; margin: 6px 0 0; display: flex; flex-wrap: wrap; gap: 4px 28px; font-size: 14px; }
+.facts dt { color: var(--soft); font-size: 13px; } .facts dd { margin: 0; font-variant-numeric: tabular-nums; }
+svg { display: block; width: 100%; height: auto; overflow: visible; } svg text { fill: var(--ink); font-size: 12.5px; }
+svg .soft { fill: var(--soft); }
+.axis { stroke: var(--line); } .bar { fill: var(--up); } .bar.down { fill: var(--down); }
+.bar.weak { opacity: .35; } .whisker { stroke: var(--ink); stroke-width: 1.4; }
+.c1 { stroke: var(--c1); } .c2 { stroke: var(--c2); } .c3 { stroke: var(--c3); }
+.curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
+svg text.c1 { fill: var(--c1); stroke: none; } svg text.c2 { fill: var(--c2); stroke: none; }
+svg text.c3 { fill: var(--c3); stroke: none; }
+@media (max-width: 820px) { body { padding: 14px; } .card { grid-template-columns: minmax(0, 1fr); } }
+"""
+
+_SCRIPT = """
+"use strict";
+const cards = document.getElementById("cards");
+for (const button of document.querySelectorAll(".sort button")) {
+  button.addEventListener("click", () => {
+    const key = button.dataset.key, text = key === "name";
+    const rising = text || key === "number";
+    const sorted = [...cards.children].sort((a, b) => {
+      const x = a.dataset[key], y = b.dataset[key];
+      const order = text ? (x === "") - (y === "") || x.localeCompare(y) : Number(x) - Number(y);
+      return (rising ? order : -order) || Number(a.dataset.number) - Number(b.dataset.number);
+    });
+    cards.append(...sorted);
+    for (const other of document.querySelectorAll(".sort button")) {
+      other.setAttribute("aria-pressed", String(other === button));
+    }
+  });
+}
+"""
+
+
+def write_page(
+    path: Path, title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0
+) -> None:
+    """Write score.html, whole or not at all.
+
+    Args:
+        path: The file.
+        title: What the run is called.
+        scores: What was measured.
+        strips: Pictures [K, N, 5, H, W, 3] at low, low / 2, 0, high / 2 and high of each range.
+        rows: The comparison, if several runs were scored.
+        own: The place of this run in it.
+
+    Raises:
+        SaveError: The disk is full or the folder cannot be written.
+    """
+    text = page(title, scores, strips, rows, own)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def page(title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0) -> str:
+    """Return the page as text; see `write_page`."""
+    policy = (
+        "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}"
+    )
+    cards = "\n".join(_card(k, scores, strips[k]) for k in range(len(scores.directions)))
+    keys = {"number": "number", "effect": "largest effect", "purity": "purity", "agreement": "sign agreement",
+            "rca": "told apart", "reach": "width of the range", "name": "name"}  # fmt: skip
+    buttons = "".join(
+        f'<button type="button" data-key="{key}" aria-pressed="{"true" if key == "number" else "false"}">'
+        f"{label}</button>"
+        for key, label in keys.items()
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="referrer" content="no-referrer">
+<title>Directions of {_e(title)}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>Directions of {_e(title)}</h1>
+{_summary(scores)}
+{_comparison(rows, own)}
+<h2>{len(scores.directions)} directions</h2>
+<div class="sort"><span class="soft">Sort by</span>{buttons}</div>
+<div class="cards" id="cards">
+{cards}
+</div>
+{_method(scores)}
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))
+
+
+def _shown(attribute: str) -> str:
+    return attribute.replace("_", " ")[:24]
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _summary(scores: RunScores) -> str:
+    run, directions = scores.run, scores.directions
+    twins = sum(direction.twin_of is not None for direction in directions)
+    named = sum(bool(direction.name) for direction in directions)
+    rca = scores.rca
+    tiles = [
+        (f"{np.mean([d.largest for d in directions]):.2f} sd", "mean largest effect"),
+        (f"{np.mean([d.purity for d in directions]):.2f}", "mean purity, largest effect / sum"),
+        (f"{sum(scores.moved)} of {len(scores.attributes)}", f"attributes moved > {MOVED:g} sd"),
+        (str(twins), "directions repeat another"),
+        (str(named), "names proposed"),
+        (f"{rca.accuracy:.2f}", f"RCA, [{rca.low:.2f}, {rca.high:.2f}]; chance {rca.chance:.2f}"),
+    ]
+    classes = f", classes {', '.join(map(str, run.classes[:8]))}" if run.classes else ""
+    lines = [
+        f'<p class="soft">{_e(run.model)} model, {len(directions)} directions, seed {run.seed}, {run.iteration} steps; '
+        f"generator {_e(run.generator)}{_e(classes)}; {scores.settings.codes} codes that no training saw</p>"
+    ]
+    if run.random_weights:
+        lines.append('<p class="warn">The generator has random weights: everything here is noise.</p>')
+    lines += [
+        f'<p class="warn">{_e(scorer.name)} trusts only {scorer.trusted:.0%} of the unedited pictures: '
+        "none of its attributes gives a name.</p>"
+        for scorer in scores.mistrusted
+    ]
+    items = "".join(f"<li><b>{_e(value)}</b><span>{_e(label)}</span></li>" for value, label in tiles)
+    return "\n".join(lines) + f'\n<ul class="tiles">{items}</ul>'
+
+
+def _comparison(rows: Sequence[Row], own: int) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{_e(measure.title)}</th>" for measure in MEASURES)
+    body = []
+    for row in rows:
+        cells = []
+        for cell in row.cells:
+            text = f"{cell.value:.2f} <small>[{cell.low:.2f}, {cell.high:.2f}]"
+            if cell.difference is not None:
+                text += f" difference {cell.difference:+.2f} [{cell.difference_low:+.2f}, {cell.difference_high:+.2f}]"
+            text += "</small>"
+            if cell.verdict:
+                text += f' <span class="{_e(cell.verdict.split()[0])}">{_e(cell.verdict)}</span>'
+            cells.append(f"<td>{text}</td>")
+        name = f"<b>{_e(row.name)}</b>" if own in row.runs else _e(row.name)
+        body.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
+    return f"""<h2>Compared with the others</h2>
+<div class="scroll"><table><thead><tr><th>run</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>
+<p class="soft">Against the first row. Intervals are 95 % bootstrap intervals over directions (purity, effect, twins),
+attributes (the same in all rows), or held-out codes (RCA), and over seeds where a row has several. Better: the interval
+of the difference lies above 0, or below for twins.</p>"""
+
+
+def _card(k: int, scores: RunScores, strip: Pixels) -> str:
+    direction = scores.directions[k]
+    top = direction.top(1)
+    sign = -1 if direction.reverse else 1
+    title = f'{_e(direction.name)} <span class="number">direction {k}</span>' if direction.name else f"Direction {k}"
+    tags = []
+    if direction.name:
+        tags.append(f'<span class="tag">+ is {"against" if direction.reverse else "along"} the direction</span>')
+    if direction.twin_of is not None:
+        tags.append(f'<span class="tag twin">repeats {direction.twin_of}</span>')
+    if direction.flips is not None:
+        tags.append(
+            f'<span class="tag flip">{_e(_shown(scores.attributes[direction.flips].name))} flips its sign</span>'
+        )
+    if direction.reason:
+        tags.append(f'<span class="soft">no name: {_e(direction.reason)}</span>')
+    low, high = direction.range if sign > 0 else (-direction.range[1], -direction.range[0])
+    agreement = top[0][1].agreement if top else 0.0
+    columns = strip if sign > 0 else strip[:, ::-1]
+    picture = f'<img alt="{_e(_described(k, direction))}" src="{_data(columns)}">'
+    ends = "".join(f"<span>{value:+.2g}</span>" if value else "<span>0</span>"
+                   for value in (low, low / 2, 0.0, high / 2, high))  # fmt: skip
+    return f"""<article class="card" data-number="{k}" data-effect="{direction.largest:.4f}"
+ data-purity="{direction.purity:.4f}" data-agreement="{agreement:.4f}" data-rca="{direction.rca:.4f}"
+ data-reach="{high - low:.4f}" data-name="{_e(direction.name)}">
+<header><h3>{title}</h3>{"".join(tags)}</header>
+<div class="strip">{picture}<div class="ends">{ends}</div></div>
+<div>{_bars(direction, scores, sign)}{_curve(direction, scores, sign)}</div>
+{_facts(k, direction, scores, agreement)}
+</article>"""
+
+
+def _described(k: int, direction: DirectionScores) -> str:
+    return f"{direction.name or f'direction {k}'}: three pictures at five strengths"
+
+
+def _facts(k: int, direction: DirectionScores, scores: RunScores, agreement: float) -> str:
+    why = {"features": "features", "trust": "fewer trusted pictures", "cap": "cap"}
+    low, high = direction.range
+    down, up = direction.strength
+    facts = [
+        ("range", f"{low:.2f} ({why.get(direction.ends[0], '')}) to {high:+.2f} ({why.get(direction.ends[1], '')})"),
+        ("equal change at", f"{-down:.2f} and {up:+.2f}" + _unlike(direction, scores.settings.change)),
+        ("purity", f"{direction.purity:.2f} [{direction.purity_low:.2f}, {direction.purity_high:.2f}]"),
+        ("signs agree", f"{agreement:.0%} of codes"),
+        ("told apart", f"{direction.rca:.0%} of held-out pairs"),
+    ]
+    if twins := [pair for pair in scores.twins if k in (pair.first, pair.second)]:
+        others = [
+            f"{pair.first + pair.second - k}{' reversed' if pair.effects < 0 else ''}"
+            f" (effects {pair.effects:+.2f}, features {pair.features:+.2f})"
+            for pair in twins
+        ]
+        facts.append(("twins", ", ".join(others)))
+    return (
+        '<dl class="facts">'
+        + "".join(f"<div><dt>{_e(name)}</dt><dd>{_e(value)}</dd></div>" for name, value in facts)
+        + "</dl>"
+    )
+
+
+def _unlike(direction: DirectionScores, wanted: float) -> str:
+    """Say so if even the largest strength that was tried changes the picture too little."""
+    reached = min(direction.change)
+    return f", where it changes the picture by {reached * 255:.0f} of 255 only" if reached < 0.8 * wanted else ""
+
+
+def _bars(direction: DirectionScores, scores: RunScores, sign: int) -> str:
+    """Draw the largest effects with their intervals, in the sense of the name; weak where the interval holds 0."""
+    top = direction.top(BARS)
+    if not top:
+        return '<p class="soft">No attribute could be measured.</p>'
+    reach = max(0.5, max(max(abs(effect.low), abs(effect.high)) for _, effect in top))
+    left, width, step = 150.0, 380.0, 21
+
+    def x(value: float) -> float:
+        return round(left + width / 2 + width / 2 * value / reach, 1)
+
+    parts = []
+    for row, (a, effect) in enumerate(top):
+        mean, low, high = (sign * value for value in (effect.mean, effect.low, effect.high))
+        y = row * step + 4
+        kind = ("" if mean > 0 else " down") + (" weak" if low * high <= 0 else "")
+        start, stop = sorted((x(0), x(mean)))
+        ends = sorted((x(low), x(high)))
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 11}" text-anchor="end">{_e(_shown(scores.attributes[a].name))}</text>'
+            f'<rect class="bar{kind}" x="{start}" y="{y + 1}" width="{stop - start:.1f}" height="12" rx="2"/>'
+            f'<path class="whisker" d="M{ends[0]} {y + 7}H{ends[1]}M{ends[0]} {y + 4}v6M{ends[1]} {y + 4}v6"/>'
+            f'<text class="soft" x="{left + width + 8}" y="{y + 11}">{mean:+.2f} sd, {effect.agreement:.0%}</text>'
+        )
+    height = len(top) * step + 6
+    return (
+        f'<svg viewBox="0 0 640 {height}" role="img" aria-label="largest effects">'
+        f'<line class="axis" x1="{x(0)}" x2="{x(0)}" y1="0" y2="{height}"/>{"".join(parts)}</svg>'
+    )
+
+
+def _curve(direction: DirectionScores, scores: RunScores, sign: int) -> str:
+    """Draw how the three largest effects grow over the range, in the sense of the name."""
+    lines = []
+    for a, _ in direction.top(len(_COLOURS)):
+        points = [(sign * s, row[a]) for s, row in zip(direction.alphas, direction.curve, strict=True)]
+        known = [(s, value) for s, value in points if value is not None]
+        if len(known) > 1:
+            lines.append((scores.attributes[a].name, sorted(known)))
+    if not lines:
+        return ""
+    left, width, height = 150.0, 380.0, 92.0
+    ends = [s for _, points in lines for s, _ in points]
+    low, high = min(ends), max(ends)
+    values = [value for _, points in lines for _, value in points]
+    bottom, top = min(-0.25, *values), max(0.25, *values)
+
+    def x(s: float) -> float:
+        return round(left + width * (s - low) / (high - low), 1)
+
+    def y(value: float) -> float:
+        return round(6 + (height - 12) * (top - value) / (top - bottom), 1)
+
+    drawn = "".join(
+        f'<polyline class="curve {colour}" points="{" ".join(f"{x(s)},{y(value)}" for s, value in points)}"/>'
+        f'<text class="{colour}" x="{left - 8}" y="{16 + 18 * i}" text-anchor="end">{_e(_shown(name))}</text>'
+        for i, ((name, points), colour) in enumerate(zip(lines, _COLOURS, strict=False))
+    )
+    return (
+        f'<svg viewBox="0 0 640 {height + 18}" role="img" aria-label="effects over the strength">'
+        f'<path class="axis" d="M{left} {y(0)}H{left + width}M{x(0)} 2V{height}"/>{drawn}'
+        f'<text class="soft" x="{left + width + 8}" y="{y(top) + 8}">{top:+.1f} sd</text>'
+        f'<text class="soft" x="{left + width + 8}" y="{y(bottom)}">{bottom:+.1f} sd</text>'
+        f'<text class="soft" x="{left}" y="{height + 13}">{low:+.1f}</text>'
+        f'<text class="soft" x="{left + width}" y="{height + 13}" text-anchor="end">{high:+.1f}</text>'
+        f'<text class="soft" x="{x(0)}" y="{height + 13}" text-anchor="middle">strength</text></svg>'
+    )
+
+
+def _method(scores: RunScores) -> str:
+    s, limits = scores.settings, scores.settings.thresholds
+    trusted = ", ".join(f"{scorer.name} {scorer.trusted:.0%}" for scorer in scores.scorers)
+    versions = ", ".join(f"{name} {version}" for name, version in scores.versions.items())
+    return f"""<h2>How this was measured</h2>
+<p>Every direction was moved, both ways, until the pictures had changed by the same mean RMS,
+{s.change * 255:.0f} of 255. An effect is half the difference of an attribute between the two sides, in standard
+deviations (sd) of unedited pictures; whiskers are 95 % bootstrap intervals over {s.codes} codes, and pale bars have an
+interval that holds 0. The percentage beside a bar is the share of codes on which the effect has that sign. Purity is
+the largest effect divided by the sum of all.</p>
+<p>A range ends where one picture in four is as unusual as one unedited picture in a hundred, by the features of
+{_e(" or ".join(s.layers))} (Hotelling's T and Q, quantile {s.quantile:g}), where fewer than 90 % as many pictures are
+trusted as unedited, or at {s.most:g} times the larger of the training's strength ({s.trained:g}) and that of equal change.</p>
+<p>RCA: a fresh small network guesses the direction from the picture before and after (arXiv 2002.03754), on codes that
+it never saw. A name is proposed where the largest effect is at least {limits.effect:g} sd (lower end of its interval),
+purity at least {limits.purity:g} and the signs agree on {limits.agreement:.0%} of the codes.</p>
+<p class="soft">Trusted pictures: {_e(trusted)}. {scores.pictures} pictures, seed {s.seed}. Checkpoint
+{_e(scores.run.checkpoint)}, SHA-256 {_e(scores.run.checkpoint_sha256[:16])}. {_e(versions)}.</p>"""
+
+
+def _data(strip: Pixels) -> str:
+    """Return pictures [N, 5, H, W, 3] as one WebP in a data URI, in N rows with clear gaps."""
+    rows, columns, height, width = strip.shape[:4]
+    scale = min(1.0, TILE / max(height, width))
+    h, w = max(1, round(height * scale)), max(1, round(width * scale))
+    sheet = Image.new("RGBA", (columns * (w + GAP) - GAP, rows * (h + GAP) - GAP))
+    for r in range(rows):
+        for c in range(columns):
+            tile = Image.fromarray(strip[r, c]).resize((w, h), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (c * (w + GAP), r * (h + GAP)))
+    file = io.BytesIO()
+    sheet.save(file, "WEBP", quality=88, method=4)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def effect_map(scores: RunScores, path: Path) -> None:
+    """Draw the effects of all directions on all attributes into a PNG, whole or not at all.
+
+    Raises:
+        SaveError: The disk is full or the folder cannot be written.
+    """
+    table = np.array([[np.nan if e is None else e.mean for e in d.effects] for d in scores.directions])  # [K, A]
+    k, a = table.shape
+    figure = Figure(figsize=(min(20.0, 3.2 + 0.48 * a), min(40.0, 2.4 + 0.3 * k)), layout="constrained")
+    axes = figure.subplots()
+    reach = max(MOVED, float(np.nanmax(np.abs(table), initial=0.0)))
+    image = axes.imshow(table, cmap="RdBu_r", vmin=-reach, vmax=reach, aspect="auto")
+    labels = [f"{d.name or ''} {i}".strip() + (f" (= {d.twin_of})" if d.twin_of is not None else "")
+              for i, d in enumerate(scores.directions)]  # fmt: skip
+    ticks = range(0, k, max(1, k // 100))
+    axes.set_yticks(list(ticks), [labels[i] for i in ticks], parse_math=False)
+    axes.set_xticks(range(a), [t.name for t in scores.attributes], rotation=60, ha="right", parse_math=False)
+    if k <= 64:
+        for i, j in zip(*np.nonzero(np.abs(np.nan_to_num(table)) >= 0.3), strict=True):
+            ink = "white" if abs(table[i, j]) > 0.6 * reach else "black"
+            axes.text(j, i, f"{table[i, j]:+.1f}", ha="center", va="center", fontsize=7, color=ink)
+    meaning = f"effect at equal change of the picture ({scores.settings.change * 255:.0f} of 255)"
+    axes.set_title(f"{RANDOM}\n{meaning}" if scores.run.random_weights else meaning, fontsize=10)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="standard deviations of unedited pictures")
+    with replacing(path) as temporary:
+        FigureCanvasAgg(figure).print_png(str(temporary))

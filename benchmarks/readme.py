@@ -1,6 +1,6 @@
 """Write the documents' figures from benchmarks/results/: no figure is typed by hand.
 
-README.md gets six lines, docs/benchmarks.md every table, docs/client.md what each way of the bytes costs.
+README.md gets a line for each, docs/benchmarks.md every table, docs/client.md what each way of the bytes costs.
 
 python benchmarks/readme.py          # rewrites what stands between <!-- benchmarks --> and <!-- /benchmarks -->
 python benchmarks/readme.py --check  # exit code 1 if a document says something else
@@ -28,20 +28,30 @@ Section = tuple[str, str]  # title, Markdown
 
 
 def summary(results: Path = RESULTS) -> str:
-    """Return README's six lines: how long things take, and which promises were missed."""
+    """Return README's lines: how long things take, and which promises were missed."""
     records = [_read(path) for path in sorted(results.glob("*.json"))]
     kinds = {kind: [r for r in records if r["benchmark"] == kind] for kind in {r["benchmark"] for r in records}}
-    parts = (("discovery", _discovery_line), ("training_step", _training_line), ("edit_latency", _edit_line),
-             ("serving_load", _load_line), ("soak", _soak_line))  # fmt: skip
+    parts = (("directions", _directions_line), ("discovery", _discovery_line), ("training_step", _training_line),
+             ("edit_latency", _edit_line), ("serving_load", _load_line), ("soak", _soak_line))  # fmt: skip
     lines = [line(kinds[kind]) for kind, line in parts if kind in kinds]
-    six = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
-    return f"{six}\n*{_where(records[0])}; BigGAN and StyleGAN2 with seeded random weights*\n"
+    told = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
+    return f"{told}\n*{_where(records[0])}; BigGAN and StyleGAN2 with seeded random weights*\n"
 
 
 def _discovery_line(records: Sequence[Record]) -> str:
     steps, fit, whole = _discovery_figures(records[0])
     return (
         f"**Discovery.** {steps} steps find the directions above in {fit:.1f} s, the whole command takes {whole:.1f} s."
+    )
+
+
+def _directions_line(records: Sequence[Record]) -> str:
+    rows = records[0]["results"]
+    effect = next(key for key in rows[0] if key.startswith("mean largest effect") and key.endswith("sd"))
+    each = ", ".join(f"{row['method']} {row[effect]:.2f}" for row in rows)
+    return (
+        "**Directions.** At equal change of the picture a direction's largest effect is, in standard deviations of the"
+        f" attribute: {each} ([intervals](docs/benchmarks.md))."
     )
 
 
@@ -111,8 +121,8 @@ def _and(words: Sequence[str]) -> str:
 
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
-    kinds = (("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
-             ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
+    kinds = (("directions", _directions), ("discovery", _discovery), ("training_step", _training),
+             ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
              ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
@@ -170,6 +180,27 @@ def _discovery(record: Record) -> Section:
         f"{steps} steps that find the directions of README's picture take {fit:.1f} s, the whole command {whole:.1f} s"
         f" (medians of {len(record['results'])}).\n\n{_source(record)}"
     )
+
+
+def _directions(record: Record) -> Section:
+    settings, rows = record["settings"], record["results"]
+    measures = [key.removesuffix(", verdict") for key in rows[0] if key.endswith(", verdict")]
+    lines = [
+        f"Directions of the faces, K = {settings['k']}, each moved until the mean RMS change of the pixels is"
+        f" {255 * settings['change']:.0f}/255, on {settings['codes']} codes that no training saw; effects on"
+        f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % bootstrap intervals over runs,"
+        " directions, attributes and codes. The words compare with LatentCLR.\n",
+        f"| method | runs | {' | '.join(measures)} |\n|---|---|" + "---|" * len(measures),
+    ]
+    for row in rows:
+        cells = []
+        for measure in measures:
+            low, high = row[f"{measure}, interval"]
+            verdict = row[f"{measure}, verdict"]
+            cells.append(f"{row[measure]:.2f} [{low:.2f}, {high:.2f}]" + (f" {verdict}" if verdict else ""))
+        lines.append(f"| {row['method']} | {row['runs']} | {' | '.join(cells)} |")
+    picture = "![The comparison as bars](directions.png)"
+    return "Which method finds better directions", "\n".join(lines) + f"\n\n{picture}\n\n{_source(record)}"
 
 
 def _training(record: Record) -> Section:

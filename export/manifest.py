@@ -18,7 +18,7 @@ from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.training.checkpoint import Checkpoint
-from serving.contract.manifest import Directions, Latent, Manifest, read_generator
+from serving.contract.manifest import Directions, DirectionScore, Latent, Manifest, read_generator
 
 
 def build_manifest(
@@ -30,6 +30,7 @@ def build_manifest(
     edits: Mapping[str, NamedEdit] | None = None,
     latent_input: str = "z",
     layers: Sequence[int] | None = None,
+    scores: Sequence[DirectionScore] = (),
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -42,6 +43,7 @@ def build_manifest(
         edits: The run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
         layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
+        scores: What `latentclr score` found, for each direction; empty if the run was not scored.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     return Manifest(
@@ -57,6 +59,7 @@ def build_manifest(
             layers=tuple(sorted(set(layers or ()))),
             iteration=checkpoint.iteration,
             feature_layer=checkpoint.config["generator"]["feature_layer"],
+            scores=tuple(scores),
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},

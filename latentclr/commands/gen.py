@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
+from latentclr.catalog import Edits, NamedEdit, NamedGenConfig, chosen_edits
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides
 from latentclr.config import GenConfig, shown_alphas
 from latentclr.errors import ConfigError
+from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
 from latentclr.pictures.gallery import Gallery
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
 from latentclr.pictures.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
 from latentclr.progress import duration
+from latentclr.scores.report import read_scores
 from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import named_edits, open_run, trained_generator
@@ -43,10 +45,11 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, NamedGenConfig)
     given = overrides.keys
-    if config.edits is not None and "iterative" not in given:
-        config = dataclasses.replace(config, iterative=False)  # what names were given to, and what is served
-    alphas = _alphas(shown_alphas(checkpoint.config["model"]["alpha"]) if config.alphas is None else config.alphas)
     chosen = _chosen(config.n_dirs, config.k, config.seed)
+    ranges = _ranges(chosen, checkpoint) if config.alphas is None and config.edits is None else None
+    if (config.edits is not None or ranges is not None) and "iterative" not in given:
+        config = dataclasses.replace(config, iterative=False)  # what was scored and named, and what is served
+    alphas = _alphas(shown_alphas(checkpoint.config["model"]["alpha"]) if config.alphas is None else config.alphas)
     if config.walk not in ("none", "gif", "webp"):
         raise ConfigError(f"walk must be none, gif or webp, got {config.walk!r}")
     if config.image_size is not None and not 8 <= config.image_size <= 4096:
@@ -71,7 +74,9 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     try:
         for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
             class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
-            if edits is None:
+            if ranges is not None:
+                images, rows, columns = draw.edits(z[None], class_id, ranges, None)
+            elif edits is None:
                 images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
                 rows, columns = [f"k={k}" for k in chosen], [alpha_label(a) for a in alphas]
             else:
@@ -80,7 +85,9 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
             gallery.save(f"sample_{i}.png", partial(save_picture, picture))
             if config.walk == "none":
                 continue
-            if edits is None:
+            if ranges is not None:
+                images, rows, labels = draw.walk(z[None], class_id, ranges, None, WALK_FRAMES)
+            elif edits is None:
                 smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
                 images, labels = draw.numbers(z[None], class_id, chosen, smooth), [f"{a:+.1f}" for a in smooth]
             else:
@@ -97,6 +104,14 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         names = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         click.echo(f"left alone there, as gen did not write them or they were changed since: {names}")
     return gallery.written
+
+
+def _ranges(chosen: Sequence[int], checkpoint: Checkpoint) -> Edits | None:
+    """Return the directions with the ranges of their score; None if the run was not scored."""
+    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
+    if scores is None:
+        return None
+    return {f"k={k}": (NamedEdit(k, alpha=scores.directions[k].range), None) for k in chosen}
 
 
 def _edits(config: NamedGenConfig, checkpoint: Checkpoint, layers: int) -> Edits:

@@ -149,8 +149,9 @@ class Drawing:
             images = self._each(z, class_id, named, [alphas] * len(named))
             return images, rows, [alpha_label(a) for a in alphas]
         rows = [f"{name} {edit.alpha[0]:g}..{edit.alpha[1]:g}" for name, (edit, _) in chosen.items()]
-        images = self._each(z, class_id, named, [np.linspace(*edit.alpha, 5).tolist() for edit in named])
-        return images, rows, ["low", "", "middle", "", "high"]
+        images = self._each(z, class_id, named, [over_range(*edit.alpha) for edit in named])
+        around = all(low < 0 < high for low, high in (edit.alpha for edit in named))
+        return images, rows, ["low", "", "0" if around else "middle", "", "high"]
 
     def walk(
         self, z: Tensor, class_id: int | None, chosen: Edits, alphas: Sequence[float] | None, frames: int
@@ -198,6 +199,11 @@ class Drawing:
         if edit.layers:
             return feed_mask(edit.layers, layers)  # [L]
         return torch.ones(layers) if self.fed is None else self.fed.cpu()
+
+
+def over_range(low: float, high: float) -> list[float]:
+    """Return five strengths from end to end of a range, with 0 in the middle if it is inside."""
+    return [low, low / 2, 0.0, high / 2, high] if low < 0 < high else np.linspace(low, high, 5).tolist()
 
 
 def _strengths(chosen: Edits) -> Tensor | None:

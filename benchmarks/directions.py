@@ -1,0 +1,139 @@
+"""Which way to a direction is best on the faces: LatentCLR, GANSpace, SeFa and random directions on equal footing.
+
+    python benchmarks/directions.py --output benchmarks/results/directions.json --plot docs/directions.png
+
+Each method is trained by the command that users have, with several seeds, and `latentclr score` measures all of them
+at the same change of the picture with the scorers `pixels` and `faces`. Runs stay in a folder, and what is there is
+not done again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib
+import numpy as np
+from common.machine import describe_machine
+from common.report import Benchmark, BenchmarkError, child_environment, finish
+from common.timing import table
+
+from latentclr.commands.score import run_score
+from latentclr.files import replacing, sha256_of
+from latentclr.scores.compare import MEASURES, Row, compare
+from latentclr.scores.report import RunScores, read_scores
+from latentclr.training.checkpoint import find_checkpoint
+
+FACES = ("generator=dcgan", "tensorboard=false")
+METHODS = {
+    "LatentCLR": ("model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8", "hparams.iterations=400"),
+    "GANSpace": ("model=ganspace",),
+    "SeFa": ("model=sefa",),
+    "random": ("model=random",),
+}
+ONCE = ("SeFa",)  # it draws nothing at random
+COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
+
+
+@click.command(cls=Benchmark)
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each method.")
+@click.option("--k", type=click.IntRange(2), default=16, show_default=True, help="Directions of each.")
+@click.option("--codes", type=click.IntRange(1), default=96, show_default=True, help="Codes that they are scored on.")
+@click.option("--scorers", default="pixels,faces", show_default=True, help="What looks at the pictures.")
+@click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("outputs/directions"),
+              show_default=True, help="Where the runs are kept.")  # fmt: skip
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the comparison here.")
+@click.option("--note", help="A remark to keep with the numbers.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
+@click.argument("overrides", nargs=-1)
+def main(
+    seeds: int, k: int, codes: int, scorers: str, folder: Path, plot: Path | None, note: str | None,
+    output: Path | None, overrides: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Train and score every method; OVERRIDES are added to the training of all."""
+    start = describe_machine()
+    words = [f"scorers=[{scorers}]", f"codes={codes}"]
+    scores: list[RunScores] = []
+    names: list[str] = []
+    for method, own in METHODS.items():
+        for seed in range(1 if method in ONCE else seeds):
+            run = folder / f"{method.lower()}-k{k}-{seed}"
+            _train(run, [*FACES, *own, f"k={k}", f"seed={seed}", *overrides])
+            scores.append(_score(run, words, codes))
+            names.append(method)
+    rows = compare(scores, names)
+    results = [_plain(row, scores) for row in rows]
+    click.echo(table(results, ("method", "runs", *(measure.title for measure in MEASURES))))
+    if plot is not None:
+        draw(results, plot)
+    finish(
+        "directions", start=start,
+        settings={"k": k, "seeds": seeds, "codes": codes, "scorers": scorers, "change": scores[0].settings.change,
+                  "attributes": [attribute.name for attribute in scores[0].attributes],
+                  "methods": {method: " ".join(own) for method, own in METHODS.items()}},
+        results=results, targets=[], random_weights=False, note=note, output=output,
+    )  # fmt: skip
+
+
+def _train(run: Path, words: Sequence[str]) -> None:
+    if (run / "best.safetensors").is_file():
+        return
+    command = [sys.executable, "-m", "latentclr", "train", *words, f"output_dir={run}"]
+    done = subprocess.run(command, env=child_environment(0), capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BenchmarkError(f"{' '.join(words)}: {last.removeprefix('Error: ')}")
+
+
+def _score(run: Path, words: Sequence[str], codes: int) -> RunScores:
+    there = read_scores(run, sha256_of(find_checkpoint(run)))
+    if there is not None and there.settings.codes == codes:
+        return there
+    return run_score([run], words)[0]
+
+
+def _plain(row: Row, scores: Sequence[RunScores]) -> dict[str, Any]:
+    """Return a method's row: each measure, its interval, its runs' own values, and the verdict against LatentCLR."""
+    plain: dict[str, Any] = {"method": row.name.partition(",")[0], "runs": len(row.runs)}
+    for measure, cell in zip(MEASURES, row.cells, strict=True):
+        plain[measure.title] = round(cell.value, 4)
+        plain[f"{measure.title}, interval"] = [round(cell.low, 4), round(cell.high, 4)]
+        plain[f"{measure.title}, verdict"] = cell.verdict
+    own = [scores[i] for i in row.runs]
+    plain["attributes moved, of each run"] = [sum(score.moved) for score in own]
+    plain["twins, of each run"] = [sum(d.twin_of is not None for d in score.directions) for score in own]
+    plain["names, of each run"] = [[d.name for d in score.directions if d.name] for score in own]
+    return plain
+
+
+def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw a panel of bars with 95 % intervals for each measure.
+
+    Raises:
+        SaveError: The picture cannot be written.
+    """
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=(2.3 * len(MEASURES), 2.6), layout="constrained")
+    for axis, measure in zip(axes, MEASURES, strict=True):
+        values = np.array([row[measure.title] for row in results])
+        ends = np.array([row[f"{measure.title}, interval"] for row in results])
+        spans = np.maximum(np.abs(ends - values[:, None]).T, 0)
+        axis.bar(range(len(results)), values, color=COLOURS[: len(results)], yerr=spans, capsize=3, width=0.7)
+        axis.set_xticks(range(len(results)), [row["method"] for row in results], rotation=30, ha="right", fontsize=8)
+        better = "" if measure.higher else " (less is better)"
+        axis.set_title(f"{measure.title}{better}", fontsize=8)
+        axis.tick_params(axis="y", labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

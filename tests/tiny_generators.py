@@ -66,3 +66,42 @@ def dcgan_tensors(dim: int = 24, channels: tuple[int, ...] = (12, 6), seed: int 
             tensors[f"main.{3 * i + 1}.running_var"] = 0.5 + torch.rand(after, generator=rng)
             tensors[f"main.{3 * i + 1}.num_batches_tracked"] = torch.tensor(7)
     return tensors
+
+
+class SceneGenerator(Generator):
+    """A bright spot before a wall, so that it is known what each part of the code does: 16 x 16 pixels, D = 6.
+
+    z0 is the light of everything, z1 the spot's place from left to right, z2 the light of the wall's outermost columns
+    and rows, z3 the spot's size; z4 and z5 do nothing. `code` is the code itself, `picture` the picture.
+    """
+
+    name = "scene"
+
+    def __init__(self, conditional: bool = False) -> None:
+        super().__init__()
+        self.latent = LatentSpec(dim=D, layers=1, sampler="standard_normal")
+        self.resolution = 16
+        self.feature_layers = ("code", "picture")
+        if conditional:
+            self.class_names, self.class_ids = CLASSES, (1, 3)
+        self.weights_sha256 = "0" * 64
+        self.scale = nn.Parameter(torch.ones(1))
+        self.freeze()
+
+    def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
+        z = ps[:, 0, :, None, None]  # [N, D, 1, 1]
+        x = ((2 * torch.arange(16) + 1) / 16 - 1).expand(16, 16)
+        edge = torch.ones(16, 16)
+        edge[2:, 2:-2] = 0.0
+        spot = torch.exp(-((x - 0.3 * z[:, 1]) ** 2 + x.T**2) / (0.2 * torch.exp(0.3 * z[:, 3])))
+        gray = 0.12 * z[:, 0] + 0.2 * z[:, 2] * edge + 0.8 * spot - 0.3
+        if class_id is not None:
+            gray = gray + 0.05 * class_id[:, None, None]
+        return torch.tanh(gray)[:, None].expand(-1, 3, -1, -1)
+
+    def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
+        return ps[:, 0] if self.check_layer(layer) == "code" else self.synthesize(ps, class_id)
+
+    def inputs_reaching(self, layer: str) -> int:
+        self.check_layer(layer)
+        return 1

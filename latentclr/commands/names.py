@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--min-purity",
     type=click.FloatRange(0, 1),
     metavar="SHARE",
-    help="With --auto: largest effect / sum of all.  [default: 0.2]",
+    help="With --auto: largest effect / sum of all.  [default: 0.15]",
 )
 @click.option("--min-agreement", type=click.FloatRange(0, 1), metavar="SHARE",
               help="With --auto: share of codes on which the sign agrees.  [default: 0.9]")  # fmt: skip

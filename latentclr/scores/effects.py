@@ -94,7 +94,7 @@ def measure_effects(each: Numbers, seed: int) -> Effects:
         known, values = there[:, told], np.where(there, values, 0.0)[:, told]
         mean[i, told] = values.sum(axis=0) / known.sum(axis=0)
         size[i, told] = np.abs(values).sum(axis=0) / known.sum(axis=0)
-        same = (np.sign(values) == np.sign(mean[i, told])) & known
+        same = (np.sign(values) == np.sign(mean[i, told])) & known & (mean[i, told] != 0)
         agreement[i, told] = same.sum(axis=0) / known.sum(axis=0)
         means = (weights @ values) / np.maximum(weights @ known, 1.0)  # [R, A']
         low[i, told], high[i, told] = np.percentile(means, LEVELS, axis=0)

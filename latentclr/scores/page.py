@@ -368,9 +368,10 @@ def _method(scores: RunScores) -> str:
 deviations (sd) of unedited pictures; whiskers are 95 % bootstrap intervals over {s.codes} codes, and pale bars have an
 interval that holds 0. The percentage beside a bar is the share of codes on which the effect has that sign. Purity is
 the largest effect divided by the sum of all.</p>
-<p>A range ends where one picture in four is as unusual as one unedited picture in a hundred, by the features of
+<p>A range ends where half of the pictures are as unusual as one unedited picture in a hundred, by the features of
 {_e(" or ".join(s.layers))} (Hotelling's T and Q, quantile {s.quantile:g}), where fewer than 90 % as many pictures are
-trusted as unedited, or at {s.most:g} times the larger of the training's strength ({s.trained:g}) and that of equal change.</p>
+trusted as unedited, or at {s.most:g} times the larger of the training's strength ({s.trained:g}) and that of equal
+change.</p>
 <p>RCA: a fresh small network guesses the direction from the picture before and after (arXiv 2002.03754), on codes that
 it never saw. A name is proposed where the largest effect is at least {limits.effect:g} sd (lower end of its interval),
 purity at least {limits.purity:g} and the signs agree on {limits.agreement:.0%} of the codes.</p>

@@ -5,9 +5,9 @@ and Mudholkar 1979): Hotelling's T, the Mahalanobis distance within the principa
 Q, the distance to their subspace. Either is divided by its 99 % quantile over unedited codes that the components were
 not fitted on, and the larger one counts. Two layers are looked at: the one that the run was trained on, which sees a
 code that is none of the generator's, and one in the middle, which sees a picture fall apart that begins with a usual
-code. A side reaches to where one edited picture in four is above 1 at either of them. With a scorer that does not trust every
-picture, such as `faces`, it ends earlier where the share of trusted pictures falls below 90 % of what it is unedited.
-And no side reaches beyond 4 times the strength of the training, or that of equal change where this is larger.
+code. A side reaches to where half of the edited pictures are above 1 at either of them. With a scorer that does not
+trust every picture, such as `faces`, it ends earlier where the share of trusted pictures falls below 90 % of what it is
+unedited. And no side reaches beyond 4 times the strength of the training, or that of equal change where this is larger.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from latentclr.generators.base import Generator
 from latentclr.scores.move import SIDES, crossing
 from latentclr.scores.subject import Codes, Subject
 
-QUANTILE, MOST_CODES = 0.99, 0.75
+QUANTILE = 0.99
 UNEDITED = 512  # codes that components are fitted on, and as many others for the quantiles
 COMPONENTS = 64
 MOST = 4.0
@@ -104,11 +104,8 @@ def fit_usual(fit: Tensor, other: Tensor) -> Usual | None:
 
 
 def _unusual(subject: Subject, ps: Tensor, class_id: Tensor | None, usual: Mapping[str, Usual]) -> float:
-    """Return the larger, over layers, of what three of four codes stay below."""
-    return max(
-        float(torch.quantile(known.distance(subject.features(ps, class_id, layer)), MOST_CODES))
-        for layer, known in usual.items()
-    )
+    """Return the largest median over codes of any layer."""
+    return max(float(known.distance(subject.features(ps, class_id, layer)).median()) for layer, known in usual.items())
 
 
 def _measures(features: Tensor, mean: Tensor, components: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class Thresholds:
     """
 
     effect: float = 0.5
-    purity: float = 0.2
+    purity: float = 0.15
     agreement: float = 0.9
 
 
@@ -270,7 +270,8 @@ def with_names(scores: RunScores) -> RunScores:
         elif direction.flips is not None and effect.agreement < limits.agreement:
             reason = "its sign flips from code to code"
         elif weakest < limits.effect:
-            reason = f"effect {abs(effect.mean):.2f} sd ({weakest:.2f} or more) is below {limits.effect:g}"
+            interval = f"[{weakest:.2f}, {max(-effect.low, effect.high):.2f}]"
+            reason = f"effect {abs(effect.mean):.2f} sd {interval} is not surely above {limits.effect:g}"
         elif direction.purity < limits.purity:
             reason = f"purity {direction.purity:.2f} is below {limits.purity:g}"
         elif effect.agreement < limits.agreement:

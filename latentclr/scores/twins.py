@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from latentclr.scores.subject import Codes, Subject
 
-ALIKE_EFFECTS, ALIKE_FEATURES = 0.9, 0.3
+ALIKE_EFFECTS, ALIKE_FEATURES = 0.85, 0.3
 """Cosines from which on two directions' effects and changes of features count as pointing the same way; of features,
 whose space is large, unrelated directions have 0.0 to 0.1."""
 

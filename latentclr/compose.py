@@ -31,12 +31,15 @@ from serving.contract.documents import check_plain
 logger = logging.getLogger(__name__)
 C = TypeVar("C", bound=TrainConfig)
 CONFIG_FILE = Path(".hydra") / "config.yaml"
-# The origin's keys that have another name here, and those that are not needed: sizes are read from the modules.
+# The origin's keys that have another name here, two short ones, and those that are not needed: sizes are read from the
+# modules.
 RENAMED = {
     "hydra.run.dir": "output_dir",
     "generator.device": "device",
     "hparams.optimizer._target_": "hparams.optimizer.name",
     "hparams.scheduler._target_": "hparams.scheduler.name",
+    "vectors": "model.vectors",
+    "attributes": "model.attributes",
 }
 # What a run's weights, features or schedule depend on; the rest may change when it is resumed.
 FIXED = (

@@ -198,8 +198,8 @@ PARSERS = (
 READERS: dict[str, tuple[set[str], str]] = {
     "serving/contract/documents.py": ({"json.loads", "yaml.SafeLoader"}, "read_json and read_yaml themselves"),
     "serving/contract/arrays.py": (
-        {"numpy.lib.format"},
-        "read_npy itself: numpy's reader of a header, which holds no pickle",
+        {"numpy.lib.format", "zipfile.ZipFile"},
+        "read_npy and read_npz themselves: numpy's reader of a header, which holds no pickle; members within a bound",
     ),
     "serving/client/images.py": ({"PIL.Image.open"}, "read_recipe itself: size, kind and frames before the pixels"),
     "latentclr/plain_load.py": (

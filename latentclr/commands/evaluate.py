@@ -11,6 +11,7 @@ import click
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides
 from latentclr.config import TrainConfig
+from latentclr.errors import ConfigError
 from latentclr.files import replacing
 from latentclr.pictures.plots import similarity_map
 from latentclr.training.distributed import resolve_device
@@ -26,6 +27,8 @@ def run_eval(run: Path, words: Sequence[str]) -> Evaluation:
     """
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, TrainConfig)
+    if config.k == 1:
+        raise ConfigError(f"eval compares directions with each other, and {run} has one: look at it with latentclr gen")
     step = trained_step(config, checkpoint, resolve_device(config))
     result = evaluate(step, config.hparams.batch_size, config.eval_iters, config.seed)
     redundancy, other = result.nearest_other()

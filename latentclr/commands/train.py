@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,11 +18,20 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import check_resumable, compose_run, compose_train, parse_overrides, save_config
-from latentclr.config import TrainConfig
+from latentclr.config import COMPUTED, TrainConfig
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError
+from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import BUDGET_S, draw_overview
 from latentclr.pictures.plots import loss_curve
-from latentclr.training.checkpoint import RESUME_FILE, holds_run, load_resume, remove_temporary
+from latentclr.training.checkpoint import (
+    RESUME_FILE,
+    find_checkpoint,
+    holds_run,
+    load_checkpoint,
+    load_resume,
+    remove_temporary,
+)
+from latentclr.training.computed import compute_directions, directions_of, new_generator, save_computed
 from latentclr.training.distributed import Processes, processes
 from latentclr.training.trainer import Trainer
 from serving.contract.lock import Busy, alone
@@ -43,6 +53,7 @@ def run_train(words: Sequence[str]) -> bool:
         run = Path(str(overrides.value("checkpoint")))
         run = run.parent if run.is_file() else run
         read = _stamp(run)
+        _check_trained(run)
         resumed = load_resume(run / RESUME_FILE)
         config = compose_run(resumed["config"], overrides, TrainConfig)
         check_resumable(compose_run(resumed["config"], [], TrainConfig), config, run)
@@ -56,6 +67,9 @@ def run_train(words: Sequence[str]) -> bool:
         config = compose_train(overrides)
         run = Path(config.output_dir) if config.output_dir else _new_run_folder(config)
         _check_free(run)
+    if config.model.name in COMPUTED:
+        _compute(config, run, config.k if "k" in overrides.keys else None)
+        return True
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(processes(config))
         if config.save:
@@ -88,6 +102,48 @@ def run_train(words: Sequence[str]) -> bool:
     return done
 
 
+def _compute(config: TrainConfig, run: Path, k: int | None) -> None:
+    """Make a run whose directions are computed; until they are there nothing is written, and Ctrl-C leaves nothing."""
+    with contextlib.ExitStack() as stack:
+        here = stack.enter_context(processes(config))
+        if config.save:
+            stack.enter_context(_claimed(run, here, _check_free))
+        if not here.first:
+            return
+        start = time.perf_counter()
+        generator = new_generator(config, here.device)
+        found = compute_directions(config, generator, k=k)
+        config = dataclasses.replace(config, k=len(found.vectors))
+        directions = directions_of(config, found.vectors).to(here.device)
+        stack.enter_context(_logging(run if config.save else None, True))
+        logger.info(
+            "%s, %s: %d directions over %d values, computed in %.1f s on %s; run folder %s", generator.name,
+            config.model.name, config.k, generator.latent.dim, time.perf_counter() - start, here.device, run,
+        )  # fmt: skip
+        for line in found.said:
+            logger.info("%s", line)
+        if generator.random_weights:
+            logger.warning(RANDOM_NOTICE)
+        if not config.save:
+            return
+        save_computed(config, generator, directions, found, run)
+        fed = feed_mask(config.feed_layers, generator.latent.layers).to(here.device)
+        with contextlib.suppress(KeyboardInterrupt):
+            draw_overview(generator, directions, fed, config, run / "grid.png")
+        shown = f"look at {run / 'grid.png'}" if (run / "grid.png").exists() else f"the run is saved in {run}"
+        click.echo(f"{config.k} directions of model={config.model.name}; {shown}")
+
+
+def _check_trained(run: Path) -> None:
+    """Say of a run that was computed that there is nothing to go on with; any other one is left to who reads it."""
+    if (run / RESUME_FILE).exists():
+        return
+    with contextlib.suppress(CheckpointError):
+        model = load_checkpoint(find_checkpoint(run)).directions.kind
+        if model in COMPUTED:
+            raise ConfigError(f"nothing to resume: {run} was computed in one go (model={model}), not trained")
+
+
 def _compare_threads(before: object, now: int) -> None:
     """Warn of what bit-for-bit resume asks for beyond the files; states of before record no number."""
     if isinstance(before, int) and before != now:
@@ -102,7 +158,8 @@ def _pictures(trainer: Trainer, done: bool) -> bool:
     try:
         loss_curve(trainer.history, trainer.run / "loss.png", trainer.step.generator.random_weights)
         budget = BUDGET_S if done else BUDGET_S / 10  # who stopped a run wants to go on
-        draw_overview(trainer.step, trainer.config, trainer.run / "grid.png", budget)
+        step, grid = trainer.step, trainer.run / "grid.png"
+        draw_overview(step.generator, step.directions, step.get_buffer("fed"), trainer.config, grid, budget)
     except KeyboardInterrupt:
         return False
     return True

@@ -6,6 +6,7 @@ Symbols: N batch, D latent size, L latent inputs, F feature size, H and W image 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,20 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def inputs_reaching(self, layer: str) -> int:
         """Return how many latent inputs, counted from the first, can change the output of `layer`."""
+
+    def first_weights(self, inputs: Sequence[int]) -> Tensor:
+        """Return the linear maps [R, D] that the code meets first, at some latent inputs, one below the other.
+
+        SeFa (arXiv 2007.06600, section 3.1) reads directions from them. Rows may carry any factor of their own, such as
+        that of a batch norm which is folded into them: whoever asks makes them of unit length.
+
+        Args:
+            inputs: Latent inputs in [0, L).
+
+        Raises:
+            GeneratorError: This family of generators does not tell.
+        """
+        raise GeneratorError(f"{self.name} does not tell which weights its code meets first, as model=sefa asks")
 
     def check_layer(self, layer: str) -> str:
         """Return `layer` if it is a feature layer.

@@ -7,6 +7,7 @@ five transposed convolutions named `main.0, 3, 6, 9, 12`, batch norm and ReLU be
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -93,6 +94,10 @@ class DCGAN(Generator):
         """Return 1: the one latent input reaches every layer."""
         self.check_layer(layer)
         return 1
+
+    def first_weights(self, inputs: Sequence[int]) -> Tensor:
+        """Return the first transposed convolution as a matrix [C * 4 * 4, D], its batch norm's factors in the rows."""
+        return self.first
 
     def _run(self, ps: Tensor, last: int) -> Tensor:
         x: Tensor = F.linear(ps[:, 0], self.first, self.first_bias).unflatten(1, self.first_shape)  # [N, C, 4, 4]

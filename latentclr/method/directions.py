@@ -1,7 +1,8 @@
 """Direction models: K directions d_k(p) of unit length, as stacked weights [K, ...].
 
 LatentCLR (arXiv 2104.00820), section 3.2: global directions are K free vectors; linear and nonlinear ones are
-K networks of the latent code. An edit is p + alpha * d_k(p).
+K networks of the latent code. An edit is p + alpha * d_k(p). Directions that other methods compute (`closed_form` and
+its neighbours) are K vectors too, and differ from global ones in nothing but where they came from.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from latentclr.config import FIXED_VECTORS
 
 BATCH_NORM_EPS = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
@@ -24,7 +27,7 @@ class Directions(nn.Module, ABC):
     Attributes:
         k: K.
         dim: D.
-        kind: `global`, `linear` or `nonlinear`.
+        kind: The model's name: `global`, `linear`, `nonlinear`, or the method that computed K vectors.
         normalize: Whether directions have unit length.
     """
 
@@ -142,10 +145,12 @@ class MLPDirections(Directions):
 def build_directions(
     kind: str, k: int, dim: int, rng: torch.Generator, depth: int = 1, normalize: bool = True
 ) -> Directions:
-    """Make a direction model of `kind` `global`, `linear` (depth 1) or `nonlinear`."""
-    if kind == "global":
-        return GlobalDirections(k, dim, rng, normalize)
-    model = MLPDirections(k, dim, 1 if kind == "linear" else depth, rng, normalize)
+    """Make a direction model of `kind` `global` (or another of vectors), `linear` (depth 1) or `nonlinear`."""
+    model: Directions
+    if kind in FIXED_VECTORS:
+        model = GlobalDirections(k, dim, rng, normalize)
+    else:
+        model = MLPDirections(k, dim, 1 if kind == "linear" else depth, rng, normalize)
     model.kind = kind
     return model
 

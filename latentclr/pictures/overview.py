@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentclr.config import TrainConfig, shown_alphas
 from latentclr.generators.base import Generator
-from latentclr.method.step import ContrastiveStep
+from latentclr.method.directions import Directions
 from latentclr.pictures.render import alpha_label, corner_label, draw_codes, edited_images, grid, save_picture
 from latentclr.progress import duration
 
@@ -53,11 +53,20 @@ def seconds_a_picture(generator: Generator, z: Tensor, class_id: int | None) -> 
     return first if first < WARM_S else min(first, draw())
 
 
-def draw_overview(step: ContrastiveStep, config: TrainConfig, path: Path, budget: float = BUDGET_S) -> None:
+def draw_overview(
+    generator: Generator,
+    directions: Directions,
+    fed: Tensor,
+    config: TrainConfig,
+    path: Path,
+    budget: float = BUDGET_S,
+) -> None:
     """Draw one code along the directions, as many as fit into the budget.
 
     Args:
-        step: The trained step.
+        generator: What draws.
+        directions: What edits, on the same device.
+        fed: [L], 1 at the latent inputs that receive the edit.
         config: Of the run.
         path: The PNG.
         budget: Seconds.
@@ -65,8 +74,7 @@ def draw_overview(step: ContrastiveStep, config: TrainConfig, path: Path, budget
     Raises:
         SaveError: The disk is full or the folder cannot be written.
     """
-    generator = step.eval().generator
-    fed = step.get_buffer("fed")
+    directions = directions.eval()
     z = generator.sample_seeds(config.seed, 1).to(fed.device)
     class_id = generator.class_ids[0] if generator.class_ids else None
     seconds = seconds_a_picture(generator, z, class_id)
@@ -81,7 +89,7 @@ def draw_overview(step: ContrastiveStep, config: TrainConfig, path: Path, budget
         )  # fmt: skip
     if needed > NOTICE_S:
         logger.info("drawing %s takes %s; Ctrl-C skips it, the run is saved", path.name, duration(needed))
-    images = edited_images(generator, step.directions, z, shown, alphas, fed=fed, class_id=class_id)
+    images = edited_images(generator, directions, z, shown, alphas, fed=fed, class_id=class_id)
     tile = min(128, max(64, images.shape[2]))
     labels = [alpha_label(a) for a in alphas]
     save_picture(grid(images, [f"k={k}" for k in shown], labels, tile, corner_label(generator)), path)

@@ -5,6 +5,8 @@ RUN/best.safetensors        directions and projector with the lowest held-out lo
 RUN/last.safetensors        the same at the last save
 RUN/resume.pt               everything an exact resume needs: weights, optimizer, scheduler, scaler, counters
 RUN/train.log, events.*, loss.png, grid.png
+
+A run whose directions were computed, not trained, has neither resume.pt nor curves.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from latentclr.config import FIXED_VECTORS
 from latentclr.errors import CheckpointError, first_reason
 from latentclr.files import replacing
 from latentclr.generators.base import Generator
@@ -283,7 +286,8 @@ def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _check_sizes(config: Mapping[str, Any], k: int, dim: int, tensors: Mapping[str, Tensor]) -> None:
     # Before anything is allocated: the numbers in the header must be those of tensors that are really in the file.
-    name, shape = ("params", (k, dim)) if config["model"]["name"] == "global" else ("weights.0", (k, dim, dim))
+    vectors = config["model"]["name"] in FIXED_VECTORS
+    name, shape = ("params", (k, dim)) if vectors else ("weights.0", (k, dim, dim))
     found = tensors[f"directions.{name}"].shape
     if tuple(found) != shape:
         raise ValueError(f"directions.{name} is {tuple(found)}, expected {shape}")

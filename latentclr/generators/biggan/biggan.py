@@ -109,6 +109,12 @@ class BigGAN(Generator):
         count = self.feature_layers.index(self.check_layer(layer))
         return 1 + sum(isinstance(module, GenBlock) for module in self.layers[:count])
 
+    def first_weights(self, inputs: Sequence[int]) -> Tensor:
+        """Return the code's part of gen_z (input 0) and of a block's conditional batch norms (input i) [R, D]."""
+        blocks = [layer for layer in self.layers if isinstance(layer, GenBlock)]
+        maps = [self.gen_z if i == 0 else blocks[i - 1].norm_weights() for i in inputs]
+        return torch.cat([rows[:, : self.latent.dim] for rows in maps])
+
     def describe(self) -> dict[str, Any]:
         """Return what a checkpoint or manifest records: the base's, and the truncation."""
         return {**super().describe(), "truncation": self.truncation}
@@ -159,6 +165,18 @@ class GenBlock(nn.Module):
             bias = table.take(f"{name}.conv_{i}.bias", shape[0])
         self.modulation, self.modulation_bias = _frozen(torch.cat(products)), _frozen(torch.cat(offsets))
         self.bias = _frozen(bias)
+
+    def norm_weights(self) -> Tensor:
+        """Return scale and offset of the conditional batch norms [R, D + E] without statistics and biases.
+
+        Of an offset that is o + shift * s, with s the scale before it and the same sum of both biases, o is left.
+        """
+        rows = self.modulation.split(self.sizes)
+        factors = self.modulation_bias.split(self.sizes)
+        raw: list[Tensor] = []
+        for scale, offset, inverse, shift in zip(rows[::2], rows[1::2], factors[::2], factors[1::2], strict=True):
+            raw += [scale, offset - (shift / inverse)[:, None] * scale]
+        return torch.cat(raw)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map x [N, C, h, w] and condition [N, D + E] to [N, C', h', w'], twice as large where the block upsamples."""

@@ -11,7 +11,9 @@ weight is a constant of an exported graph. Symbols: N batch, L latent inputs, D 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -213,6 +215,17 @@ class StyleGAN2(Generator):
         if kind == "convs":
             return int(index) + 2
         return {"conv1": 1, "to_rgb1": 2}.get(layer) or 2 * int(index) + 4
+
+    def first_weights(self, inputs: Sequence[int]) -> Tensor:
+        """Return the affine maps from w to styles [R, D], or the mapping's first layer where directions live in Z.
+
+        As in the authors' code, an input's map is that of its convolution; the last input has only a `to_rgb`.
+        """
+        if not self.use_w:
+            first: Tensor = self.mapping.weights[0]
+            return first
+        layers: list[Any] = [self.conv1, *self.convs, self.to_rgbs[-1]]  # L
+        return torch.cat([layers[i].affine.weight for i in inputs])
 
     def _styles(self, ps: Tensor) -> Tensor:
         ws: Tensor = ps if self.use_w else self.mapping(ps)  # [N, L, D]

@@ -31,10 +31,11 @@ def test_what_fits_into_a_budget(k, seconds, budget, expected):
 def test_a_tight_budget_draws_less_and_says_so(run, tmp_path, caplog):
     config, checkpoint = open_run(run, [], TrainConfig)
     step = trained_step(config, checkpoint, torch.device("cpu"))
+    parts = step.generator, step.directions, step.get_buffer("fed"), config
     with caplog.at_level(logging.INFO, "latentclr"):
-        draw_overview(step, config, tmp_path / "whole.png", budget=1e9)
+        draw_overview(*parts, tmp_path / "whole.png", budget=1e9)
         assert caplog.text == ""
-        draw_overview(step, config, tmp_path / "small.png", budget=1e-9)
+        draw_overview(*parts, tmp_path / "small.png", budget=1e-9)
     assert "small.png shows 1 of 4 directions" in caplog.text
     assert f"all: latentclr gen {tmp_path} n_dirs=-1" in caplog.text
     with Image.open(tmp_path / "whole.png") as whole, Image.open(tmp_path / "small.png") as small:

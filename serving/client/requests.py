@@ -101,14 +101,24 @@ def sweep_request(manifest: Manifest, subject: Subject, direction: int | str, al
         raise InvalidEdit(f"alphas must be a list of strengths, got {shown(alphas)}", field="alpha")
     if len(alphas) == 0:
         raise InvalidEdit("alphas must hold at least one number")
+    return walk_request(manifest, subject, [{direction: alpha} for alpha in alphas])
+
+
+def walk_request(manifest: Manifest, subject: Subject, steps: Sequence[Mapping[int | str, Strength]]) -> Request:
+    """Draw the subject's only code at each step: several edits, all together, of the same keys at every step.
+
+    Raises:
+        InvalidEdit: Something is out of range.
+    """
     code = subject.codes(manifest)
     if len(code) != 1:
         raise InvalidEdit(f"a sweep takes one code, got {len(code)}")
-    rows = [edit_arrays(manifest, {direction: alpha}, subject.layers) for alpha in alphas]
-    directions = np.stack([row[0] for row in rows])  # [N, 1]
-    strengths = np.stack([row[1] for row in rows])  # [N, 1, L]
+    rows = [edit_arrays(manifest, edits, subject.layers) for edits in steps]
+    directions = np.stack([row[0] for row in rows])  # [N, M]
+    strengths = np.stack([row[1] for row in rows])  # [N, M, L]
     codes = np.repeat(code, len(rows), axis=0)
-    return _request(manifest, subject, code, codes, directions, strengths, {direction: list(alphas)})
+    walked = {key: [edits[key] for edits in steps] for key in steps[0]}
+    return _request(manifest, subject, code, codes, directions, strengths, walked)
 
 
 def rows_request(

@@ -18,7 +18,7 @@ from serving.contract.named_edit import NamedEdit
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
 from serving.errors import InvalidEdit
 
-Strength = float | Sequence[float]
+Strength = float | Sequence[float] | NDArray[np.float32]
 """One alpha for all latent inputs, or one for each of the L."""
 
 
@@ -129,6 +129,27 @@ def layer_strengths(
     return np.where(mask, alpha, np.float32(0)).astype(np.float32)  # [L]
 
 
+def edit_alphas(
+    manifest: Manifest, key: int | str, strength: Strength, layers: Sequence[int] | None
+) -> tuple[int, NDArray[np.float32]]:
+    """Resolve one edit: what it does along which direction.
+
+    Args:
+        manifest: The served editor.
+        key: Index of a direction, or the name of an edit.
+        strength: One number or L numbers, in the name's own sense.
+        layers: Latent inputs at which it acts; see `layer_strengths`.
+
+    Returns:
+        The direction's index, and the alphas [L] along it.
+
+    Raises:
+        InvalidEdit: As `resolve_edit` and `layer_strengths`.
+    """
+    edit = resolve_edit(manifest, key)
+    return edit.direction, edit.sign * layer_strengths(manifest, strength, edit.layers, layers)
+
+
 def edit_arrays(
     manifest: Manifest, edits: Mapping[int | str, Strength], layers: Sequence[int] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -150,13 +171,8 @@ def edit_arrays(
         raise InvalidEdit(f"edits must be a table from directions or names to strengths, got {shown(edits)}")
     if layers is not None and (isinstance(layers, str | bytes) or not isinstance(layers, Iterable)):
         raise InvalidEdit(f"layers must be a list of latent inputs, got {shown(layers)}", field="layers")
-    directions, alphas = [], []
-    for key, strength in edits.items():
-        edit = resolve_edit(manifest, key)
-        directions.append(edit.direction)
-        alphas.append(edit.sign * layer_strengths(manifest, strength, edit.layers, layers))
-    if not directions:
-        directions, alphas = [0], [np.zeros(manifest.latent.layers, np.float32)]
+    resolved = [edit_alphas(manifest, key, strength, layers) for key, strength in edits.items()]
+    directions, alphas = zip(*(resolved or [(0, np.zeros(manifest.latent.layers, np.float32))]), strict=True)
     return np.asarray(directions, np.int64), np.stack(alphas)
 
 

@@ -112,10 +112,6 @@ class Recipe:
         picture = replace(self, codes=codes, direction=self.direction[rows], alpha=self.alpha[rows], class_id=class_id)
         return replace(picture, labels=(), title="", edits=self.edits if len(self) == 1 else {})
 
-    def of_seed(self, seed: int, edits: Mapping[str, Any]) -> Recipe:
-        """Return the recipe of rows whose only code is a seed's draw, with the edits as they were asked for."""
-        return replace(self, seed=seed, codes=None, codes_sha256="", edits=edits)
-
     def enlarged(self, scale: int) -> Recipe:
         """Return the recipe of the same pictures, each side enlarged."""
         return replace(self, scale=scale)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from serving.client.edited import Edited
 from serving.studio import security
 from serving.studio.models import (
     ClassInfo,
@@ -21,6 +22,7 @@ from serving.studio.models import (
     SaveRequest,
     SignIn,
     SweepRequest,
+    ThumbnailsRequest,
 )
 from serving.studio.pictures import MEDIA_TYPES, encode_gif, encode_row
 from serving.studio.service import Service
@@ -133,6 +135,19 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
             return _picture(encode_gif(result.images, body.scale), "gif", started, drawn)
         labels = [f"{alpha:+g}" if alpha else "0" for alpha in body.alphas] if body.labels else []
         return _picture(encode_row(result, body.format, body.quality, body.scale, labels), body.format, started, drawn)
+
+    @router.post(
+        "/thumbnails",
+        tags=["pictures"],
+        response_class=PictureResponse,
+        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp")},
+    )
+    def thumbnails(body: ThumbnailsRequest) -> Response:
+        """Draw one seed with each of several edits alone, small, side by side; drawn once, then remembered."""
+        started = time.perf_counter()
+        result = Edited(service.thumbnails(body))
+        drawn = time.perf_counter()
+        return _picture(encode_row(result, body.format, body.quality, 1), body.format, started, drawn)
 
     @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED})
     def code(body: ImageRequest, request: Request) -> Code:

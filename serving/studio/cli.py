@@ -104,7 +104,7 @@ def studio(
             if triton is not None:
                 triton.wait_ready()
             # A wrong address or model is told now, not in the page.
-            takes = backend.ask(lambda client: client.manifest).latent.input
+            takes = backend.client.manifest.latent.input
             if takes != "z":
                 raise InvalidEdit(f"the studio draws from seeds, and {model!r} takes {takes} codes: export it with z")
             stack.enter_context(web)

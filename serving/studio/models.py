@@ -117,6 +117,17 @@ class SweepRequest(Picture):
     labels: Annotated[bool, Field(description="Write each strength above its picture (not in gif).")] = False
 
 
+class ThumbnailsRequest(Checked):
+    """One seed with each of several edits alone, side by side and small."""
+
+    seed: Seed
+    edits: Annotated[list[Edit], Field(min_length=1, max_length=32, description="One for each picture.")]
+    class_id: ClassId | None = None
+    side: Annotated[int, Field(ge=16, le=256, description="The most pixels of a side."), WHOLE] = 128
+    format: Literal["png", "jpeg", "webp"] = "png"
+    quality: Annotated[int, Field(ge=1, le=100, description="For jpeg and webp."), WHOLE] = 90
+
+
 class SaveRequest(Checked):
     """An edit to be kept under a name."""
 
@@ -124,6 +135,7 @@ class SaveRequest(Checked):
     layers: Layers = []
     alpha: Annotated[list[Alpha], Field(min_length=2, max_length=2, description="Range of its slider: [low, high].")]
     note: Annotated[str, Field(max_length=NOTE_LENGTH)] = ""
+    reverse: Annotated[bool, Field(description="Whether + of the name goes against the direction.")] = False
     move: Annotated[bool, Field(description="Also if the name means something else now.")] = False
 
 
@@ -134,13 +146,17 @@ class SignIn(Checked):
 
 
 class NamedInfo(BaseModel):
-    """A named edit; `source` tells whether it came with the model or from the run's catalog."""
+    """A named edit; `source` tells whether it came with the model or from the run's catalog.
+
+    `alpha` is the range of its slider, in the name's own sense: with `reverse`, + goes against the direction.
+    """
 
     name: str
     direction: int
     layers: list[int]
     alpha: list[float]
     note: str
+    reverse: bool
     source: Literal["model", "catalog"]
     removable: bool
 
@@ -150,6 +166,26 @@ class ClassInfo(BaseModel):
 
     id: int
     name: str
+
+
+class Effect(BaseModel):
+    """What a direction does to an attribute, in standard deviations of that attribute."""
+
+    attribute: str
+    effect: float
+
+
+class DirectionInfo(BaseModel):
+    """What `latentclr score` found of a direction.
+
+    The range in which its pictures are still the generator's, another direction that does the same and is to be kept
+    instead, what it might be called, and its largest effects.
+    """
+
+    range: list[float]
+    twin_of: int | None
+    name: str
+    top: list[Effect]
 
 
 class ModelInfo(BaseModel):
@@ -164,6 +200,7 @@ class ModelInfo(BaseModel):
     layers: int
     default_layers: Annotated[list[int], Field(description="Where directions act if nothing is said; empty for all.")]
     alpha_range: list[float]
+    scores: Annotated[list[DirectionInfo], Field(description="Of each direction; empty if the run was not scored.")]
     class_count: int
     default_class: ClassInfo | None
     edits: list[NamedInfo]

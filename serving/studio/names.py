@@ -236,7 +236,8 @@ class Names:
 def describe(edit: NamedEdit) -> str:
     """Say what a name means: `direction 2, layers 4, 5`."""
     layers = f", layer{'s' if len(edit.layers) > 1 else ''} {', '.join(map(str, edit.layers))}" if edit.layers else ""
-    return f"direction {edit.direction}{layers} from {edit.alpha[0]:g} to {edit.alpha[1]:g}"
+    direction = f"direction {edit.direction}{' reversed' if edit.reverse else ''}"
+    return f"{direction}{layers} from {edit.alpha[0]:g} to {edit.alpha[1]:g}"
 
 
 def _put(entries: Mapping[Any, Any], name: str, entry: Any) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.alpha_range import telling
-from serving.client.client import EditClient
 from serving.client.edited import Edited
-from serving.client.requests import Plan, Request, rows_request
-from serving.contract.edits import layer_strengths, resolve_class, resolve_edit
+from serving.client.requests import Plan, Request, Subject, edit_request, rows_request, walk_request
+from serving.contract.edits import edit_alphas, layer_strengths, resolve_class, resolve_edit
 from serving.contract.errors import CatalogError
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Manifest
@@ -23,8 +22,10 @@ from serving.studio.backend import Backend
 from serving.studio.models import (
     ClassInfo,
     DirectionEdit,
+    DirectionInfo,
     DirectionTarget,
     Edit,
+    Effect,
     GalleryRequest,
     ImageRequest,
     ModelInfo,
@@ -33,11 +34,13 @@ from serving.studio.models import (
     NamedTarget,
     SaveRequest,
     SweepRequest,
+    ThumbnailsRequest,
 )
 from serving.studio.names import Held, Names
 from serving.studio.pictures import check_size
+from serving.studio.thumbnails import Thumbnails, shrink
 
-Strengths = dict[int, NDArray[np.float32]]
+Strengths = dict[int | str, NDArray[np.float32]]
 """Alphas [L] by direction index."""
 
 
@@ -53,6 +56,7 @@ class Service:
         """
         self.backend = backend
         self.names = names
+        self._thumbnails = Thumbnails()
 
     def manifest(self) -> Manifest:
         """What the model says of itself.
@@ -60,7 +64,7 @@ class Service:
         Raises:
             ServingError: It cannot be asked.
         """
-        return self.backend.ask(lambda client: client.manifest)
+        return self.backend.client.manifest
 
     def describe(self) -> ModelInfo:
         """Describe the model and its named edits for the page.
@@ -87,6 +91,15 @@ class Service:
             layers=manifest.latent.layers,
             default_layers=list(manifest.directions.layers),
             alpha_range=list(manifest.directions.alpha_range),
+            scores=[
+                DirectionInfo(
+                    range=list(score.range),
+                    twin_of=score.twin_of,
+                    name=score.name,
+                    top=[Effect(attribute=attribute, effect=effect) for attribute, effect in score.top],
+                )
+                for score in manifest.directions.scores
+            ],
             class_count=0 if classes is None else len(classes.names),
             default_class=default,
             edits=[_named(name, one) for name, one in held.items()],
@@ -125,10 +138,10 @@ class Service:
 
         def plan(manifest: Manifest) -> Request:
             check_size(1, manifest.generator.resolution, request.scale)
-            row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
-            return _rows(manifest, [request.seed], [row], request.class_id)
+            row = self._strengths(self._with_names(manifest, request.edits), request.edits)
+            return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
 
-        return _of_seed(self._draw(plan), request.seed, _asked(request.edits))
+        return _asked(self._draw(plan), request.edits)
 
     def gallery(self, request: GalleryRequest) -> Edited:
         """Draw several seeds with the same edits, one picture each.
@@ -140,8 +153,9 @@ class Service:
 
         def plan(manifest: Manifest) -> Request:
             check_size(len(request.seeds), manifest.generator.resolution, request.scale)
-            row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
-            return _rows(manifest, request.seeds, [row] * len(request.seeds), request.class_id)
+            row = self._strengths(self._with_names(manifest, request.edits), request.edits)
+            codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in request.seeds])  # [N, D]
+            return edit_request(manifest, Subject(z=codes, class_id=request.class_id), row)
 
         return self._draw(plan)
 
@@ -157,12 +171,46 @@ class Service:
         def plan(manifest: Manifest) -> Request:
             # The frames of a gif lie behind one another, but all of them are in memory.
             check_size(len(walks), manifest.generator.resolution, request.scale)
-            named = self._named(manifest, walks[0])  # once: a file that changes meanwhile must not change some rows
-            rows = [self.strengths(manifest, edits, named) for edits in walks]
-            return _rows(manifest, [request.seed] * len(rows), rows, request.class_id)
+            named = self._with_names(manifest, walks[0])  # once: a file that changes must not change some rows
+            rows = [self._strengths(named, edits) for edits in walks]
+            return walk_request(manifest, Subject(request.seed, class_id=request.class_id), rows)
 
-        walked = {_key(request.walk): list(request.alphas)}
-        return _of_seed(self._draw(plan), request.seed, {**_asked(request.edits), **walked})
+        return _asked(self._draw(plan), request.edits, {_key(request.walk): list(request.alphas)})
+
+    def thumbnails(self, request: ThumbnailsRequest) -> NDArray[np.uint8]:
+        """Draw one seed with each of N edits alone, small: those that are not remembered in one batch.
+
+        Returns:
+            RGB pictures [N, S, S, 3].
+
+        Raises:
+            InvalidEdit: Something is out of the model's range.
+            ServingError: The model cannot be asked.
+        """
+        model = self.manifest()
+        number = resolve_class(model, request.class_id, None)
+        named = self._with_names(model, request.edits)
+        edits = [edit_alphas(named, _key(edit), edit.alpha, edit.layers) for edit in request.edits]
+        keys = [(request.seed, number, request.side, direction, alphas.tobytes()) for direction, alphas in edits]
+        known = self._thumbnails.known(model, keys)
+        new = {key: edit for key, edit in zip(keys, edits, strict=True) if key not in known}
+        if not new:
+            return np.stack([known[key] for key in keys])
+        asked: list[Manifest] = []
+
+        def plan(manifest: Manifest) -> Request:
+            asked.append(manifest)
+            codes = np.repeat(Subject(request.seed).codes(manifest), len(new), axis=0)  # [N, D]
+            direction = [[direction] for direction, _ in new.values()]  # [N, 1]
+            alpha = np.stack([alphas for _, alphas in new.values()])[:, None]  # [N, 1, L]
+            return rows_request(manifest, codes, direction, alpha, None if number is None else [number] * len(new))
+
+        drawn = shrink(self._draw(plan).images, request.side)
+        if asked[-1] != model:  # another version turned up, whose names and pictures are its own
+            return self.thumbnails(request)
+        known |= dict(zip(new, drawn, strict=True))
+        self._thumbnails.keep(model, {key: known[key] for key in new})
+        return np.stack([known[key] for key in keys])
 
     def code_strengths(self, request: ImageRequest) -> tuple[Strengths, tuple[int, ...]]:
         """Resolve the edits of a picture, for code that makes it; also where directions act by default.
@@ -171,34 +219,7 @@ class Service:
             ServingError: As `image`.
         """
         manifest = self.manifest()
-        row = self.strengths(manifest, request.edits, self._named(manifest, request.edits))
-        return row, manifest.directions.layers
-
-    @staticmethod
-    def strengths(manifest: Manifest, edits: Sequence[Edit], named: Mapping[str, Named]) -> Strengths:
-        """Turn edits into alphas [L] by direction.
-
-        Edits of one direction are added: the contract says p + sum of alpha * d(p), with d taken at p itself.
-
-        Args:
-            manifest: The served editor.
-            edits: What was asked for.
-            named: The named edits.
-
-        Raises:
-            InvalidEdit: A direction, a layer or a name does not exist.
-        """
-        total: Strengths = {}
-        for edit in edits:
-            if isinstance(edit, NamedEdit):
-                known = named.get(edit.name)
-                if known is None:
-                    raise InvalidEdit(f"unknown edit {edit.name!r}: neither the model nor its run has it")
-            else:
-                known = resolve_edit(manifest, edit.direction)
-            alphas = known.sign * layer_strengths(manifest, edit.alpha, known.layers, edit.layers)  # [L]
-            total[known.direction] = total[known.direction] + alphas if known.direction in total else alphas
-        return total
+        return self._strengths(self._with_names(manifest, request.edits), request.edits), manifest.directions.layers
 
     def save(self, name: str, request: SaveRequest) -> NamedInfo:
         """Keep an edit under a name.
@@ -218,7 +239,7 @@ class Service:
         layers = sorted(set(request.layers))
         if layers == sorted(set(manifest.directions.layers or range(manifest.latent.layers))):
             layers = []  # where directions act anyway
-        edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()))
+        edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()), request.reverse)
         self.names.save(manifest, name, edit, request.move)
         return _named(name, self.names.for_model(manifest)[0][name])
 
@@ -243,36 +264,29 @@ class Service:
         self.names.restore(manifest, name)
         return _named(name, self.names.for_model(manifest)[0][name])
 
-    def _named(self, manifest: Manifest, edits: Sequence[Edit]) -> dict[str, Named]:
-        """Read the named edits once for a request; none if it names none.
+    def _with_names(self, manifest: Manifest, edits: Sequence[Edit]) -> Manifest:
+        """The model with the names that this studio knows, read once for a request; not if it names none.
 
         Raises:
             CatalogError: The catalog file cannot be read.
         """
         if not any(isinstance(edit, NamedEdit) for edit in edits):
-            return {}
-        return {name: held.edit for name, held in self.names.for_model(manifest)[0].items()}
+            return manifest
+        return replace(manifest, edits={name: held.edit for name, held in self.names.for_model(manifest)[0].items()})
+
+    @staticmethod
+    def _strengths(manifest: Manifest, edits: Sequence[Edit]) -> Strengths:
+        """Resolve edits; those of one direction are added, as p + sum of alpha * d(p) does."""
+        total: Strengths = {}
+        for edit in edits:
+            direction, alphas = edit_alphas(manifest, _key(edit), edit.alpha, edit.layers)  # [L]
+            total[direction] = total[direction] + alphas if direction in total else alphas
+        return total
 
     def _draw(self, plan: Plan) -> Edited:
         """Draw what a plan makes of the manifest, by one and the same version of the model."""
-
-        def question(client: EditClient) -> Edited:
-            with telling(None):  # the page shows each slider's range
-                return client.send(plan)
-
-        return self.backend.ask(question)
-
-
-def _rows(manifest: Manifest, seeds: Sequence[int], rows: Sequence[Strengths], class_id: int | None) -> Request:
-    """Ask for one picture for each seed and its strengths; all rows have the same directions."""
-    number = resolve_class(manifest, class_id, None)
-    codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in seeds])  # [N, D]
-    blank = {0: np.zeros(manifest.latent.layers, np.float32)}  # no edit
-    filled = [row or blank for row in rows]
-    direction = np.array([list(row) for row in filled], np.int64)  # [N, M]
-    alpha = np.array([list(row.values()) for row in filled], np.float32)  # [N, M, L]
-    classes = None if number is None else np.full(len(codes), number)
-    return rows_request(manifest, codes, direction, alpha, classes)
+        with telling(None):  # the page shows each slider's range
+            return self.backend.client.send(plan)
 
 
 def _named(name: str, held: Held) -> NamedInfo:
@@ -283,6 +297,7 @@ def _named(name: str, held: Held) -> NamedInfo:
         layers=list(edit.layers),
         alpha=list(edit.alpha),
         note=edit.note,
+        reverse=edit.reverse,
         source="catalog" if held.source == "catalog" else "model",
         removable=held.removable,
     )
@@ -294,19 +309,16 @@ def _with_alpha(target: DirectionTarget | NamedTarget, alpha: float) -> Edit:
     return DirectionEdit(direction=target.direction, layers=target.layers, alpha=alpha)
 
 
-def _key(edit: DirectionTarget | NamedTarget) -> str:
-    return edit.name if isinstance(edit, NamedTarget) else str(edit.direction)
+def _key(edit: DirectionTarget | NamedTarget) -> int | str:
+    return edit.name if isinstance(edit, NamedTarget) else edit.direction
 
 
-def _asked(edits: Sequence[Edit]) -> dict[str, Any]:
-    """The edits as they were asked for, for people who read a recipe; what counts are its resolved rows."""
+def _asked(drawn: Edited, edits: Sequence[Edit], walked: dict[int | str, Any] | None = None) -> Edited:
+    """Let the recipe tell the edits as they were asked for, for people; what counts are its resolved rows."""
     asked: dict[str, list[Any]] = {}
     for edit in edits:
         layers = {} if edit.layers is None else {"layers": edit.layers}
-        asked.setdefault(_key(edit), []).append({"alpha": edit.alpha, **layers} if layers else edit.alpha)
-    return {key: given[0] if len(given) == 1 else given for key, given in asked.items()}
-
-
-def _of_seed(drawn: Edited, seed: int, edits: dict[str, Any]) -> Edited:
-    """Say that the codes were a seed's draw, so that the picture is made again without them."""
-    return drawn if drawn.recipe is None else replace(drawn, recipe=drawn.recipe.of_seed(seed, edits))
+        asked.setdefault(str(_key(edit)), []).append({"alpha": edit.alpha, **layers} if layers else edit.alpha)
+    told = {key: given[0] if len(given) == 1 else given for key, given in asked.items()}
+    told |= {str(key): alphas for key, alphas in (walked or {}).items()}
+    return drawn if drawn.recipe is None else replace(drawn, recipe=replace(drawn.recipe, edits=told))

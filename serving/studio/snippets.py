@@ -19,7 +19,7 @@ def python_code(
     url: str,
     model: str,
     seed: int,
-    strengths: Mapping[int, NDArray[np.float32]],
+    strengths: Mapping[int | str, NDArray[np.float32]],
     class_id: int | None,
     layers: Sequence[int] = (),
 ) -> str:

@@ -3,21 +3,28 @@ import { Failure, Latency, Latest, bitmap, call, json } from './api.js';
 import { ClassSearch } from './classes.js';
 import { Connection } from './connection.js';
 import { Dialogs, themeButton } from './dialogs.js';
-import { $, copy, debounce, download, drawTile, signed, toast } from './dom.js';
+import { $, clear, copy, debounce, download, drawTile, sleep, toast } from './dom.js';
 import { Sliders, summary } from './sliders.js';
 import { emptyState, fromHash, request, target, toHash } from './state.js';
+import { Steps } from './steps.js';
+import { Thumbnails } from './thumbnails.js';
 import { Gallery, Walk, walkAlphas } from './tiles.js';
+import { Zoom } from './zoom.js';
 
 const SLOW_MS = 400; // a walk costs seven pictures: for a slow model it is drawn when asked for
-const GIF_FRAMES = 15, GIF_SIDE = 256, SMALL_SIDE = 256, MAX_SEED = 2 ** 32 - 1;
+const QUIET_MS = 400; // since a slider was moved; then what can wait is drawn
+const GIF_FRAMES = 15, GIF_SIDE = 256, SMALL_SIDE = 256, CANVAS_SIDE = 1024, MAX_SEED = 2 ** 32 - 1;
 
 let model = null;
 let state = emptyState();
 let sliders = null;
 let beforeKey = '';
+let shown = ''; // the address of the picture that is on the screen
+let moved = -QUIET_MS;
 const latency = new Latency();
 const pictures = new Latest(), befores = new Latest(), walks = new Latest();
-const connection = new Connection(start);
+const steps = new Steps();
+const connection = new Connection(start, () => { if (model) describe(); });
 const dialogs = new Dialogs(() => connection.check());
 
 // What the page shows need not be exact, so a large model's pictures travel compressed.
@@ -47,9 +54,13 @@ function draw({ abort = false } = {}) {
   pictures.run(async (signal) => {
     const busy = setTimeout(() => $('stage').classList.add('busy'), 300);
     try {
+      const wanted = toHash(state), text = summary(state, sliders);
       const answer = await ask('/api/image', request(state), signal);
       if (!answer) return;
       drawTile($('after'), answer.image);
+      shown = wanted;
+      describe();
+      $('after').setAttribute('aria-label', `Seed ${state.seed}, ${text}`);
       latency.add(answer.ms);
       connection.latency(latency.p50);
       $('after').dataset.drawn = String(Number($('after').dataset.drawn ?? 0) + 1);
@@ -66,34 +77,34 @@ function drawBefore() {
   if (state.view === 'edited' || key === beforeKey) return;
   befores.run(async (signal) => {
     const answer = await ask('/api/image', { ...request(state), edits: [] }, signal);
-    if (answer) { drawTile($('before'), answer.image); beforeKey = key; }
+    beforeKey = answer ? key : '';
+    if (answer) drawTile($('before'), answer.image);
+    else clear($('before')); // another seed's must not stand there
+    $('before').setAttribute('aria-label', answer ? `Seed ${state.seed} without edits` : 'Not drawn yet');
   }, { abort: true });
 }
 
 const walkKey = () => state.walk ?? '0';
+const slow = () => latency.p50 !== null && latency.p50 > SLOW_MS;
 
+// Title and pictures change together, so that no heading stands over another edit's walk.
 function drawWalk() {
   const key = walkKey(), alphas = walkAlphas(sliders.range(key)), title = sliders.title(key);
-  $('walk-title').textContent = `Walk: ${title}`;
   $('walk-draw').hidden = true;
   walks.run(async (signal) => {
     const body = { ...request(state, { without: key }), walk: target(key, state.edits.get(key)), alphas };
     const answer = await ask('/api/sweep', body, signal);
-    if (!answer) return;
+    if (!answer) { walk.stale(); changed.walked = undefined; return; }
     walk.draw(answer.image, alphas, key, title);
-    $('walk').removeAttribute('data-stale');
-    walk.mark(state.edits.get(key)?.alpha ?? 0, alphas);
+    walk.mark(key, state.edits.get(key)?.alpha ?? 0);
   }, { abort: true });
 }
 
 const later = debounce(150, () => {
-  if (latency.p50 !== null && latency.p50 > SLOW_MS) {
-    $('walk-draw').hidden = false;
-    $('walk').dataset.stale = '';
-    $('walk-title').textContent = `Walk: ${sliders.title(walkKey())}`;
-  } else {
-    drawWalk();
-  }
+  if (!slow()) { drawWalk(); return; }
+  $('walk-draw').hidden = false;
+  $('walk-draw').textContent = `Draw: ${sliders.title(walkKey())}`;
+  walk.stale();
 });
 
 const walk = new Walk((key, alpha) => sliders.setAlpha(key, alpha));
@@ -104,6 +115,32 @@ const gallery = new Gallery(async (seeds) => {
   return (await ask('/api/gallery', body))?.image ?? null;
 }, setSeed);
 
+// Resolves when no slider has been moved for a while, and none is held.
+async function quiet() {
+  for (;;) {
+    await pictures.idle();
+    const left = document.querySelector('input[type=range]:active') ? QUIET_MS : moved + QUIET_MS - performance.now();
+    if (left <= 0) return;
+    await sleep(left);
+  }
+}
+
+const thumbnails = new Thumbnails(async (edits) => {
+  const { seed, class_id } = request(state);
+  const body = class_id === undefined ? { seed, edits } : { seed, edits, class_id };
+  return (await ask('/api/thumbnails', body))?.image ?? null;
+}, quiet);
+
+const subject = () => `${state.seed} ${state.classId}`;
+
+// A slow model's are drawn when asked for.
+function drawThumbnails({ asked = false } = {}) {
+  const wanted = asked || !slow() || thumbnails.drawn(subject());
+  $('thumbs-draw').hidden = wanted;
+  if (wanted) return thumbnails.draw(subject(), sliders.tiles());
+  return thumbnails.stale(sliders.tiles());
+}
+
 // ---- state
 
 const writeAddress = debounce(200, () => history.replaceState(null, '', toHash(state)));
@@ -112,36 +149,40 @@ const settled = debounce(1200, () => announce(
   `Picture shown: seed ${state.seed}, ${summary(state, sliders)}. Typical time ${Math.round(latency.p50)} milliseconds.`,
 ));
 
+// What the sliders say; while the server is away the picture above is an older one, and that is said.
 function describe() {
   const text = summary(state, sliders);
-  $('summary').textContent = text;
-  $('after').setAttribute('aria-label', `Seed ${state.seed}, ${text}`);
-  $('before').setAttribute('aria-label', `Seed ${state.seed} without edits`);
+  const old = connection.down && shown !== toHash(state);
+  $('summary').textContent = old ? `Not drawn yet: seed ${state.seed}, ${text}` : text;
+  $('summary').title = text;
+  $('stage').classList.toggle('old', old);
 }
 
 // An edit changed: its strength, or its layers too.
 function changed(key, layers = false) {
+  moved = performance.now();
   describe();
   writeAddress();
+  recordLater();
   draw();
   // The walk leaves its own edit's strength out, so dragging that one changes nothing in it.
-  if (key !== undefined && key === changed.walked && !layers) {
-    walk.mark(state.edits.get(key)?.alpha ?? 0, walkAlphas(sliders.range(key)));
-  } else {
-    later();
-  }
+  if (key !== undefined && key === changed.walked && !layers) walk.mark(key, state.edits.get(key)?.alpha ?? 0);
+  else later();
   changed.walked = key;
 }
 
 // Another subject: answers that are under way would show the wrong one.
-function subjectChanged() {
+async function subjectChanged() {
   $('seed').value = state.seed;
   describe();
   writeAddress();
+  recordLater();
   draw({ abort: true });
   drawBefore();
   later();
-  return gallery.show(state.seed, state.classId);
+  if (!thumbnails.drawn(subject())) thumbnails.stale(sliders.tiles());
+  await gallery.show(state.seed, state.classId);
+  await drawThumbnails();
 }
 
 function setSeed(seed) {
@@ -162,11 +203,48 @@ async function apply(next) {
   sliders = new Sliders(model, state, {
     change: changed,
     walk: () => { if (changed.walked !== state.walk) { changed.walked = state.walk; later(); } },
-    name: (key) => dialogs.name(model, key, state.edits.get(key), save),
+    name: (key) => dialogs.name(model, key, state.edits.get(key), sliders.range(key), save),
     remove,
   });
+  sliders.filter($('filter').value);
+  thumbnails.forget();
   setView(state.view);
   await subjectChanged();
+}
+
+// ---- undo and redo
+
+// Not the view: that is a way to look, and is not undone.
+const step = () => toHash({ ...state, view: 'edited' });
+
+function record() {
+  if (document.querySelector('input[type=range]:active')) { recordLater(); return; } // a drag is one step
+  steps.record(step());
+  showSteps();
+}
+
+const recordLater = debounce(300, () => record());
+
+function showSteps() {
+  $('undo').disabled = !steps.canUndo;
+  $('redo').disabled = !steps.canRedo;
+}
+
+function travel(direction) {
+  if (!model) return;
+  steps.record(step()); // what is not remembered yet
+  const address = direction === 'undo' ? steps.undo() : steps.redo();
+  showSteps();
+  if (address === null) return;
+  const before = state;
+  state = { ...fromHash(address, model), view: before.view };
+  if (state.edits.has(before.walk)) state.walk = before.walk;
+  sliders.show(state);
+  changed.walked = undefined;
+  if (state.seed === before.seed && state.classId === before.classId) changed(state.walk ?? undefined);
+  else subjectChanged();
+  if (model.class_count) classes.show(state.classId).catch(failed);
+  announce(`${direction === 'undo' ? 'Undone' : 'Redone'}: seed ${state.seed}, ${summary(state, sliders)}`);
 }
 
 // ---- the model and the catalog
@@ -190,7 +268,14 @@ async function start(error) {
   $('names-note').textContent = model.names_note;
   $('names-note').hidden = !model.names_note;
   $('class-field').hidden = !model.class_count;
+  delete $('layout').dataset.empty;
   beforeKey = '';
+  shown = '';
+  for (const canvas of [$('before'), $('after')]) {
+    const side = model.resolution * Math.ceil(CANVAS_SIDE / model.resolution); // whole steps, smoothly enlarged
+    if (canvas.width !== side) canvas.width = canvas.height = side;
+  }
+  changed.walked = undefined;
   gallery.forget();
   const next = fromHash(location.hash, model);
   if (model.class_count) classes.show(next.classId).catch(failed);
@@ -211,7 +296,7 @@ async function reload(focus) {
 async function save(name, key, edit, body) {
   await json('PUT', `/api/catalog/${encodeURIComponent(name)}`, body);
   // The slider that was dragged becomes the named one.
-  const alpha = edit.alpha;
+  const alpha = body.reverse ? -edit.alpha : edit.alpha;
   state.edits.delete(key);
   state.edits.set(`~${name.normalize('NFC')}`, { alpha, layers: null });
   await reload(() => $('edits-title').focus());
@@ -254,7 +339,10 @@ async function save_as(button, path, body, name) {
   }
 }
 
-$('png').addEventListener('click', () => save_as($('png'), '/api/image', request(state), `seed_${state.seed}.png`));
+$('png').addEventListener('click', () => {
+  const scale = Number($('png-scale').value);
+  save_as($('png'), '/api/image', { ...request(state), scale }, `seed_${state.seed}${scale > 1 ? `_${scale}x` : ''}.png`);
+});
 $('gif').addEventListener('click', () => {
   const key = walkKey(), [low, high] = sliders.range(key);
   const alphas = Array.from({ length: GIF_FRAMES }, (_, i) => low + ((high - low) * i) / (GIF_FRAMES - 1));
@@ -280,7 +368,23 @@ $('seed-more').addEventListener('click', () => setSeed(state.seed + 1));
 $('seed-random').addEventListener('click', () => setSeed(Math.floor(Math.random() * 10_000)));
 $('views').addEventListener('change', (event) => setView(event.target.value));
 $('walk-draw').addEventListener('click', drawWalk);
-$('filter').addEventListener('input', () => sliders.filter($('filter').value));
+$('thumbs-draw').addEventListener('click', () => { $('edits-title').focus(); drawThumbnails({ asked: true }); });
+$('filter').addEventListener('input', () => {
+  const found = sliders?.filter($('filter').value);
+  announce(found ? `${found} edits` : 'No edit has these words');
+});
+$('undo').addEventListener('click', () => travel('undo'));
+$('redo').addEventListener('click', () => travel('redo'));
+addEventListener('keydown', (event) => {
+  if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+  const key = event.key.toLowerCase();
+  const way = key === 'y' || (key === 'z' && event.shiftKey) ? 'redo' : key === 'z' ? 'undo' : '';
+  // Where one types, the browser undoes the typing.
+  const typing = event.target.matches?.('input:not([type=range], [type=radio])') || document.querySelector('dialog[open]');
+  if (!way || typing) return;
+  event.preventDefault();
+  travel(way);
+});
 $('reset').addEventListener('click', () => {
   state.edits.clear();
   sliders.refresh();
@@ -307,6 +411,7 @@ addEventListener('hashchange', () => {
   if (model.class_count) classes.show(next.classId).catch(failed);
   apply(next);
 });
+new Zoom($('stage'), announce);
 
 themeButton($('theme'));
 divide(50);

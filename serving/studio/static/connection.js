@@ -9,12 +9,15 @@ export class Connection {
   #pause = FIRST_MS;
   #timer = 0;
 
-  constructor(back) {
+  // `back` is called when the model answers again, `turned` when its state has changed.
+  constructor(back, turned) {
     this.back = back;
+    this.turned = turned;
     document.addEventListener('visibilitychange', () => { if (!document.hidden) this.check(); });
   }
 
   get up() { return this.#up === true; }
+  get down() { return this.#up === false; }
 
   lost(message) {
     if (this.#up !== false) {
@@ -24,6 +27,7 @@ export class Connection {
       $('banner').hidden = false;
     }
     this.#show('down', 'reconnecting');
+    this.turned();
     this.#again(this.#pause);
     this.#pause = Math.min(LONGEST_MS, this.#pause * 1.7);
   }
@@ -44,6 +48,7 @@ export class Connection {
       this.#up = true;
       this.#pause = FIRST_MS;
       $('banner').hidden = true;
+      this.turned();
     }
   }
 

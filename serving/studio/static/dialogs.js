@@ -46,13 +46,20 @@ export class Dialogs {
   }
 
   // `save(name, key, edit, body)` rejects with the reason.
-  name(model, key, edit, save) {
+  name(model, key, edit, range, save) {
     const layers = edit.layers ? Array.from({ length: edit.layers[1] - edit.layers[0] + 1 }, (_, i) => edit.layers[0] + i) : [];
     const where = layers.length ? `layers ${layers[0]}–${layers.at(-1)}` : model.default_layers.length ? `layers ${model.default_layers.join(', ')}` : model.layers > 1 ? 'all layers' : '';
     $('name-what').textContent = [`Direction ${key}`, where].filter(Boolean).join(', ');
-    $('name-name').value = '';
+    const score = model.scores[Number(key)];
+    $('name-name').value = score?.name ?? '';
     $('name-note').value = '';
-    [$('name-low').value, $('name-high').value] = model.alpha_range;
+    [$('name-low').value, $('name-high').value] = range;
+    // More of what is named is where the slider was dragged to.
+    const box = $('name-reverse');
+    const turn = () => { [$('name-low').value, $('name-high').value] = [-$('name-high').value, -$('name-low').value]; };
+    box.checked = edit.alpha < 0;
+    box.onchange = turn;
+    if (box.checked) turn();
     let move = false;
     const settle = (question = '') => {
       move = question !== '';
@@ -64,7 +71,7 @@ export class Dialogs {
     this.#submit = async () => {
       const name = $('name-name').value.trim();
       const alpha = [Number($('name-low').value), Number($('name-high').value)];
-      const body = { direction: Number(key), layers, alpha, note: $('name-note').value, move };
+      const body = { direction: Number(key), layers, alpha, note: $('name-note').value, reverse: box.checked, move };
       try {
         await save(name, key, edit, body);
         $('name-dialog').close();

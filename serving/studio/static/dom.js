@@ -24,6 +24,8 @@ export function debounce(ms, action) {
   return () => { clearTimeout(timer); timer = setTimeout(action, ms); };
 }
 
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
 // Draws tile `index` of `count` that lie side by side, smoothly enlarged to the canvas.
 export function drawTile(canvas, image, index = 0, count = 1) {
   const side = image.width / count;
@@ -31,6 +33,11 @@ export function drawTile(canvas, image, index = 0, count = 1) {
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = 'high';
   context.drawImage(image, index * side, 0, side, image.height, 0, 0, canvas.width, canvas.height);
+}
+
+export function clear(canvas) {
+  canvas.getContext('2d', { willReadFrequently: true }).clearRect(0, 0, canvas.width, canvas.height);
+  delete canvas.dataset.drawn;
 }
 
 let toastTimer = 0;

@@ -1,9 +1,12 @@
 // The list of edits: one slider for each named edit and each direction.
 import { $, el, signed } from './dom.js';
-import { active, normal, usual } from './state.js';
+import { active, normal, target, usual } from './state.js';
+
+const THUMB = 128;
 
 export class Sliders {
   #rows = new Map();
+  #lists = [];
 
   // `on` has: change(key, layers), walk(), name(key), remove(name)
   constructor(model, state, on) {
@@ -20,34 +23,48 @@ export class Sliders {
     const named = model.edits.map((edit) => this.#row(`~${edit.name}`, {
       title: edit.name,
       label: [edit.name],
-      detail: [`direction ${edit.direction}`, layersText(edit.layers), edit.note].filter(Boolean).join(' · '),
+      detail: [`direction ${edit.direction}${edit.reverse ? ' reversed' : ''}`, layersText(edit.layers), edit.note],
       range: edit.alpha,
       edit,
     }));
-    const plain = Array.from({ length: model.directions }, (_, k) => this.#row(String(k), {
-      title: `Direction ${k}`,
-      label: [el('span', { className: 'hidden' }, 'Direction '), String(k), ' ',
-        el('small', {}, (names.get(k) ?? []).join(', '))],
-      range: model.alpha_range,
-    }));
-    const list = (title, rows, kind) => [el('h3', {}, title), el('ul', { className: kind, ariaLabel: title }, ...rows)];
-    $('sliders').replaceChildren(...(named.length ? list('Named', named, 'edits') : []),
-      ...list('Directions', plain, names.size ? 'edits' : 'edits numbers'));
+    const plain = Array.from({ length: model.directions }, (_, k) => {
+      const score = model.scores[k], given = names.get(k)?.join(', ');
+      const small = given || !score?.name ? el('small', {}, given ?? '')
+        : el('small', { className: 'proposed', title: 'Proposed by latentclr score' }, score.name);
+      return this.#row(String(k), {
+        title: `Direction ${k}`,
+        label: [el('span', { className: 'hidden' }, 'Direction '), String(k), ' ', small],
+        twin: score?.twin_of ?? null,
+        detail: [(score?.top ?? []).map(({ attribute, effect }) => `${attribute} ${signed(effect)}`).join(', ')],
+        range: score?.range ?? model.alpha_range,
+      });
+    });
+    const list = (title, rows) => {
+      const section = el('section', {}, el('h3', {}, title), el('ul', { className: 'edits', ariaLabel: title }, ...rows));
+      this.#lists.push({ section, rows });
+      return section;
+    };
+    $('sliders').replaceChildren(...(named.length ? [list('Named', named)] : []), list('Directions', plain));
     this.refresh();
   }
 
-  #row(key, { title, label, detail = '', range, edit }) {
-    const [low, high] = range;
+  #row(key, { title, label, detail, twin = null, range, edit }) {
+    const step = niceStep(range[1] - range[0]);
+    const [low, high] = inside(range, step);
     const id = `slider-${this.#rows.size}`;
     const slider = el('input', {
-      type: 'range', id, min: low, max: high, step: niceStep(high - low), value: 0,
+      type: 'range', id, min: low, max: high, step, value: 0,
       oninput: () => this.#set(key, Number(slider.value)),
       onfocus: () => { this.state.walk = key; this.on.walk(); },
       ondblclick: () => this.#set(key, 0),
     });
-    if (detail) slider.setAttribute('aria-describedby', `${id}-detail`);
+    const text = detail.filter(Boolean).join(' · ');
+    const same = twin === null ? '' : `same as ${twin}`;
+    const about = el('p', { className: 'edit-detail', id: `${id}-detail`, title: text },
+      ...(same ? [el('span', { className: 'twin', title: `Direction ${twin} does the same` }, same), ' '] : []), text);
+    if (text || same) slider.setAttribute('aria-describedby', about.id);
     const output = el('output', { htmlFor: id });
-    const button = (text, ariaLabel, onclick) => el('button', { type: 'button', className: 'quiet', ariaLabel, onclick }, text);
+    const button = (name, ariaLabel, onclick) => el('button', { type: 'button', className: 'quiet', ariaLabel, onclick }, name);
     const tools = el('div', { className: 'edit-tools' });
     if (!edit && this.model.names_writable) {
       tools.append(button('Name', `Name ${title} and save it`, () => this.on.name(key)));
@@ -55,12 +72,19 @@ export class Sliders {
       tools.append(button('Delete', `Delete ${title}`, () => this.on.remove(edit.name)));
     }
     tools.append(button('×', `Reset ${title}`, () => { this.#set(key, 0); slider.focus(); }));
-    const li = el('li', { className: 'edit' }, el('label', { htmlFor: id }, ...label), slider, output, tools);
-    if (detail) li.append(el('p', { className: 'edit-detail', id: `${id}-detail` }, detail));
+    // A click on the thumbnail is what the End key is on the slider, so it needs no place in the order of Tab.
+    const thumb = el('canvas', {
+      className: 'thumb', width: THUMB, height: THUMB, ariaHidden: 'true', title: `Go to ${signed(high)}`,
+      onclick: () => { this.#set(key, high); slider.focus(); },
+    });
+    const li = el('li', { className: 'edit' }, thumb,
+      el('div', { className: 'edit-head' }, el('label', { htmlFor: id }, ...label), about,
+        el('span', { className: 'range', ariaHidden: 'true' }, `${signed(low)} … ${signed(high)}`), output, tools),
+      slider);
     const layers = !edit && this.model.layers > 1 ? this.#layerTools(key, title) : null;
     if (layers) li.append(layers);
-    li.dataset.text = li.textContent.toLowerCase();
-    this.#rows.set(key, { li, slider, output, layers, title, low, high });
+    li.dataset.text = `${label.map((part) => part.textContent ?? part).join('')} ${text} ${same}`.toLowerCase();
+    this.#rows.set(key, { li, slider, output, layers, thumb, title, low, high, step });
     return li;
   }
 
@@ -97,12 +121,23 @@ export class Sliders {
 
   setAlpha(key, alpha) { this.#set(key, alpha); }
 
+  // Shows another state in the same rows.
+  show(state) {
+    this.state = state;
+    this.refresh();
+  }
+
   range(key) {
     const row = this.#rows.get(key);
     return row ? [row.low, row.high] : this.model.alpha_range;
   }
 
   title(key) { return this.#rows.get(key)?.title ?? key; }
+
+  // The thumbnails: each edit alone, at the + end of its range.
+  tiles() {
+    return [...this.#rows].map(([key, { thumb, high }]) => ({ canvas: thumb, edit: { ...target(key), alpha: high } }));
+  }
 
   // Writes the state into the controls.
   refresh() {
@@ -112,14 +147,15 @@ export class Sliders {
       const alpha = edit?.alpha ?? 0;
       const { slider } = row;
       // The range is a hint: an address may hold more.
-      slider.min = Math.min(row.low, alpha);
-      slider.max = Math.max(row.high, alpha);
+      slider.min = Math.min(row.low, steps(Math.floor(alpha / row.step), row.step));
+      slider.max = Math.max(row.high, steps(Math.ceil(alpha / row.step), row.step));
       slider.value = alpha;
       slider.setAttribute('aria-valuetext', signed(alpha));
-      const share = (value) => (100 * (value - slider.min)) / (slider.max - slider.min);
-      const zero = Math.min(100, Math.max(0, share(0))), at = share(alpha);
-      slider.style.setProperty('--from', `${Math.min(zero, at)}%`);
-      slider.style.setProperty('--to', `${Math.max(zero, at)}%`);
+      const share = (value) => Math.min(1, Math.max(0, (value - slider.min) / (slider.max - slider.min)));
+      const zero = share(0), at = share(alpha);
+      slider.style.setProperty('--zero', zero);
+      slider.style.setProperty('--from', Math.min(zero, at));
+      slider.style.setProperty('--to', Math.max(zero, at));
       row.output.value = signed(alpha);
       row.li.classList.toggle('active', alpha !== 0);
       count += alpha !== 0;
@@ -134,9 +170,16 @@ export class Sliders {
     $('reset').disabled = count === 0;
   }
 
+  // Shows the edits in whose texts the words stand, and no heading over none; returns how many there are.
   filter(text) {
     const wanted = text.trim().toLowerCase();
-    for (const { li } of this.#rows.values()) li.hidden = !li.dataset.text.includes(wanted);
+    let found = 0;
+    for (const { li } of this.#rows.values()) {
+      li.hidden = !li.dataset.text.includes(wanted);
+      found += !li.hidden;
+    }
+    for (const { section, rows } of this.#lists) section.hidden = rows.every((li) => li.hidden);
+    return found;
   }
 }
 
@@ -155,6 +198,13 @@ function layersText(layers, range = false) {
   if (low === high) return `layer ${low}`;
   return `layers ${run ? `${low}–${high}` : layers.join(', ')}`;
 }
+
+// A slider counts its steps from its low end, so both ends are whole steps from 0: then 0 itself can be reached.
+function inside([low, high], step) {
+  return [steps(Math.ceil(low / step - 1e-6), step), steps(Math.floor(high / step + 1e-6), step)];
+}
+
+const steps = (count, step) => Number((count * step).toFixed(9));
 
 // About 120 steps, each a round number.
 function niceStep(span) {

@@ -16,6 +16,8 @@ function tile(caption, label, onclick) {
 
 export class Walk {
   #drawn = '';
+  #key = null;
+  #alphas = [];
   #tiles = [];
 
   // `choose(key, alpha)` sets an edit to a strength.
@@ -25,18 +27,25 @@ export class Walk {
     const wanted = `${key} ${alphas}`;
     if (wanted !== this.#drawn) { // keep the buttons, and the focus, while only the pictures change
       this.#drawn = wanted;
+      this.#key = key;
+      this.#alphas = alphas;
       this.#tiles = alphas.map((alpha) => tile(
         signed(alpha), `${title} at ${signed(alpha)}`, () => this.choose(key, alpha),
       ));
       $('walk').replaceChildren(...this.#tiles.map((one) => one.li));
     }
+    $('walk-title').textContent = `Walk: ${title}`;
+    $('walk').removeAttribute('data-stale');
     this.#tiles.forEach(({ canvas }, i) => drawTile(canvas, image, i, alphas.length));
   }
 
-  // Marks the tile nearest to the slider.
-  mark(alpha, alphas) {
-    const distance = alphas.map((other) => Math.abs(other - alpha));
-    const nearest = distance.indexOf(Math.min(...distance));
+  // Other edits than when it was drawn.
+  stale() { $('walk').dataset.stale = ''; }
+
+  // Marks the tile nearest to the slider, if it is this edit's walk.
+  mark(key, alpha) {
+    const distance = this.#alphas.map((other) => Math.abs(other - alpha));
+    const nearest = key === this.#key ? distance.indexOf(Math.min(...distance)) : -1;
     this.#tiles.forEach(({ button }, i) => {
       if (i === nearest) button.setAttribute('aria-current', 'true');
       else button.removeAttribute('aria-current');

@@ -31,6 +31,19 @@ from serving.studio.security import Policy
 from serving.studio.service import Service
 from serving.triton.ports import Ports
 
+SCORED = {
+    **tiny_editor.MANIFEST,
+    "name": "scored",
+    "directions": {
+        **tiny_editor.MANIFEST["directions"],
+        "scores": [
+            {"range": [-2.13, 4.27], "twin_of": None, "name": "yaw", "top": [["yaw", 1.2], ["happy", -0.4]]},
+            {"range": [-5, 1], "twin_of": 0, "name": "", "top": []},
+            {"range": [-3, 3], "twin_of": None, "name": "happy", "top": [["happy", -1.5]]},
+        ],
+    },
+    "edits": {"smile": {"direction": 2, "alpha_range": [-3, 2], "reverse": True}},
+}
 NO_TRITON = not (sys.platform == "linux" and platform.machine() == "x86_64" and importlib.util.find_spec("pytriton"))
 
 
@@ -53,12 +66,14 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def studio_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two editors with L = 2, one of them with classes."""
+    """Three editors with L = 2: one with classes, and one that was scored."""
     folder = tmp_path_factory.mktemp("studio_repository")
     text = tiny_editor.config("latent_edit")
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "latent_edit", text) / "model.onnx")
     text = tiny_editor.config("conditional", manifest=tiny_editor.WITH_CLASSES)
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "conditional", text) / "model.onnx", classes=True)
+    text = tiny_editor.config("scored", manifest=SCORED)
+    tiny_editor.save_onnx(tiny_editor.add_model(folder, "scored", text) / "model.onnx")
     return folder
 
 
@@ -106,6 +121,14 @@ def studio(shared_studio: Studio) -> Studio:
     """The shared studio with an empty catalog."""
     shared_studio.catalog.unlink(missing_ok=True)
     return shared_studio
+
+
+@pytest.fixture(scope="session")
+def scored_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio of an editor that was scored."""
+    catalog = tmp_path_factory.mktemp("scored") / "catalog.yaml"
+    with running_studio(triton.grpc_url, catalog, "scored") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

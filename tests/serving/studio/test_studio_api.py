@@ -113,6 +113,71 @@ def test_a_gif_goes_there_and_back(studio: Any) -> None:
     assert post(studio, "/api/sweep", **{**body, "alphas": [1]}).content[:3] == b"GIF"
 
 
+def test_a_reversed_name_goes_against_its_direction(scored_studio: Any, pixels: Any, formula: Any) -> None:
+    image = post(scored_studio, "/api/image", seed=4, edits=[{**SMILE, "alpha": 3}]).content
+    assert close(pixels(image), formula(4, {2: [-3, -3]}))
+    with Image.open(io.BytesIO(image)) as picture:
+        recipe = json.loads(picture.text["latentclr"])  # type: ignore[attr-defined]
+    assert recipe["edits"] == {"smile": 3}  # as it was asked for
+    assert (recipe["direction"], recipe["alpha"]) == ([[2]], [[[-3, -3]]])  # as it is drawn
+    walk = pixels(post(scored_studio, "/api/sweep", seed=4, walk=SMILE, alphas=[-1, 2]).content)
+    assert close(walk, np.concatenate([formula(4, {2: [1, 1]}), formula(4, {2: [-2, -2]})], axis=1))
+
+
+# ---- thumbnails
+
+EACH = [{"direction": 0, "alpha": 2}, {"direction": 1, "alpha": -1, "layers": [1]}, {**SMILE, "alpha": 3}]
+
+
+def test_thumbnails_are_of_each_edit_alone_and_drawn_once(
+    studio: Any, pixels: Any, formula: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    client = studio.service.backend.client
+    send = client.send
+    monkeypatch.setattr(client, "send", lambda plan: sent.append(len(plan(client.manifest).recipe)) or send(plan))
+    row = pixels(post(studio, "/api/thumbnails", seed=901, edits=EACH).content)
+    alone = [formula(901, {0: [2, 2]}), formula(901, {1: [0, -1]}), formula(901, {2: [0, 3]})]
+    assert close(row, np.concatenate(alone, axis=1))
+    assert sent == [3]  # one batch
+    again = [EACH[2], {"direction": 2, "alpha": 3, "layers": [1]}, EACH[0], {"direction": 2, "alpha": 1}]
+    row = pixels(post(studio, "/api/thumbnails", seed=901, edits=again).content)
+    assert close(row, np.concatenate([alone[2], alone[2], alone[0], formula(901, {2: [1, 1]})], axis=1))
+    assert sent == [3, 1]  # only what is new; a name is what it stands for
+    post(studio, "/api/thumbnails", seed=901, edits=EACH)
+    assert sent == [3, 1]
+    post(studio, "/api/thumbnails", seed=902, edits=EACH)
+    assert sent == [3, 1, 3]
+
+
+def test_thumbnails_of_a_class(classes_studio: Any, pixels: Any, formula: Any) -> None:
+    for class_id, number in ((None, 1), (0, 0), (1, 1)):
+        chosen = {} if class_id is None else {"class_id": class_id}
+        row = pixels(post(classes_studio, "/api/thumbnails", seed=5, edits=EACH[:1], **chosen).content)
+        assert close(row, formula(5, {0: [2, 2]}, number))
+
+
+def test_thumbnails_are_forgotten_with_their_model_and_beyond_their_bound(
+    manifest_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from serving.studio import thumbnails
+    from serving.studio.thumbnails import Thumbnails, shrink
+
+    one, other, picture = manifest_of(3, 1), manifest_of(4, 1), np.zeros((8, 8, 3), np.uint8)
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 3 * picture.nbytes)
+    kept = Thumbnails()
+    kept.keep(one, {(number,): picture for number in range(4)})
+    assert list(kept.known(one, [(0,), (2,), (2,), (3,), (1,)])) == [(2,), (3,), (1,)]
+    kept.keep(one, {(2,): picture, (5,): picture})  # what was wanted last goes last
+    assert list(kept.known(one, [(number,) for number in range(9)])) == [(1,), (2,), (5,)]
+    assert list(kept.known(manifest_of(3, 1), [(1,)])) == [(1,)]  # asked anew, and the same
+    assert kept.known(other, [(1,)]) == {}
+    kept.keep(other, {(9,): picture})
+    assert (kept.known(one, [(1,)]), list(kept.known(other, [(9,)]))) == ({}, [(9,)])
+    assert shrink(np.zeros((2, 300, 300, 3), np.uint8), 96).shape == (2, 96, 96, 3)
+    assert shrink(picture[None], 96).shape == (1, 8, 8, 3)
+
+
 # ---- pictures that say how they were made
 
 
@@ -178,10 +243,19 @@ def test_the_model_is_described(studio: Any) -> None:
     assert model["default_class"] is None
     assert model["edits"] == [
         {"name": "smile", "direction": 2, "layers": [1], "alpha": [-4, 4], "note": "the second layer only",
-         "source": "model", "removable": False}
+         "reverse": False, "source": "model", "removable": False}
     ]  # fmt: skip
     assert studio.http.get("/api/health").json() == {"ready": True, "message": ""}
     assert studio.http.get("/api/classes").json() == []
+
+
+def test_what_was_found_of_the_directions_is_told(studio: Any, scored_studio: Any) -> None:
+    assert studio.http.get("/api/model").json()["scores"] == []
+    model = scored_studio.http.get("/api/model").json()
+    effects = [{"attribute": "yaw", "effect": 1.2}, {"attribute": "happy", "effect": -0.4}]
+    assert model["scores"][0] == {"range": [-2.13, 4.27], "twin_of": None, "name": "yaw", "top": effects}
+    assert model["scores"][1] == {"range": [-5, 1], "twin_of": 0, "name": "", "top": []}
+    assert [(edit["name"], edit["alpha"], edit["reverse"]) for edit in model["edits"]] == [("smile", [-3, 2], True)]
 
 
 def test_classes_are_searched_and_drawn(classes_studio: Any, pixels: Any, formula: Any) -> None:
@@ -202,7 +276,7 @@ def test_classes_are_searched_and_drawn(classes_studio: Any, pixels: Any, formul
     ("path", "body", "status", "words"),
     [
         ("/api/image", {"seed": 1, "edits": [{"direction": 3, "alpha": 1}]}, 400, "direction must be in [0, 3), got 3"),
-        ("/api/image", {"seed": 1, "edits": [{"name": "frown", "alpha": 1}]}, 400, "unknown edit 'frown'"),
+        ("/api/image", {"seed": 1, "edits": [{"name": "frown", "alpha": 1}]}, 400, "no named edit 'frown'"),
         ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1, "layers": [2]}]}, 400, "layers must be in"),
         ("/api/image", {"seed": 1, "edits": [{"direction": 0, "alpha": 1, "layers": []}]}, 400, "none of the layers"),
         ("/api/image", {"seed": 1, "edits": [{**SMILE, "alpha": 1, "layers": [0]}]}, 400, "none of the layers"),
@@ -222,6 +296,10 @@ def test_classes_are_searched_and_drawn(classes_studio: Any, pixels: Any, formul
         ("/api/gallery", {"seeds": list(range(33))}, 422, "at most 32"),
         ("/api/sweep", {"seed": 1, "walk": SMILE, "alphas": []}, 422, "at least 1"),
         ("/api/sweep", {"seed": 1, "walk": {"direction": 9}, "alphas": [1]}, 400, "got 9"),
+        ("/api/thumbnails", {"seed": 1, "edits": [{"direction": 9, "alpha": 1}]}, 400, "got 9"),
+        ("/api/thumbnails", {"seed": 1, "edits": []}, 422, "at least 1"),
+        ("/api/thumbnails", {"seed": 1, "edits": [{"direction": 0, "alpha": 1}] * 33}, 422, "at most 32"),
+        ("/api/thumbnails", {"seed": 1, "class_id": 0, "edits": [{"direction": 0, "alpha": 1}]}, 400, "no classes"),
         ("/api/code", {"seed": 1, "edits": [{"direction": 9, "alpha": 1}]}, 400, "got 9"),
     ],
 )
@@ -355,7 +433,8 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: An
     http = studio.http
     body = {"direction": 1, "layers": [0], "alpha": [-7, 7], "note": "a  test"}
     saved = http.put("/api/catalog/Lächeln 2", json=body)
-    assert saved.json() == {**body, "name": "Lächeln 2", "note": "a test", "source": "catalog", "removable": True}
+    told = {"name": "Lächeln 2", "note": "a test", "reverse": False, "source": "catalog", "removable": True}
+    assert saved.json() == {**body, **told}
     assert studio.catalog.read_text() == "Lächeln 2: {direction: 1, layers: [0], alpha: [-7, 7], note: a test}\n"
     assert [edit["name"] for edit in http.get("/api/catalog").json()] == ["Lächeln 2", "smile"]
     image = pixels(post(studio, "/api/image", seed=4, edits=[{"name": "Lächeln 2", "alpha": 2}]).content)
@@ -364,6 +443,16 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: An
     assert http.get("/api/catalog").json()[0]["name"] == "smile"
     assert error_of(http.delete("/api/catalog/Lächeln 2"))["code"] == "unknown_name"
     assert http.delete("/api/catalog/smile").status_code == 404  # the model's own
+
+
+def test_a_name_is_saved_reversed(studio: Any, pixels: Any, formula: Any) -> None:
+    body = {"direction": 1, "alpha": [-2, 6], "reverse": True}
+    assert studio.http.put("/api/catalog/frown", json=body).json()["reverse"] is True
+    assert studio.catalog.read_text() == "frown: {direction: 1, layers: [], alpha: [-2, 6], note: '', reverse: true}\n"
+    image = pixels(post(studio, "/api/image", seed=4, edits=[{"name": "frown", "alpha": 2}]).content)
+    assert close(image, formula(4, {1: [-2, -2]}))
+    refused = studio.http.put("/api/catalog/frown", json={**body, "reverse": False})
+    assert "frown is direction 1 reversed from -2 to 6 already" in error_of(refused)["message"]
 
 
 def test_all_layers_are_saved_as_none(studio: Any) -> None:

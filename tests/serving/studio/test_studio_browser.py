@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving import EditClient
+from serving.client.images import enlarge, read_recipe
+from serving.client.replay import replay
+
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 sync_api = pytest.importorskip(
     "playwright.sync_api", reason="the browser tests need playwright: pip install playwright (no browser download)"
@@ -49,6 +53,12 @@ CONTRAST = """(pairs) => {
     const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
     return [a, b, (high + 0.05) / (low + 0.05)];
   });
+}"""
+# The canvas is large, and its PNG slow; every pixel of the model's 8x8 is in the small one.
+SMALL = """(id) => {
+  const small = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
+  small.getContext('2d').drawImage(document.getElementById(id), 0, 0, 64, 64);
+  return small.toDataURL();
 }"""
 NAMELESS = """() => [...document.querySelectorAll('button, input, a, [role=img]')].filter((node) => {
   const label = node.getAttribute('aria-label') || node.labels?.[0]?.textContent || node.textContent;
@@ -114,8 +124,20 @@ def opened(page: Any) -> Any:
     return page
 
 
+def thumbnails(page: Any) -> None:
+    """Wait until every slider has its thumbnail."""
+    until(page, "document.querySelectorAll('.thumb').length && !document.querySelector('.thumb:not([data-drawn])')")
+
+
+def width(page: Any, selector: str) -> float:
+    """Of the first such element, in CSS pixels."""
+    return float(
+        page.evaluate("(selector) => document.querySelector(selector).getBoundingClientRect().width", selector)
+    )
+
+
 def picture(page: Any, canvas: str = "after") -> str:
-    return hashlib.sha256(page.evaluate(f"document.getElementById('{canvas}').toDataURL()").encode()).hexdigest()
+    return hashlib.sha256(page.evaluate(SMALL, canvas).encode()).hexdigest()
 
 
 def slider(page: Any, name: str) -> Any:
@@ -239,7 +261,7 @@ def test_a_name_moves_after_a_question_and_comes_back_after_undo(studio: Any, vi
     page.get_by_role("button", name="Delete smile").click()
     page.get_by_text("smile is deleted").wait_for()
     assert studio.catalog.read_text() == ""
-    page.get_by_role("button", name="Undo").click()
+    page.locator("#toast").get_by_role("button", name="Undo").click()
     page.get_by_text("smile is back").wait_for()
     assert studio.catalog.read_text() == text
     assert slider(page, "smile").input_value() == "4"
@@ -345,6 +367,138 @@ def test_seeds_walk_and_views(studio: Any, visit: Any) -> None:
     page.get_by_role("button", name="Seed 23", exact=True).wait_for()
 
 
+def test_a_slider_has_a_thumbnail_and_what_was_found_of_its_direction(scored_studio: Any, visit: Any) -> None:
+    asked: list[Any] = []
+    page = visit("about:blank")
+    page.on("request", lambda one: asked.append(one.post_data_json) if one.url.endswith("/thumbnails") else None)
+    page.goto(f"{scored_studio.url}/#seed=5")
+    thumbnails(opened(page))
+    edits = [{"name": "smile", "alpha": 2}, *({"direction": k, "alpha": alpha} for k, alpha in enumerate((4.2, 1, 3)))]
+    assert asked == [{"seed": 5, "edits": edits, "format": "png"}]  # the + ends of the ranges, in one batch
+    looks = page.evaluate("[...document.querySelectorAll('.thumb')].map((canvas) => canvas.toDataURL())")
+    assert len(set(looks)) == 4
+    yaw, twin = slider(page, "Direction 0 yaw"), slider(page, "Direction 1")
+    page.get_by_text("yaw +1.2, happy −0.4").wait_for()
+    assert [one.get_attribute("min") for one in (yaw, twin, slider(page, "smile"))] == ["-2.1", "-5", "-3"]
+    assert "same as 0" in page.locator(f"#{twin.get_attribute('aria-describedby')}").inner_text()
+    with drawn(page):
+        yaw.press("End")
+    assert yaw.input_value() == "4.2"
+    for _ in range(2):  # 0 is a whole number of steps from both ends
+        yaw.press("Home" if yaw.input_value() == "4.2" else "End")
+    page.get_by_role("button", name="Reset Direction 0").click()
+    assert yaw.input_value() == "0"
+    with drawn(page):
+        page.locator("li:has(#slider-0) .thumb").click()
+    assert slider(page, "smile").input_value() == "2"
+    assert len(asked) == 1  # no slider changes them
+    with drawn(page):
+        page.get_by_role("button", name="Next seed").click()
+    thumbnails(page)
+    assert [one["seed"] for one in asked] == [5, 6]
+
+
+def test_a_slow_model_draws_thumbnails_when_asked(studio: Any, visit: Any) -> None:
+    page = visit("about:blank")
+    asked: list[str] = []
+
+    def slowly(route: Any) -> None:
+        asked.append(route.request.url.rpartition("/")[2])
+        page.wait_for_timeout(450 if asked[-1] == "image" else 0)
+        route.continue_()
+
+    page.route(re.compile("/api/(image|thumbnails)$"), slowly)
+    page.goto(studio.url)
+    page.get_by_role("button", name="Draw thumbnails").click()
+    thumbnails(page)
+    assert asked == ["image", "thumbnails"]
+    assert page.get_by_role("button", name="Draw thumbnails").count() == 0
+
+
+def test_the_picture_and_the_sliders_take_the_window(scored_studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{scored_studio.url}/#edits=1:2"))
+    for size, side, slider_px in (((1280, 800), 600, 326), ((1920, 1080), 850, 326), ((390, 844), 340, 192)):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        assert width(page, ".after .frame") >= side
+        assert width(page, ".edit:not(.active) > input") >= slider_px
+        assert width(page, ".edit.active > input") >= slider_px
+        high = page.evaluate("document.documentElement.scrollHeight")
+        assert high == size[1] or size[0] == 390  # no scrolling where all of it has room
+    # 8 pixels of the model are 1024 of the canvas, with as many colours as smooth steps between them need.
+    colours = """(() => {
+      const { data } = document.getElementById('after').getContext('2d').getImageData(0, 512, 1024, 1);
+      return new Set(Array.from({ length: 1024 }, (_, i) => data.slice(4 * i, 4 * i + 3).join())).size;
+    })()"""
+    assert page.evaluate(colours) > 100
+
+
+def test_undo_and_redo(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=5"))
+    undo, redo = (page.get_by_role("button", name=name, exact=True) for name in ("Undo", "Redo"))
+    assert undo.is_disabled() and redo.is_disabled()
+    looks = [picture(page)]
+    for act in (
+        lambda: drag(page, slider(page, "Direction 1"), 0.9, steps=20),
+        lambda: page.get_by_role("button", name="Next seed").click(),
+    ):
+        with drawn(page):
+            act()
+        page.wait_for_timeout(500)
+        looks.append(picture(page))
+    assert len(set(looks)) == 3
+    steps = (("Control+z", 1), ("Meta+z", 0), ("Control+Shift+z", 1), ("Meta+Shift+Z", 2), ("Control+z", 1))
+    for keys, wanted in steps:  # a drag is one step, however many pictures it drew
+        with drawn(page):
+            page.keyboard.press(keys)
+        until(page, "!document.getElementById('stage').classList.contains('busy')")
+        page.wait_for_timeout(100)
+        assert picture(page) == looks[wanted], keys
+    assert page.locator("#seed").input_value() == "5"
+    page.get_by_role("searchbox", name="Filter edits").fill("smile")
+    page.keyboard.press("Control+z")  # the browser undoes the typing, and nothing else
+    assert slider(page, "Direction 1").input_value() != "0"
+    with drawn(page):
+        undo.click()
+    assert slider(page, "Direction 1").input_value() == "0"
+    assert undo.is_disabled()
+    with drawn(page):
+        slider(page, "Direction 0").press("Home")
+    page.wait_for_timeout(500)
+    assert redo.is_disabled()  # another way was taken
+
+
+def test_zoom(studio: Any, visit: Any) -> None:
+    page = opened(visit(studio.url))
+    shown = "document.getElementById('after').getBoundingClientRect()"
+    whole = page.evaluate(f"{shown}.toJSON()")
+
+    def times() -> float:
+        return round(page.evaluate(f"{shown}.width") / whole["width"], 2)
+
+    page.get_by_role("button", name="Zoom in").click()
+    assert times() == 1.5
+    page.locator("#stage").focus()
+    page.keyboard.press("+")
+    assert (times(), page.locator("#zoom-reset").inner_text()) == (2.25, "225 %")
+    left = page.evaluate(f"{shown}.left")
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(f"{shown}.left") > left
+    x, y = whole["x"] + whole["width"] / 4, whole["y"] + whole["height"] / 4
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 2000, y + 2000)  # no edge of the picture comes into its frame
+    page.mouse.up()
+    assert page.evaluate(f"[{shown}.x, {shown}.y]") == [whole["x"], whole["y"]]
+    page.mouse.dblclick(x, y)
+    assert times() == 1
+    page.mouse.wheel(0, -400)
+    assert times() > 2
+    assert page.evaluate(f"({x} - {shown}.x) / {shown}.width") == pytest.approx(0.25, abs=0.01)  # what is there stays
+    page.get_by_role("button", name="Zoom: ").click()
+    assert times() == 1
+    assert page.get_by_role("button", name="Zoom out").is_disabled()
+
+
 def test_downloads_and_code(studio: Any, visit: Any, pixels: Any, tmp_path: Path) -> None:
     page = opened(visit(f"{studio.url}/#seed=3&edits=1:4,~smile:2", permissions=["clipboard-read", "clipboard-write"]))
     edits = [{"direction": 1, "alpha": 4}, {"name": "smile", "alpha": 2}]
@@ -354,6 +508,17 @@ def test_downloads_and_code(studio: Any, visit: Any, pixels: Any, tmp_path: Path
     assert waiting.value.suggested_filename == "seed_3.png"
     waiting.value.save_as(tmp_path / "picture.png")
     assert np.array_equal(pixels((tmp_path / "picture.png").read_bytes()), pixels(wanted))
+    for scale in ("2", "4"):
+        page.get_by_label("Size of the PNG").select_option(scale)
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download PNG").click()
+        assert waiting.value.suggested_filename == f"seed_3_{scale}x.png"
+        waiting.value.save_as(tmp_path / "large.png")
+        recipe, large = read_recipe(tmp_path / "large.png")
+        assert (recipe.scale, large.shape) == (int(scale), (8 * int(scale), 8 * int(scale), 3))
+        with EditClient(studio.service.backend.url) as client:  # the recipe makes the same pixels again
+            again = replay(client, recipe)
+        assert np.array_equal(enlarge(again.images, recipe.scale)[0], large)
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download the walk as an animated GIF").click()
     waiting.value.save_as(tmp_path / "walk.gif")
@@ -392,6 +557,11 @@ def test_everything_can_be_reached_and_has_a_name(classes_studio: Any, visit: An
     page.get_by_role("searchbox", name="Filter edits").fill("smile")
     assert slider(page, "Direction 1").count() == 0
     assert slider(page, "Direction 2 smile").count() == slider(page, "smile").count() == 1
+    page.get_by_role("searchbox", name="Filter edits").fill("nothing has this")
+    assert page.locator("#sliders").inner_text() == ""  # no heading stands over nothing
+    until(page, "document.getElementById('announce').textContent === 'No edit has these words'")
+    page.get_by_role("searchbox", name="Filter edits").fill("")
+    assert page.locator("#sliders h3:visible").count() == 2
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -464,6 +634,17 @@ def test_a_server_that_goes_away_is_shown_and_recovered_from(
         assert page.locator("#status-text").inner_text() == "reconnecting"
         drag(page, slider(page, "Direction 1"), 0.9)  # the page stays responsive
         assert float(slider(page, "Direction 1").input_value()) > 3
+        # Nothing wrong stands anywhere: the picture is the old one and says so, the walk is the one of its title.
+        page.get_by_text("Not drawn yet: seed 5, Direction 1").wait_for()
+        assert page.locator("#stage.old").count() == 1
+        assert page.locator("#after").get_attribute("aria-label") == "Seed 5, No edits yet: drag a slider"
+        assert page.locator("#walk-title").inner_text() == "Walk: Direction 0"
+        page.get_by_role("button", name="Next seed").click()
+        until(page, "!document.querySelector('.thumb[data-drawn]')")  # those were of seed 5
+        page.get_by_role("button", name="Previous seed").click()
+        fresh = visit(studio.url, quiet=False)
+        fresh.get_by_role("alert").filter(has_text="Trying again").wait_for()
+        assert fresh.locator("main :is(h2, h3):visible").count() == 0
         with TritonServer(studio_repository, ports=ports, models=("latent_edit",)):
             started = time.monotonic()
             page.locator("#banner").wait_for(state="hidden")
@@ -472,6 +653,8 @@ def test_a_server_that_goes_away_is_shown_and_recovered_from(
             page.wait_for_timeout(500)
             assert picture(page) != shown  # what was dragged meanwhile is drawn
             assert float(slider(page, "Direction 1").input_value()) > 3
+            assert page.locator("#stage.old").count() == 0
+            opened(fresh)
 
 
 def open_studio_of(server: Any, open_studio: Any, folder: Path) -> Any:

@@ -31,10 +31,12 @@ $(MEASURABLE): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
 	touch $@
 
-demo: $(INSTALLED)  ## discover directions of real faces, export them, serve them with Triton, look at the picture
+demo: $(INSTALLED)  ## discover directions of real faces, score and name them, export, serve, look at the picture
 	rm -rf $(DEMO)
 	$(BIN)/latentclr train k=16 generator=dcgan model=nonlinear model.alpha='[-3.0,+3.0]' \
 	    hparams.batch_size=8 hparams.iterations=400 output_dir=$(DEMO)
+	$(BIN)/latentclr score $(DEMO) scorers=[pixels,faces]
+	$(BIN)/latentclr name $(DEMO) --auto
 	$(BIN)/latentclr export $(DEMO) --repository $(DEMO)/model_repository
 	$(BIN)/python examples/faces.py $(DEMO)/model_repository --output $(DEMO)/faces.png
 

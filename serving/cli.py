@@ -272,9 +272,9 @@ def parse_edit(text: str) -> tuple[int | str, float]:
 
 def _default_alphas(client: EditClient, key: int | str) -> list[float]:
     """Five strengths over the range that the model suggests."""
-    manifest = client.manifest
-    named = manifest.edits.get(key) if isinstance(key, str) else None
-    low, high = (named or manifest.directions).alpha_range
+    from serving.contract.edits import resolve_edit
+
+    low, high = resolve_edit(client.manifest, key).alpha
     return [low + (high - low) * step / 4 for step in range(5)]
 
 

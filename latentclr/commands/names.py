@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--direction", type=click.IntRange(0), help="Index of the direction.")
 @click.option("--layers", help="Latent inputs that receive the edit: 4-5 or 0,2,5-7.  [default: the run's feed_layers]")
 @click.option("--alpha", metavar="LOW..HIGH", help="How far its slider reaches.  [default: the run's range]")
+@click.option("--reverse", is_flag=True, help="More of what it names is against the direction.")
 @click.option("--note", default="", help="What the name does not say.")
 @click.option("--move", is_flag=True, help="Take the name from the direction that has it.")
 @click.option("--remove", is_flag=True, help="Take the name away.")
@@ -33,6 +34,7 @@ def name(
     direction: int | None,
     layers: str | None,
     alpha: str | None,
+    reverse: bool,
     note: str,
     move: bool,
     remove: bool,
@@ -70,7 +72,7 @@ def name(
         return left
 
     if remove:
-        if direction is not None or layers is not None or alpha is not None or note or move:
+        if direction is not None or layers is not None or alpha is not None or reverse or note or move:
             raise ConfigError("--remove takes no other option")
         update_catalog(folder, drop)
         click.echo(f"removed {name}")
@@ -79,7 +81,8 @@ def name(
         raise ConfigError("expected --direction N, or --remove")
     end = slider_end(config.model.alpha)
     chosen = () if layers is None else parse_layers(layers)
-    edit = NamedEdit(direction, chosen, (-end, end) if alpha is None else parse_alpha(alpha), " ".join(note.split()))
+    reach = (-end, end) if alpha is None else parse_alpha(alpha)
+    edit = NamedEdit(direction, chosen, reach, " ".join(note.split()), reverse)
     _, problems = fitting_edits({name: edit}, checkpoint.directions.k, checkpoint.generator.get("layers"))
     if problems:  # of one's own words nothing is dropped
         raise ConfigError(problems[0].rpartition(": ")[0])
@@ -133,7 +136,13 @@ def names(run: Path, publish: bool, repository: Path, name: str, force: bool) ->
         return
     rows = [("name", "direction", "layers", "alpha", "note")]
     rows += [
-        (name, str(e.direction), show_layers(e.layers), f"{e.alpha[0]:g}..{e.alpha[1]:g}", e.note)
+        (
+            name,
+            f"{e.direction}{' reversed' * e.reverse}",
+            show_layers(e.layers),
+            f"{e.alpha[0]:g}..{e.alpha[1]:g}",
+            e.note,
+        )
         for name, e in edits.items()
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
@@ -216,4 +225,5 @@ def _describe(edit: object) -> str:
 
     assert isinstance(edit, NamedEdit)
     layers = "all layers" if not edit.layers else f"layers {show_layers(edit.layers)}"
-    return f"direction {edit.direction}, {layers}, alpha {edit.alpha[0]:g}..{edit.alpha[1]:g}"
+    reverse = " reversed" if edit.reverse else ""
+    return f"direction {edit.direction}{reverse}, {layers}, alpha {edit.alpha[0]:g}..{edit.alpha[1]:g}"

@@ -36,7 +36,7 @@ def walk_codes(
         directions: In inference mode.
         p: [1, D].
         chosen: Direction indices, M of them.
-        alphas: A strengths in rising order.
+        alphas: A strengths.
         iterative: From alpha to alpha in steps, asking for the direction again at each (the origin's walk), rather
             than straight from p.
 
@@ -75,7 +75,7 @@ def edited_images(
         directions: Trained, in inference mode.
         z: [1, D].
         chosen: M direction indices.
-        alphas: A strengths in rising order.
+        alphas: A strengths.
         fed: Mask [L] of the latent inputs that receive the edit; None for all.
         class_id: For conditional generators.
         iterative: Walk in steps, see `walk_codes`.
@@ -176,7 +176,7 @@ class Drawing:
         """Draw each edit at its own layers and strengths: [M, A, H, W, 3]."""
         rows = [
             edited_images(
-                self.generator, self.directions, z, [edit.direction], alphas,
+                self.generator, self.directions, z, [edit.direction], [edit.sign * alpha for alpha in alphas],
                 fed=self._mask(edit).to(z.device), class_id=class_id, iterative=self.iterative,
             )
             for edit, alphas in zip(edits, at, strict=True)
@@ -185,7 +185,7 @@ class Drawing:
 
     def _together(self, z: Tensor, class_id: int | None, edits: Sequence[NamedEdit], strengths: Tensor) -> Pixels:
         """Draw edits applied at once, as the served editor does, at strengths [A, M]: [1, A, H, W, 3]."""
-        alpha = strengths[..., None] * torch.stack([self._mask(edit) for edit in edits])  # [A, M, L]
+        alpha = strengths[..., None] * torch.stack([edit.sign * self._mask(edit) for edit in edits])  # [A, M, L]
         chosen = torch.tensor([[edit.direction for edit in edits]], device=z.device)  # [1, M]
         with torch.no_grad():
             p = self.generator.encode(z)  # [1, D]

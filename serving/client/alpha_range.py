@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract.edits import resolve_edit
 from serving.contract.manifest import Manifest
 from serving.errors import AlphaWarning
 
@@ -19,26 +20,35 @@ _HERE = str(Path(__file__).parents[1])
 _SLACK = 1e-6  # of a range's larger end: the ends come through float32
 
 
-def warn_outside(manifest: Manifest, alphas: NDArray[np.float32], keys: Sequence[int | str] | None = None) -> None:
+def warn_outside(
+    manifest: Manifest,
+    direction: NDArray[np.int64],
+    alphas: NDArray[np.float32],
+    keys: Sequence[int | str] | None = None,
+) -> None:
     """Warn, once for the request, if a strength is outside its range: the direction's, or a named edit's own.
 
     Args:
         manifest: The served editor.
+        direction: Indices [N, M].
         alphas: Strengths [N, M, L]; 0 is no edit, and inside every range.
         keys: The direction index or edit name of each of the M; None for rows whose directions differ.
     """
-    columns = alphas.shape[1]
-    named = [manifest.edits.get(key) if isinstance(key, str) else None for key in keys or [0] * columns]
-    limits = np.array([(edit or manifest.directions).alpha_range for edit in named])  # [M, 2]
-    slack = _SLACK * np.abs(limits).max(axis=1)
-    low, high = (limits[:, 0] - slack)[None, :, None], (limits[:, 1] + slack)[None, :, None]
+    if keys is None:
+        limits = np.array([[manifest.directions.range_of(index) for index in row] for row in direction])  # [N, M, 2]
+    else:
+        named = [resolve_edit(manifest, key) for key in keys]
+        limits = np.array([[edit.alpha for edit in named]])  # [1, M, 2]
+        alphas = alphas * np.array([edit.sign for edit in named], np.float32)[None, :, None]  # as they were asked for
+    slack = _SLACK * np.abs(limits).max(axis=2)
+    low, high = (limits[..., 0] - slack)[..., None], (limits[..., 1] + slack)[..., None]
     outside = ((alphas < low) | (alphas > high)) & (alphas != 0)
     if not outside.any():
         return
     row, column, layer = np.unravel_index(int(np.argmax(np.where(outside, np.abs(alphas), 0))), alphas.shape)
     key = None if keys is None else keys[int(column)]
     of = "" if key is None else f" of {key!r}" if isinstance(key, str) else f" of direction {key}"
-    bounds = f"[{limits[column, 0]:g}, {limits[column, 1]:g}]"
+    bounds = "[{:g}, {:g}]".format(*np.broadcast_to(limits, (*alphas.shape[:2], 2))[row, column])
     line = f"alpha {alphas[row, column, layer]:g}{of} is outside the model's range {bounds}: expect a broken picture"
     _teller.get()(line)
 

@@ -14,21 +14,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from serving.contract.arguments import check_whole, shown
 from serving.contract.manifest import Manifest
+from serving.contract.named_edit import NamedEdit
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
 from serving.errors import InvalidEdit
 
 Strength = float | Sequence[float]
 """One alpha for all latent inputs, or one for each of the L."""
 
 
-def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[int, ...]]:
-    """Turn a direction's index or an edit's name into an index and the edit's own layers.
+def resolve_edit(manifest: Manifest, key: int | str) -> NamedEdit:
+    """Turn a direction's index or an edit's name into what it does.
 
     Args:
         manifest: The served editor.
         key: Index in [0, K), or a name of `manifest.edits`.
 
     Returns:
-        The index and the layers that a named edit brings; empty where nothing is said of layers.
+        Of a name what it stands for; of an index the direction as it is, with no layers of its own, and its range.
 
     Raises:
         InvalidEdit: The name is unknown or the index out of range.
@@ -37,7 +39,7 @@ def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[in
         edit = manifest.edits.get(key)
         if edit is None:
             raise InvalidEdit(f"the served model has no named edit {key!r}{_named(key, list(manifest.edits))}")
-        return edit.direction, edit.layers
+        return edit
     if isinstance(key, bool) or not isinstance(key, int | np.integer):
         raise InvalidEdit(f"direction must be an index or the name of an edit, got {key!r}")
     if not 0 <= key < manifest.directions.count:
@@ -45,7 +47,7 @@ def resolve_direction(manifest: Manifest, key: int | str) -> tuple[int, tuple[in
         raise InvalidEdit(
             f"direction must be in [0, {count}), got {key}", field="direction", limits=(0, count), value=int(key)
         )
-    return int(key), ()
+    return NamedEdit(int(key), alpha=manifest.directions.range_of(int(key)))
 
 
 def resolve_class(manifest: Manifest, class_id: int | None, class_name: str | None) -> int | None:
@@ -142,7 +144,7 @@ def edit_arrays(
         direction [M] int64 and alpha [M, L] float32; without edits M = 1 and alpha = 0.
 
     Raises:
-        InvalidEdit: As `resolve_direction` and `layer_strengths`.
+        InvalidEdit: As `resolve_edit` and `layer_strengths`.
     """
     if not isinstance(edits, Mapping):
         raise InvalidEdit(f"edits must be a table from directions or names to strengths, got {shown(edits)}")
@@ -150,9 +152,9 @@ def edit_arrays(
         raise InvalidEdit(f"layers must be a list of latent inputs, got {shown(layers)}", field="layers")
     directions, alphas = [], []
     for key, strength in edits.items():
-        direction, own = resolve_direction(manifest, key)
-        directions.append(direction)
-        alphas.append(layer_strengths(manifest, strength, own, layers))
+        edit = resolve_edit(manifest, key)
+        directions.append(edit.direction)
+        alphas.append(edit.sign * layer_strengths(manifest, strength, edit.layers, layers))
     if not directions:
         directions, alphas = [0], [np.zeros(manifest.latent.layers, np.float32)]
     return np.asarray(directions, np.int64), np.stack(alphas)
@@ -215,7 +217,7 @@ def check_rows(
     if list(alphas.shape) != wanted:
         raise InvalidEdit(f"alpha must be of shape {wanted}, got {list(alphas.shape)}")
     _check_rows(np.isfinite(alphas), alphas, "alpha")
-    arrays: dict[str, NDArray[Any]] = {manifest.latent.tensor: codes, "direction": indices, "alpha": alphas}
+    arrays: dict[str, NDArray[Any]] = {manifest.latent.tensor: codes, DIRECTION: indices, ALPHA: alphas}
     classes = manifest.generator.classes
     if classes is None and class_id is not None:
         raise InvalidEdit(f"the generator {manifest.generator.name!r} has no classes")
@@ -227,7 +229,7 @@ def check_rows(
             raise InvalidEdit(f"class_id must be of shape [{rows}], got {list(numbers.shape)}")
         limit = len(classes.names)
         _check_rows((numbers >= 0) & (numbers < limit), numbers, "class_id", (0, limit))
-        arrays["class_id"] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
+        arrays[CLASS_ID] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
     return arrays
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from serving.contract.documents import read_manifest
 from serving.contract.named_edit import DEFAULT_ALPHA
 from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
+from serving.contract.tensors import code_tensor
 from serving.errors import ManifestError
 
 FORMAT = 1
@@ -63,7 +64,7 @@ class Latent:
     @property
     def tensor(self) -> str:
         """Name of the model's latent input."""
-        return self.input[0]
+        return code_tensor(self.input)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,12 +73,29 @@ class Latent:
 
 
 @dataclass(frozen=True)
+class DirectionScore:
+    """What `latentclr score` found of a direction.
+
+    Attributes:
+        range: (low, high), the strengths between which a picture is still one of the generator's.
+        twin_of: A direction that does the same, and is to be kept in its place; None if there is none.
+        name: What it might be called; empty if the evidence is not enough.
+        top: Its largest effects: attribute, and effect in standard deviations of the attribute.
+    """
+
+    range: tuple[float, float]
+    twin_of: int | None = None
+    name: str = ""
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Directions:
     """`count` directions; `alpha_range` is a hint for sliders, not a limit; the hash is of their checkpoint's file.
 
     At most `max_edits` of them can be applied together; None if the model does not say. They act at `layers`, the
     latent inputs that they were trained on, unless a request says otherwise; empty for all. `iteration` and
-    `feature_layer` say how they were trained.
+    `feature_layer` say how they were trained. `scores` has an entry for each, or none if the run was not scored.
     """
 
     count: int
@@ -88,6 +106,11 @@ class Directions:
     layers: tuple[int, ...] = ()
     iteration: int | None = None
     feature_layer: str = ""
+    scores: tuple[DirectionScore, ...] = ()
+
+    def range_of(self, direction: int) -> tuple[float, float]:
+        """Return the range of a direction's slider: its own if it was scored."""
+        return self.scores[direction].range if self.scores else self.alpha_range
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,7 @@ class Manifest:
                 "checkpoint_sha256": directions.checkpoint_sha256,
                 "iteration": directions.iteration,
                 "feature_layer": directions.feature_layer,
+                **({"scores": [_score_entry(score) for score in directions.scores]} if directions.scores else {}),
             },
             "edits": {name: edit_entry(edit) for name, edit in self.edits.items()},
             "files_sha256": dict(self.files_sha256),
@@ -142,6 +166,16 @@ def edit_entry(edit: NamedEdit) -> dict[str, Any]:
         "layers": list(edit.layers),
         "alpha_range": [float(end) for end in edit.alpha],
         "note": edit.note,
+        **({"reverse": True} if edit.reverse else {}),
+    }
+
+
+def _score_entry(score: DirectionScore) -> dict[str, Any]:
+    return {
+        "range": list(score.range),
+        "twin_of": score.twin_of,
+        "name": score.name,
+        "top": [list(effect) for effect in score.top],
     }
 
 
@@ -199,6 +233,10 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
             layers=_layers(directions, "directions"),
             iteration=None if iteration is None else _whole(iteration, "directions.iteration"),
             feature_layer=_word(directions.get("feature_layer", ""), "directions.feature_layer"),
+            scores=tuple(
+                _score(entry, f"directions.scores[{number}]")
+                for number, entry in enumerate(_list(directions.get("scores") or [], "directions.scores"))
+            ),
         ),
         edits={
             name: NamedEdit(
@@ -206,6 +244,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
                 layers=_layers(edit, f"edits.{name}"),
                 alpha=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
                 note=_word(edit.get("note", ""), f"edits.{name}.note"),
+                reverse=_truth(edit.get("reverse", False), f"edits.{name}.reverse"),
             )
             for name, edit in _tables(raw.get("edits") or {}, "edits")
         },
@@ -239,6 +278,20 @@ def _classes(raw: Mapping[str, Any]) -> Classes:
         raise ValueError("generator.classes.names must not be empty")
     chosen = _list(raw.get("default") or [], "generator.classes.default")
     return Classes(names, tuple(_whole(number, "generator.classes.default", 0, len(names) - 1) for number in chosen))
+
+
+def _score(value: object, key: str) -> DirectionScore:
+    raw = _table(value, key)
+    twin, top = raw.get("twin_of"), _list(raw.get("top") or [], f"{key}.top")
+    pairs = [_list(pair, f"{key}.top") for pair in top]
+    if any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"{key}.top must be a list of [attribute, effect], got {_shown(top)}")
+    return DirectionScore(
+        range=_range(raw["range"], f"{key}.range"),
+        twin_of=None if twin is None else _whole(twin, f"{key}.twin_of"),
+        name=_word(raw.get("name", ""), f"{key}.name"),
+        top=tuple((_name(name, f"{key}.top"), _number(effect, f"{key}.top")) for name, effect in pairs),
+    )
 
 
 def _table(value: object, key: str) -> dict[str, Any]:
@@ -324,6 +377,12 @@ def _check(manifest: Manifest) -> None:
         problem = f"latent.truncation must be above 0 for truncated_normal, got {latent.truncation}"
     if any(not 0 <= layer < latent.layers for layer in manifest.directions.layers):
         problem = f"directions.layers {list(manifest.directions.layers)} are not in [0, {latent.layers})"
+    scores = manifest.directions.scores
+    if scores and len(scores) != count:
+        problem = f"directions.scores must have {count} entries, one for each direction, got {len(scores)}"
+    for number, score in enumerate(scores):
+        if score.twin_of is not None and (score.twin_of >= count or score.twin_of == number):
+            problem = f"directions.scores[{number}].twin_of must be another direction, got {score.twin_of}"
     for name, edit in manifest.edits.items():
         if not 0 <= edit.direction < count:
             problem = f"edit {name!r} has direction {edit.direction}, not in [0, {count})"

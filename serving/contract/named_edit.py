@@ -23,17 +23,24 @@ class NamedEdit:
         layers: Latent inputs at which it acts, in rising order; empty where the name says nothing of layers.
         alpha: (low, high), how far a slider should reach.
         note: What the name does not say.
+        reverse: Whether a strength of this name goes against the direction, so that `+` is more of what it names.
     """
 
     direction: int
     layers: tuple[int, ...] = ()
     alpha: tuple[float, float] = DEFAULT_ALPHA
     note: str = ""
+    reverse: bool = False
 
     @property
     def alpha_range(self) -> tuple[float, float]:
         """`alpha`, as a manifest calls it."""
         return self.alpha
+
+    @property
+    def sign(self) -> int:
+        """What a strength of this name is multiplied by to be one of the direction: 1, or -1 if it is reversed."""
+        return -1 if self.reverse else 1
 
 
 def check_name(name: str) -> str:
@@ -82,19 +89,22 @@ def parse_entry(name: Any, entry: Any) -> tuple[str, NamedEdit]:
     try:
         layers = entry.get("layers") or []
         low, high = (float(end) for end in entry.get("alpha", NamedEdit.alpha))
+        reverse = entry.get("reverse", False)
         if any(type(number) is not int or number < 0 for number in (entry["direction"], *layers)):
             raise ValueError
-        if not -math.inf < low < high < math.inf:
+        if not -math.inf < low < high < math.inf or type(reverse) is not bool:
             raise ValueError
         note = " ".join(str(entry.get("note") or "").split())
-        return name, NamedEdit(entry["direction"], tuple(sorted(set(layers))), (low, high), note)
+        return name, NamedEdit(entry["direction"], tuple(sorted(set(layers))), (low, high), note, reverse)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # what was written is not repeated here
         raise ValueError(
-            f"{name} must be like {{direction: 28, layers: [4, 5], alpha: [-7, 7], note: text}} with low < high"
+            f"{name} must be like {{direction: 28, layers: [4, 5], alpha: [-7, 7], note: text}} with low < high,"
+            " and may have reverse: true"
         ) from None
 
 
 def entry_of(edit: NamedEdit) -> dict[str, Any]:
     """Write an edit as an entry of a catalog."""
     alpha = [int(end) if end == int(end) else end for end in edit.alpha]
-    return {"direction": edit.direction, "layers": list(edit.layers), "alpha": alpha, "note": edit.note}
+    reverse = {"reverse": True} if edit.reverse else {}
+    return {"direction": edit.direction, "layers": list(edit.layers), "alpha": alpha, "note": edit.note, **reverse}

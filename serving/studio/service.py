@@ -13,7 +13,7 @@ from serving.client.alpha_range import telling
 from serving.client.client import EditClient
 from serving.client.edited import Edited
 from serving.client.requests import Plan, Request, rows_request
-from serving.contract.edits import layer_strengths, resolve_class, resolve_direction
+from serving.contract.edits import layer_strengths, resolve_class, resolve_edit
 from serving.contract.errors import CatalogError
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Manifest
@@ -194,11 +194,10 @@ class Service:
                 known = named.get(edit.name)
                 if known is None:
                     raise InvalidEdit(f"unknown edit {edit.name!r}: neither the model nor its run has it")
-                direction, own = known.direction, known.layers
             else:
-                direction, own = resolve_direction(manifest, edit.direction)
-            alphas = layer_strengths(manifest, edit.alpha, own, edit.layers)  # [L]
-            total[direction] = total[direction] + alphas if direction in total else alphas
+                known = resolve_edit(manifest, edit.direction)
+            alphas = known.sign * layer_strengths(manifest, edit.alpha, known.layers, edit.layers)  # [L]
+            total[known.direction] = total[known.direction] + alphas if known.direction in total else alphas
         return total
 
     def save(self, name: str, request: SaveRequest) -> NamedInfo:
@@ -211,7 +210,7 @@ class Service:
             ServingError: The model cannot be asked.
         """
         manifest = self.manifest()
-        direction, _ = resolve_direction(manifest, request.direction)
+        direction = resolve_edit(manifest, request.direction).direction
         low, high = request.alpha
         if not low < high:
             raise InvalidEdit(f"alpha must be [low, high] with low < high, got {request.alpha}")

@@ -33,6 +33,31 @@ def test_what_is_written_is_read(tmp_path):
     assert read_catalog(tmp_path / "nowhere") == {}
 
 
+def test_a_reversed_name_is_written_and_read(tmp_path):
+    edits = {"frown": NamedEdit(2, reverse=True), "smile": NamedEdit(2)}
+    write_catalog(tmp_path, edits)
+    assert read_catalog(tmp_path) == edits
+    reversed_line, plain_line = (tmp_path / "catalog.yaml").read_text().splitlines()
+    assert reversed_line.endswith("note: '', reverse: true}")
+    assert "reverse" not in plain_line
+    (tmp_path / "catalog.yaml").write_text("frown: {direction: 2, reverse: maybe}\n")
+    assert readable_edits(tmp_path)[0] == {}
+
+
+def test_gen_draws_a_reversed_name_the_other_way(run, invoke):
+    (run / "catalog.yaml").write_text("smile: {direction: 3}\nfrown: {direction: 3, reverse: true}\n")
+
+    def drawn(*words):
+        result = invoke("gen", run, "n_samples=1", "image_size=null", f"output_dir={run / 'x'}", *words)
+        assert result.exit_code == 0, result.output
+        with Image.open(run / "x" / "sample_0.png") as image:
+            return np.asarray(image.convert("RGB"))[-16:, -36:]  # two tiles
+
+    for smile, frown in (("-3", "3"), ("3", "-3")):
+        assert np.array_equal(drawn(f"edits={{smile: {smile}}}")[:, -16:], drawn(f"edits={{frown: {frown}}}")[:, -16:])
+    assert not np.array_equal(drawn("edits={smile: 3}"), drawn("edits={frown: 3}"))
+
+
 def test_comments_stay_when_a_name_is_added(tmp_path):
     (tmp_path / "catalog.yaml").write_text("# mine\nold: {direction: 2}  # why")
     assert read_catalog(tmp_path) == {"old": NamedEdit(2, (), (-6.0, 6.0))}
@@ -228,6 +253,8 @@ def test_name_and_names(run, invoke, refused):
         "smile": NamedEdit(2, (0,), (-6.0, 6.0)),  # twice the strengths of training
         "turned head": NamedEdit(0, (), (-6.0, 6.0)),
     }
+    assert "replaced smile: direction 2 reversed, all" in invoke(*moved[:5], "--reverse").output
+    assert "smile        2 reversed  all" in invoke("names", run).output
     assert invoke("name", run, "smile", "--remove").output == "removed smile\n"
     assert list(read_catalog(run)) == ["turned head"]
     before = (run / "catalog.yaml").read_bytes()

@@ -18,18 +18,19 @@ from serving import AlphaWarning, AsyncEditClient, EditClient, TritonServer
 from serving.cli import edit
 from serving.client.alpha_range import telling, warn_outside
 from serving.client.replay import replay
-from serving.contract.manifest import parse_manifest
+from serving.contract.manifest import Manifest, parse_manifest
 from serving.errors import InvalidEdit
 
 TINY = parse_manifest(json.dumps(MANIFEST))  # [-6, 6], and [-4, 4] for `smile`
 CODE = np.zeros((1, D), np.float32)
 
 
-def lines(alphas: list[list[float]], keys: list[int | str] | None = None) -> list[str]:
+def lines(alphas: list[list[float]], keys: list[int | str] | None = None, manifest: Manifest = TINY) -> list[str]:
     """What is said of strengths [N, M] at all layers."""
     said: list[str] = []
+    directions = np.zeros(np.shape(alphas), np.int64)
     with telling(said.append):
-        warn_outside(TINY, np.repeat(np.array(alphas, np.float32)[..., None], L, axis=2), keys)
+        warn_outside(manifest, directions, np.repeat(np.array(alphas, np.float32)[..., None], L, axis=2), keys)
     return said
 
 
@@ -44,6 +45,18 @@ def test_each_direction_has_its_range() -> None:
     assert lines([[7.0]]) == ["alpha 7 is outside the model's range [-6, 6]: expect a broken picture"]
 
 
+def test_a_scored_direction_and_a_reversed_name_have_ranges_of_their_own() -> None:
+    scores = [{"range": [-1, 2]}, {"range": [-3, 3]}, {"range": [-4, 8]}]
+    edits = {"smile": {"direction": 2, "alpha_range": [-8, 4], "reverse": True}}
+    raw = {**MANIFEST, "directions": {**MANIFEST["directions"], "scores": scores}, "edits": edits}
+    scored = parse_manifest(json.dumps(raw))
+    assert lines([[2.0, 3.0, 8.0]], [0, 1, "smile"], scored) == lines([[2.0, -4.0]], [0, "smile"], scored) == []
+    (said,) = lines([[2.0, -5.0]], [0, "smile"], scored)  # what was asked for is +5
+    assert said.startswith("alpha 5 of 'smile' is outside the model's range [-8, 4]")
+    (said,) = lines([[2.0], [2.5]], None, scored)
+    assert said.startswith("alpha 2.5 is outside the model's range [-1, 2]")
+
+
 @settings(deadline=None)
 @example(246520.0, 15624.046875)
 @given(st.floats(-1e6, 1e6, width=32), st.floats(2**-10, 1e6, width=32))
@@ -52,8 +65,9 @@ def test_the_ends_of_a_range_are_inside(low: float, width: float) -> None:
     said: list[str] = []
     with telling(said.append):
         ends = [low + width * step / 4 for step in range(5)]  # as `latentclr edit` draws it
-        warn_outside(parse_manifest(json.dumps(raw)), np.array(ends, np.float32)[:, None, None], [0])
-        warn_outside(parse_manifest(json.dumps(raw)), np.zeros((1, 1, L), np.float32), [0])
+        manifest, none = parse_manifest(json.dumps(raw)), np.zeros((1, 1), np.int64)
+        warn_outside(manifest, np.repeat(none, 5, 0), np.array(ends, np.float32)[:, None, None], [0])
+        warn_outside(manifest, none, np.zeros((1, 1, L), np.float32), [0])
     assert said == []
 
 

@@ -12,9 +12,10 @@ import tiny_editor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.contract.edits import check_rows, edit_arrays, layer_strengths, resolve_class, resolve_direction
+from serving.contract.edits import check_rows, edit_arrays, layer_strengths, resolve_class, resolve_edit
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Latent, Manifest, parse_manifest
+from serving.contract.named_edit import NamedEdit
 from serving.errors import InvalidEdit
 
 MANIFEST = parse_manifest(json.dumps(tiny_editor.MANIFEST))
@@ -67,11 +68,11 @@ class TestEdits:
     def test_a_name_that_the_served_model_does_not_know(self) -> None:
         hint = "after `latentclr name`, export again and restart the server, or serve with --poll"
         with pytest.raises(InvalidEdit) as caught:
-            resolve_direction(MANIFEST, "smiel")
+            resolve_edit(MANIFEST, "smiel")
         assert str(caught.value).endswith(f"no named edit 'smiel': did you mean smile? (it has smile); {hint}")
         raw = {**tiny_editor.MANIFEST, "edits": {}}
         with pytest.raises(InvalidEdit) as caught:
-            resolve_direction(parse_manifest(json.dumps(raw)), "smile")
+            resolve_edit(parse_manifest(json.dumps(raw)), "smile")
         assert str(caught.value) == f"the served model has no named edit 'smile' (it has none); {hint}"
 
     def test_no_edit_is_one_with_strength_zero(self) -> None:
@@ -131,7 +132,16 @@ class TestEdits:
             edit_arrays(MANIFEST, edits, layers)
 
     def test_numpy_indices_are_indices(self) -> None:
-        assert resolve_direction(MANIFEST, np.int64(2)) == (2, ())  # type: ignore[arg-type]
+        edit = resolve_edit(MANIFEST, np.int64(2))  # type: ignore[arg-type]
+        assert edit == NamedEdit(2, alpha=MANIFEST.directions.alpha_range)
+
+    def test_a_reversed_name_goes_against_its_direction(self) -> None:
+        raw = copy.deepcopy(tiny_editor.MANIFEST)
+        raw["edits"]["frown"] = {**raw["edits"]["smile"], "reverse": True}
+        manifest = parse_manifest(json.dumps(raw))
+        direction, alpha = edit_arrays(manifest, {"smile": 1.0, "frown": [9.0, 2.0], 0: 1.0}, None)
+        assert direction.tolist() == [2, 2, 0]
+        np.testing.assert_array_equal(alpha, np.array([[0, 1], [0, -2], [1, 1]], np.float32))
 
 
 class TestClasses:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.contract.latents import draw_latents
-from serving.contract.manifest import LATENT_INPUTS, SAMPLERS, Manifest, parse_manifest
+from serving.contract.manifest import LATENT_INPUTS, SAMPLERS, DirectionScore, Manifest, parse_manifest
 from serving.errors import ManifestError
 
 
@@ -27,6 +27,24 @@ def test_fields_are_read_and_later_keys_ignored() -> None:
     assert manifest.edits["smile"].direction == 2
     assert manifest.edits["smile"].layers == (1,)
     assert manifest.generator.classes is None
+
+
+def test_scores_and_reversed_names_are_written_and_read_again() -> None:
+    raw = copy.deepcopy(tiny_editor.MANIFEST)
+    assert parse_manifest(json.dumps(raw)).directions.range_of(1) == (-6.0, 6.0)
+    raw["edits"]["smile"]["reverse"] = True
+    raw["directions"]["scores"] = [
+        {"range": [-2, 5], "name": "smile", "top": [["happy", -1.5], ["yaw", 0.2]]},
+        {"range": [-3, 3], "twin_of": 0},
+        {"range": [-1.5, 3]},
+    ]
+    manifest = parse_manifest(json.dumps(raw))
+    scores = manifest.directions.scores
+    assert scores[0] == DirectionScore((-2.0, 5.0), None, "smile", (("happy", -1.5), ("yaw", 0.2)))
+    assert [score.twin_of for score in scores] == [None, 0, None]
+    assert manifest.directions.range_of(2) == (-1.5, 3.0)
+    assert manifest.edits["smile"].sign == -1
+    assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
 
 
 def test_classes() -> None:
@@ -42,6 +60,13 @@ def test_classes() -> None:
     ("path", "value", "message"),
     [
         (["format"], 2, "must have format 1, got 2"),
+        (["directions", "scores"], [{"range": [-1, 1]}], "scores must have 3 entries, one for each direction, got 1"),
+        (["directions", "scores"], [{"range": [-1, 1], "twin_of": 0}] * 3, r"scores\[0\].twin_of must be another"),
+        (["directions", "scores"], [{"range": [1, -1]}] * 3, r"scores\[0\].range must be \[low, high\]"),
+        (["directions", "scores"], [{"range": [0, 1], "top": [["a"]]}] * 3, r"top must be a list of \[attribute, eff"),
+        (["directions", "scores"], [{"range": [0, 1], "top": [["a", "b"]]}] * 3, "top must be a finite number"),
+        (["directions", "scores"], [{}] * 3, "lacks the key 'range'"),
+        (["edits", "smile", "reverse"], 1, "edits.smile.reverse must be true or false, got 1"),
         (["latent", "dim"], 0, r"latent.dim must be a whole number in \[1, .*got 0"),
         (["latent", "dim"], "many", "latent.dim must be a whole number .*got 'many'"),
         (["latent", "dim"], True, "latent.dim must be a whole number .*got True"),

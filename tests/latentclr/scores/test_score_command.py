@@ -119,7 +119,7 @@ class Blind:
 def test_a_generator_without_faces(run, invoke, refused, monkeypatch):
     monkeypatch.setattr(command, "build_scorers", lambda words: [Blind()])
     message = refused(invoke("score", run, "codes=24"))
-    assert "faces trusts 5%" in message  # of 32 at a time two
+    assert "nothing can be measured: of the unedited pictures faces trusts 5%" in message  # of 64 at a time 3
     assert not (run / "score.json").exists()
 
 

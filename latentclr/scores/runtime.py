@@ -18,7 +18,10 @@ MOST_AT_ONCE = 16
 
 
 class LiteNetwork:
-    """A `.tflite` network with one float32 input [1, ...]; it is run a picture at a time, which is as fast."""
+    """A `.tflite` network with one float32 input [1, ...], for one thread at a time.
+
+    It is run on a picture at a time, which is as fast as many at once, and keeps them out of each other's sums.
+    """
 
     def __init__(self, model: bytes, name: str) -> None:
         """Load it.
@@ -52,13 +55,12 @@ class LiteNetwork:
         return tuple(np.stack(output) for output in zip(*rows, strict=True))
 
 
-def onnx_session(model: bytes, name: str, folder: str = "") -> Any:
+def onnx_session(model: bytes | str, name: str) -> Any:
     """Make a session of ONNX Runtime.
 
     Args:
-        model: The file's content.
+        model: The file's content; its path where its numbers lie in other files, and the caller has checked where.
         name: Of the file, for messages.
-        folder: Where its external data lie; the caller has checked that they lie nowhere else. Empty if it has none.
 
     Raises:
         ScorerError: ONNX Runtime is not installed, or cannot run it.
@@ -70,8 +72,6 @@ def onnx_session(model: bytes, name: str, folder: str = "") -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what matters is raised
-    if folder:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own types, and RuntimeError and ValueError of its parser

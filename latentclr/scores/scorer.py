@@ -86,6 +86,10 @@ def _build(word: str) -> Scorer:
         from latentclr.scores.faces import FaceScorer
 
         return FaceScorer()
+    if word.startswith("onnx:"):
+        from latentclr.scores.onnx_scorer import OnnxScorer
+
+        return OnnxScorer(word.removeprefix("onnx:"))
     raise ScorerError(f"no scorer {word!r}{nearest(word, SCORERS)} (known: {', '.join(SCORERS)})")
 
 

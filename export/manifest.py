@@ -17,6 +17,7 @@ from latentclr.catalog import NamedEdit
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
+from latentclr.scores.report import manifest_scores, read_scores
 from latentclr.training.checkpoint import Checkpoint
 from serving.contract.manifest import Directions, Latent, Manifest, read_generator
 
@@ -44,6 +45,8 @@ def build_manifest(
         layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
+    digest = sha256_of(checkpoint.path)
+    scores = read_scores(checkpoint.path.parent, digest)
     return Manifest(
         name=name,
         generator=read_generator(generator.describe()),
@@ -53,10 +56,11 @@ def build_manifest(
             model=checkpoint.directions.kind,
             alpha_range=(-end, end),
             max_edits=MAX_EDITS,
-            checkpoint_sha256=sha256_of(checkpoint.path),
+            checkpoint_sha256=digest,
             layers=tuple(sorted(set(layers or ()))),
             iteration=checkpoint.iteration,
             feature_layer=checkpoint.config["generator"]["feature_layer"],
+            scores=manifest_scores(scores) if scores and len(scores.directions) == checkpoint.directions.k else (),
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},

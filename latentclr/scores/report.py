@@ -378,6 +378,9 @@ def _check(scores: RunScores) -> None:
             raise ValueError(f"direction {i} repeats {direction.twin_of}, which is not in [0, {k})")
         if direction.name and _name_after(direction.name) != direction.name:
             raise ValueError(f"direction {i} has the name {direction.name[:40]!r}")
+    for attribute in scores.attributes:
+        if not 0 < len(attribute.name) <= 100 or not attribute.name.isprintable():
+            raise ValueError(f"an attribute must be a printable text, got {attribute.name[:40]!r}")
     if k == 0 or any(not 0 <= index < k for pair in scores.twins for index in (pair.first, pair.second)):
         raise ValueError(f"twins must be in [0, {k})")
 

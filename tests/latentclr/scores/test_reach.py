@@ -83,7 +83,7 @@ def test_trust_ends_a_range():
 
 
 def test_the_layer_in_the_middle(tiny_weights):
-    assert middle_layer(load_dcgan(str(tiny_weights)), torch.ones(1)) == "main.4"  # of main.0 to main.7
+    assert middle_layer(load_dcgan(str(tiny_weights)), torch.ones(1)) == "main.3"  # of main.0 to main.7
     layered = LayeredGenerator()
     assert middle_layer(layered, torch.tensor([1.0, 1, 1])) == "layers.1"
     assert middle_layer(layered, torch.tensor([0.0, 0, 1])) == "layers.2"  # the first that such an edit reaches

@@ -149,7 +149,7 @@ class GenConfig(TrainConfig):
     n_samples: Any = _option(10, "number of latent codes (row i is seed + i), or an .npy file [N, D]")
     n_dirs: Any = _option(10, "directions: a number of randomly chosen ones, -1 for all, or a list of indices")
     alphas: list[float] | None = _option(
-        None, "strengths, any signs; null for the run's own: to twice the largest of its training, either way"
+        None, "strengths, any signs; null for the run's own: as scored, else to twice the largest of its training"
     )
     iterative: bool = _option(True, "walk step by step, asking the model for the direction again at each step")
     image_size: int | None = _option(256, "height of a tile in pixels; null for the generator's own")

@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from latentclr.catalog import Edits, NamedGenConfig, chosen_edits
+from latentclr.catalog import Edits, NamedEdit, NamedGenConfig, chosen_edits
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides
 from latentclr.config import GenConfig, shown_alphas
 from latentclr.errors import ConfigError
+from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
 from latentclr.pictures.gallery import Gallery
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
 from latentclr.pictures.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
 from latentclr.progress import duration
+from latentclr.scores.report import SCORE_FILE, read_scores
 from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import named_edits, open_run, trained_generator
@@ -55,7 +57,9 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     generator = trained_generator(config, checkpoint).to(device)
     fed = feed_mask(config.feed_layers, generator.latent.layers).to(device)
     draw = Drawing(generator, checkpoint.directions.to(device), fed, config.iterative)
-    edits = None if config.edits is None else _edits(config, checkpoint, generator.latent.layers)
+    edits = _scored(config, checkpoint, chosen)
+    if config.edits is not None:
+        edits = _edits(config, checkpoint, generator.latent.layers)
     own_alphas = None if config.alphas is None else alphas
     samples = _samples(config, generator).to(device)
     if generator.random_weights:
@@ -97,6 +101,17 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         names = ", ".join(others[:3]) + ", ..." * (len(others) > 3)
         click.echo(f"left alone there, as gen did not write them or they were changed since: {names}")
     return gallery.written
+
+
+def _scored(config: NamedGenConfig, checkpoint: Checkpoint, chosen: Sequence[int]) -> Edits | None:
+    """Return directions over the ranges that were measured; None where they were not, or strengths are given."""
+    folder = checkpoint.path.parent
+    if config.alphas is not None or not (folder / SCORE_FILE).is_file():
+        return None
+    scores = read_scores(folder, sha256_of(checkpoint.path))
+    if scores is None or len(scores.directions) != config.k:
+        return None
+    return {f"k={k}": (NamedEdit(k, (), scores.directions[k].slider), None) for k in chosen}
 
 
 def _edits(config: NamedGenConfig, checkpoint: Checkpoint, layers: int) -> Edits:

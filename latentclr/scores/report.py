@@ -117,6 +117,11 @@ class DirectionScores:
         return max((abs(effect.mean) for _, effect in self.top(1)), default=0.0)
 
     @property
+    def slider(self) -> tuple[float, float]:
+        """`range` with two digits, for people."""
+        return float(f"{self.range[0]:.2g}"), float(f"{self.range[1]:.2g}")
+
+    @property
     def flips(self) -> int | None:
         """The attribute that moves at most codes, but not the same way at all; None if there is none."""
         wavering = [

@@ -7,13 +7,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from latentclr.catalog import NamedEdit, read_catalog, write_catalog
 from latentclr.commands import score as command
 from latentclr.files import sha256_of
+from latentclr.generators.dcgan import load_dcgan
+from latentclr.pictures.pixels import to_uint8
 from latentclr.scores.report import load_scores, read_scores
 from latentclr.scores.scorer import Scored
+from latentclr.training.checkpoint import load_checkpoint
 
 FILES = ["score.html", "score.json", "score.png"]
 
@@ -209,3 +214,23 @@ def test_a_name_by_hand_gets_the_measured_range(named, invoke):
     assert edits["smile"].alpha == tuple(float(f"{end:.2g}") for end in scores.directions[2].range)
     low, high = scores.directions[1].range
     assert edits["frown"].alpha == (float(f"{-high:.2g}"), float(f"{-low:.2g}"))
+
+
+def test_gen_draws_a_scored_run_over_its_ranges(named, invoke):
+    """Directly, each row ends at what was measured for it."""
+    scores, checkpoint = load_scores(named / "score.json"), load_checkpoint(named / "best.safetensors")
+    words = ("gen", named, "n_samples=1", "n_dirs=-1", "image_size=null", "iterative=false")
+    assert invoke(*words).exit_code == 0
+    with Image.open(named / "gen" / "sample_0.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    tiles = pixels[-4 * 18 :, -5 * 18 :].reshape(4, 18, 5, 18, 3)[:, :16, :, :16].transpose(0, 2, 1, 3, 4)
+    generator = load_dcgan(checkpoint.config["generator"]["weights"])
+    z = generator.sample_seeds(0, 1)
+    with torch.no_grad():
+        for k, column in ((0, 0), (3, 4)):
+            alpha = scores.directions[k].slider[0 if column == 0 else 1]
+            expected = to_uint8(generator.synthesize((z + alpha * checkpoint.directions(z)[k])[:, None]))[0].numpy()
+            assert np.abs(tiles[k, column] - expected).max() <= 1
+    before = (named / "gen" / "sample_0.png").read_bytes()
+    assert invoke(*words, "alphas=[-6,6]").exit_code == 0
+    assert (named / "gen" / "sample_0.png").read_bytes() != before

@@ -17,8 +17,9 @@ from latentclr.catalog import NamedEdit
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
+from latentclr.scores.report import manifest_scores, read_scores
 from latentclr.training.checkpoint import Checkpoint
-from serving.contract.manifest import Directions, DirectionScore, Latent, Manifest, read_generator
+from serving.contract.manifest import Directions, Latent, Manifest, read_generator
 
 
 def build_manifest(
@@ -30,7 +31,6 @@ def build_manifest(
     edits: Mapping[str, NamedEdit] | None = None,
     latent_input: str = "z",
     layers: Sequence[int] | None = None,
-    scores: Sequence[DirectionScore] = (),
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -43,9 +43,10 @@ def build_manifest(
         edits: The run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
         layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
-        scores: What `latentclr score` found, for each direction; empty if the run was not scored.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
+    digest = sha256_of(checkpoint.path)
+    scores = read_scores(checkpoint.path.parent, digest)
     return Manifest(
         name=name,
         generator=read_generator(generator.describe()),
@@ -55,11 +56,11 @@ def build_manifest(
             model=checkpoint.directions.kind,
             alpha_range=(-end, end),
             max_edits=MAX_EDITS,
-            checkpoint_sha256=sha256_of(checkpoint.path),
+            checkpoint_sha256=digest,
             layers=tuple(sorted(set(layers or ()))),
             iteration=checkpoint.iteration,
             feature_layer=checkpoint.config["generator"]["feature_layer"],
-            scores=tuple(scores),
+            scores=manifest_scores(scores) if scores and len(scores.directions) == checkpoint.directions.k else (),
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},

@@ -18,9 +18,7 @@ from export.parity import Engine, check_parity
 from export.repository import publish
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.config import TrainConfig, slider_end
-from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
-from latentclr.scores.report import manifest_scores, read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
 from serving.contract.layout import MODEL_FILES, WEIGHTS_FILE
@@ -99,11 +97,7 @@ def export_run(
             say(str(report))
         if edits:
             say(f"named edits: {', '.join(edits)}")
-        scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
-        manifest = build_manifest(
-            name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers,
-            () if scores is None else manifest_scores(scores),
-        )  # fmt: skip
+        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, graphs, manifest, options)

@@ -253,8 +253,8 @@ def evaluate(words: tuple[str, ...], config_path: Path | None) -> None:
 def gen(words: tuple[str, ...], config_path: Path | None) -> None:
     """Draw labelled grids of edited images, and walks, into RUN/gen or output_dir.
 
-    Strengths are the run's own unless alphas=[...] names others. What gen drew there before is replaced, also where it
-    was more; files that it did not write, or that were changed since, stay.
+    Strengths are the run's own, as `latentclr score` measured them, unless alphas=[...] names others. What gen drew
+    there before is replaced, also where it was more; files that it did not write, or that were changed since, stay.
 
     \b
     Example:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from latentclr.catalog import NamedGenConfig
 from latentclr.cli import cli
-from latentclr.config import GROUPS, TrainConfig, option_sections, own_lines
+from latentclr.config import GROUPS, ScoreConfig, TrainConfig, option_sections, own_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("latentclr", "export", "serving")
@@ -314,6 +314,8 @@ def loaded_by(code: str) -> set[str]:
         "from latentclr.cli import cli; cli(['--version'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['train', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['gen', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['score', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['name', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",
@@ -361,6 +363,7 @@ def test_help_of_train_lists_every_option_under_its_heading():
     [
         ("eval", TrainConfig, ("checkpoint", "eval_iters", "hparams.batch_size", "output_dir")),
         ("gen", NamedGenConfig, ("checkpoint", "seed", "output_dir")),
+        ("score", ScoreConfig, ("checkpoint", "seed", "output_dir")),
         ("export", TrainConfig, ("checkpoint",)),
     ],
 )
@@ -394,7 +397,7 @@ def test_help_of_the_group_lists_all_commands():
     result = CliRunner().invoke(cli, ["--help"])
     assert result.exit_code == 0
     commands = re.findall(r"^  (\w+)  ", result.output.partition("Commands:")[2], re.M)
-    order = ["train", "eval", "gen", "export", "serve", "edit"]  # of the work
+    order = ["train", "eval", "gen", "score", "export", "serve", "edit"]  # of the work
     assert [command for command in commands if command in order] == order
 
 

@@ -98,7 +98,7 @@ def proposed_edits(scores: RunScores) -> dict[str, NamedEdit]:
         if not direction.name:
             continue
         _, effect = direction.top(1)[0]
-        low, high = (float(f"{end:.2g}") for end in direction.range)
+        low, high = direction.slider
         if direction.reverse:
             low, high = -high, -low
         size, ends = abs(effect.mean), sorted((abs(effect.low), abs(effect.high)))

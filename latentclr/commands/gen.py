@@ -26,7 +26,7 @@ from latentclr.pictures.gallery import Gallery
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
 from latentclr.pictures.render import Drawing, alpha_label, corner_label, grid, save_picture, save_walk
 from latentclr.progress import duration
-from latentclr.scores.report import read_scores
+from latentclr.scores.report import SCORE_FILE, read_scores
 from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import named_edits, open_run, trained_generator
@@ -45,11 +45,10 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, NamedGenConfig)
     given = overrides.keys
-    chosen = _chosen(config.n_dirs, config.k, config.seed)
-    ranges = _ranges(chosen, checkpoint) if config.alphas is None and config.edits is None else None
-    if (config.edits is not None or ranges is not None) and "iterative" not in given:
-        config = dataclasses.replace(config, iterative=False)  # what was scored and named, and what is served
+    if config.edits is not None and "iterative" not in given:
+        config = dataclasses.replace(config, iterative=False)  # what names were given to, and what is served
     alphas = _alphas(shown_alphas(checkpoint.config["model"]["alpha"]) if config.alphas is None else config.alphas)
+    chosen = _chosen(config.n_dirs, config.k, config.seed)
     if config.walk not in ("none", "gif", "webp"):
         raise ConfigError(f"walk must be none, gif or webp, got {config.walk!r}")
     if config.image_size is not None and not 8 <= config.image_size <= 4096:
@@ -58,7 +57,9 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     generator = trained_generator(config, checkpoint).to(device)
     fed = feed_mask(config.feed_layers, generator.latent.layers).to(device)
     draw = Drawing(generator, checkpoint.directions.to(device), fed, config.iterative)
-    edits = None if config.edits is None else _edits(config, checkpoint, generator.latent.layers)
+    edits = _scored(config, checkpoint, chosen)
+    if config.edits is not None:
+        edits = _edits(config, checkpoint, generator.latent.layers)
     own_alphas = None if config.alphas is None else alphas
     samples = _samples(config, generator).to(device)
     if generator.random_weights:
@@ -74,9 +75,7 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     try:
         for i, z in enumerate(tqdm(samples, unit="sample", dynamic_ncols=True)):
             class_id = generator.class_ids[i % len(generator.class_ids)] if generator.class_ids else None
-            if ranges is not None:
-                images, rows, columns = draw.edits(z[None], class_id, ranges, None)
-            elif edits is None:
+            if edits is None:
                 images = draw.numbers(z[None], class_id, chosen, alphas)  # [M, A, H, W, 3]
                 rows, columns = [f"k={k}" for k in chosen], [alpha_label(a) for a in alphas]
             else:
@@ -85,9 +84,7 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
             gallery.save(f"sample_{i}.png", partial(save_picture, picture))
             if config.walk == "none":
                 continue
-            if ranges is not None:
-                images, rows, labels = draw.walk(z[None], class_id, ranges, None, WALK_FRAMES)
-            elif edits is None:
+            if edits is None:
                 smooth = np.linspace(alphas[0], alphas[-1], WALK_FRAMES).tolist()
                 images, labels = draw.numbers(z[None], class_id, chosen, smooth), [f"{a:+.1f}" for a in smooth]
             else:
@@ -106,12 +103,15 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     return gallery.written
 
 
-def _ranges(chosen: Sequence[int], checkpoint: Checkpoint) -> Edits | None:
-    """Return the directions with the ranges of their score; None if the run was not scored."""
-    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
-    if scores is None:
+def _scored(config: NamedGenConfig, checkpoint: Checkpoint, chosen: Sequence[int]) -> Edits | None:
+    """Return directions over the ranges that were measured; None where they were not, or strengths are given."""
+    folder = checkpoint.path.parent
+    if config.alphas is not None or not (folder / SCORE_FILE).is_file():
         return None
-    return {f"k={k}": (NamedEdit(k, alpha=scores.directions[k].range), None) for k in chosen}
+    scores = read_scores(folder, sha256_of(checkpoint.path))
+    if scores is None or len(scores.directions) != config.k:
+        return None
+    return {f"k={k}": (NamedEdit(k, (), scores.directions[k].slider), None) for k in chosen}
 
 
 def _edits(config: NamedGenConfig, checkpoint: Checkpoint, layers: int) -> Edits:

@@ -122,7 +122,7 @@ def name(
     scores = read_scores(folder, sha256_of(checkpoint.path)) if alpha is None else None
     reach = (-end, end) if alpha is None else parse_alpha(alpha)
     if scores is not None and direction < len(scores.directions):
-        low, high = (float(f"{measured:.2g}") for measured in scores.directions[direction].range)
+        low, high = scores.directions[direction].slider
         reach = (-high, -low) if reverse else (low, high)
     edit = NamedEdit(direction, chosen, reach, " ".join(note.split()), reverse)
     _, problems = fitting_edits({name: edit}, checkpoint.directions.k, checkpoint.generator.get("layers"))

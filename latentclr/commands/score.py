@@ -13,7 +13,7 @@ import click
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides, plain
 from latentclr.config import ScoreConfig, TrainConfig, slider_end
-from latentclr.errors import ConfigError, ScorerError
+from latentclr.errors import ConfigError
 from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
@@ -100,17 +100,12 @@ def _score(
         random_weights=generator.random_weights,
         classes=tuple(generator.class_ids),
     )
-    with progress_bar(total, "step", desc=name[-30:], leave=False) as bar:
+    with progress_bar(total, "step", desc=name[-30:], delay=2, leave=False) as bar:
         layers = (config.generator.feature_layer, middle_layer(generator, fed.cpu()))
         subject = Subject(generator, directions, fed, layers, bar.update)
         trained = slider_end(config.model.alpha) / 2
         result = measure(subject, scorers, run, seed=seed, codes=config.codes, trained=trained, bar=bar)
     scores = result.scores
-    if all(attribute.sd is None for attribute in scores.attributes):
-        shares = ", ".join(f"{scorer.name} trusts {scorer.trusted:.0%}" for scorer in scores.scorers)
-        raise ScorerError(
-            f"{name}: nothing can be measured, as of the unedited pictures {shares}; add scorers=[pixels]"
-        )
     for line in table_lines(scores):
         click.echo(line)
     effect_map(scores, folder / MAP_FILE)

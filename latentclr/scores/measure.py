@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentclr import __version__
+from latentclr.errors import ScorerError
 from latentclr.scores.effects import RESAMPLES, measure_effects, score_all, spread
 from latentclr.scores.move import CHANGE, SIDES, Strengths, equal_strengths, rms_change
 from latentclr.scores.rca import EPOCHS, Pairs, Rca, guess, small
@@ -96,12 +97,22 @@ def measure(
         codes: C, at least 24.
         trained: The largest strength of the training.
         bar: A progress bar.
+
+    Raises:
+        ScorerError: The scorers trust too few of the unedited pictures.
     """
+    unedited = _unedited(subject, scorers, 4 * codes, seed)  # [4 C, A]
+    sd, trusted = spread(unedited), _trusted_shares(scorers, unedited)
+    if np.isnan(sd).all():
+        bar.close()
+        told = ", ".join(f"{s.name} trusts {share:.0%}" for s, share in zip(scorers, trusted, strict=True))
+        raise ScorerError(
+            f"nothing can be measured: of the unedited pictures {told}, and no attribute differs between those;"
+            " other scorers may see more: scorers=[pixels]"
+        )
     many, few = subject.codes(codes, seed, "score"), codes // 3
     before = subject.render(many.still(), many.class_id)  # [C, H, W, 3]
     strengths = equal_strengths(subject, many.first(few), before[:few], trained)
-    unedited = _unedited(subject, scorers, 4 * codes, seed)  # [4 C, A]
-    sd = spread(unedited)
     each, change, held_out = _pairs(subject, scorers, many, before, strengths)
     effects = measure_effects(each / sd, seed)
     likeness = feature_likeness(subject, many.first(few), strengths.alpha)
@@ -110,7 +121,6 @@ def measure(
     repeats = keep(twins, largest * np.nan_to_num(effects.purity))
     reach, capped = feature_reach(subject, many.first(few), learn_usual(subject, seed), strengths.alpha, trained)
     rca = _rca(subject, strengths.alpha, held_out, 4 * codes // 3, seed, bar)
-    trusted = _trusted_shares(scorers, unedited)
     directions = []
     for k in range(subject.directions.k):
         curve = _curve(subject, scorers, many.first(few), before[:few], k, reach[k])

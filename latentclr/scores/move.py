@@ -77,7 +77,8 @@ def crossing(
             low, low_gap, high_gap, side = alpha, gap, high_gap / (2 if side < 0 else 1), -1
         else:
             high, high_gap, low_gap, side = alpha, gap, low_gap / (2 if side > 0 else 1), 1
-        alpha = (low * high_gap - high * low_gap) / (high_gap - low_gap)
+        inner = (high - low) / 10  # what rises steeply would draw the next strength to an end
+        alpha = min(high - inner, max(low + inner, (low * high_gap - high * low_gap) / (high_gap - low_gap)))
         value = measure(alpha)
     return alpha, value
 

@@ -72,7 +72,8 @@ svg .soft { fill: var(--soft); }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg text.c1 { fill: var(--c1); stroke: none; } svg text.c2 { fill: var(--c2); stroke: none; }
 svg text.c3 { fill: var(--c3); stroke: none; }
-@media (max-width: 820px) { body { padding: 14px; } .card { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 820px) { body { padding: 14px; } .card { grid-template-columns: minmax(0, 1fr); }
+  .plots { overflow-x: auto; } .plots svg { min-width: 520px; } }
 """
 
 _SCRIPT = """
@@ -249,8 +250,8 @@ def _card(k: int, scores: RunScores, strip: Pixels) -> str:
  data-reach="{high - low:.4f}" data-name="{_e(direction.name)}">
 <header><h3>{title}</h3>{"".join(tags)}</header>
 <div class="strip">{picture}<div class="ends">{ends}</div></div>
-<div>{_bars(direction, scores, sign)}{_curve(direction, scores, sign)}</div>
-{_facts(k, direction, scores, agreement)}
+<div class="plots">{_bars(direction, scores, sign)}{_curve(direction, scores, sign)}</div>
+{_facts(k, direction, scores, agreement, sign)}
 </article>"""
 
 
@@ -258,12 +259,13 @@ def _described(k: int, direction: DirectionScores) -> str:
     return f"{direction.name or f'direction {k}'}: three pictures at five strengths"
 
 
-def _facts(k: int, direction: DirectionScores, scores: RunScores, agreement: float) -> str:
+def _facts(k: int, direction: DirectionScores, scores: RunScores, agreement: float, sign: int) -> str:
     why = {"features": "features", "trust": "fewer trusted pictures", "cap": "cap"}
-    low, high = direction.range
-    down, up = direction.strength
+    (low, high), (down, up), ends = direction.range, direction.strength, direction.ends
+    if sign < 0:  # in the sense of the name, as the strip and the bars are
+        (low, high), (down, up), ends = (-high, -low), (up, down), (ends[1], ends[0])
     facts = [
-        ("range", f"{low:.2f} ({why.get(direction.ends[0], '')}) to {high:+.2f} ({why.get(direction.ends[1], '')})"),
+        ("range", f"{low:.2f} ({why.get(ends[0], '')}) to {high:+.2f} ({why.get(ends[1], '')})"),
         ("equal change at", f"{-down:.2f} and {up:+.2f}" + _unlike(direction, scores.settings.change)),
         ("purity", f"{direction.purity:.2f} [{direction.purity_low:.2f}, {direction.purity_high:.2f}]"),
         ("signs agree", f"{agreement:.0%} of codes"),

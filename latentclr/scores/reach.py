@@ -43,7 +43,7 @@ def middle_layer(generator: Generator, fed: Tensor) -> str:
         fed: Mask [L] of the latent inputs that receive an edit.
     """
     layers = generator.feature_layers
-    for layer in layers[len(layers) // 2 :]:
+    for layer in layers[(len(layers) - 1) // 2 :]:
         if 2 * fed[: generator.inputs_reaching(layer)].sum() >= fed.sum():
             return layer
     return layers[-1]

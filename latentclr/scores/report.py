@@ -117,6 +117,11 @@ class DirectionScores:
         return max((abs(effect.mean) for _, effect in self.top(1)), default=0.0)
 
     @property
+    def slider(self) -> tuple[float, float]:
+        """`range` with two digits, for people."""
+        return float(f"{self.range[0]:.2g}"), float(f"{self.range[1]:.2g}")
+
+    @property
     def flips(self) -> int | None:
         """The attribute that moves at most codes, but not the same way at all; None if there is none."""
         wavering = [
@@ -378,6 +383,9 @@ def _check(scores: RunScores) -> None:
             raise ValueError(f"direction {i} repeats {direction.twin_of}, which is not in [0, {k})")
         if direction.name and _name_after(direction.name) != direction.name:
             raise ValueError(f"direction {i} has the name {direction.name[:40]!r}")
+    for attribute in scores.attributes:
+        if not 0 < len(attribute.name) <= 100 or not attribute.name.isprintable():
+            raise ValueError(f"an attribute must be a printable text, got {attribute.name[:40]!r}")
     if k == 0 or any(not 0 <= index < k for pair in scores.twins for index in (pair.first, pair.second)):
         raise ValueError(f"twins must be in [0, {k})")
 

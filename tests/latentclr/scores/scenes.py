@@ -15,7 +15,6 @@ from latentclr.scores.scorer import build_scorers
 from latentclr.scores.subject import Subject
 
 LIGHT, PLACE_REVERSED, DARKNESS, NOTHING, BOTH = range(5)
-CODES = 48
 RUN = RunInfo("best.safetensors", "a" * 64, 400, "global", 0, "global-0", "scene", "0" * 64, False, ())
 
 
@@ -39,9 +38,9 @@ def scene(conditional: bool = False, directions: GlobalDirections | None = None)
 
 
 @lru_cache
-def measured(conditional: bool = False, seed: int = 0) -> Measured:
+def measured(conditional: bool = False, codes: int = 32) -> Measured:
     """Return everything about the scene."""
     with tqdm(disable=True) as bar:
         return measure(
-            scene(conditional), build_scorers(["pixels"]), RUN, seed=seed, codes=CODES, trained=3.0, bar=bar
+            scene(conditional), build_scorers(["pixels"]), RUN, seed=0, codes=codes, trained=3.0, bar=bar
         )  # fmt: skip

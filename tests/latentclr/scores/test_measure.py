@@ -89,12 +89,6 @@ def test_a_network_tells_different_directions_apart():
     assert scores.rca.low <= scores.rca.accuracy <= scores.rca.high
 
 
-def test_it_is_the_same_again():
-    scores = measured().scores
-    measured.cache_clear()
-    assert measured().scores == scores
-
-
 def test_strips_show_the_range():
     strips = measured().strips
     assert strips.shape == (5, 3, 5, 16, 16, 3)
@@ -103,7 +97,8 @@ def test_strips_show_the_range():
     assert (strips[NOTHING] == strips[NOTHING][:, 2:3]).all()
 
 
-def test_classes_are_the_runs():
-    scores = measured(conditional=True).scores
+def test_classes_are_the_runs_and_all_is_the_same_again():
+    scores = measured(conditional=True, codes=24).scores
+    assert measured.__wrapped__(conditional=True, codes=24).scores == scores
     assert scores.directions[LIGHT].name == "brightness"
     assert scores.directions[BOTH].change[0] == pytest.approx(25 / 255, rel=0.1)

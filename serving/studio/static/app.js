@@ -207,7 +207,9 @@ async function apply(next) {
     remove,
   });
   sliders.filter($('filter').value);
-  thumbnails.forget();
+  thumbnails.stale([]);
+  steps.record(step());
+  showSteps();
   setView(state.view);
   await subjectChanged();
 }

@@ -268,6 +268,23 @@ def test_a_name_moves_after_a_question_and_comes_back_after_undo(studio: Any, vi
     page.get_by_text(f"{studio.catalog.name} alone").wait_for()
 
 
+def test_what_lies_on_the_minus_side_is_named_reversed(studio: Any, visit: Any) -> None:
+    page = opened(visit(f"{studio.url}/#seed=5&edits=1:-4"))
+    shown = picture(page)
+    page.get_by_role("button", name="Name Direction 1 and save it").click()
+    page.get_by_label("Name", exact=True).fill("frown")
+    assert page.get_by_label("Reversed").is_checked()
+    page.get_by_label("From").fill("-2")
+    page.get_by_label("Reversed").click()  # it turns the range with it
+    assert [page.get_by_label(end, exact=True).input_value() for end in ("From", "To")] == ["-6", "2"]
+    page.get_by_label("Reversed").click()
+    with drawn(page):
+        page.get_by_role("button", name="Save", exact=True).click()
+    assert studio.catalog.read_text() == "frown: {direction: 1, layers: [], alpha: [-2, 6], note: '', reverse: true}\n"
+    assert slider(page, "frown").input_value() == "4"
+    assert picture(page) == shown
+
+
 def test_names_that_cannot_be_given_are_explained(triton: Any, open_studio: Any, visit: Any) -> None:
     from serving.studio.places import names_for
 
@@ -396,6 +413,15 @@ def test_a_slider_has_a_thumbnail_and_what_was_found_of_its_direction(scored_stu
         page.get_by_role("button", name="Next seed").click()
     thumbnails(page)
     assert [one["seed"] for one in asked] == [5, 6]
+    box = yaw.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.evaluate("document.getElementById('seed-more').click()")
+    page.wait_for_timeout(600)
+    assert len(asked) == 2  # they wait while a slider is held
+    page.mouse.up()
+    thumbnails(page)
+    assert [one["seed"] for one in asked] == [5, 6, 7]
 
 
 def test_a_slow_model_draws_thumbnails_when_asked(studio: Any, visit: Any) -> None:
@@ -496,6 +522,12 @@ def test_zoom(studio: Any, visit: Any) -> None:
     assert page.evaluate(f"({x} - {shown}.x) / {shown}.width") == pytest.approx(0.25, abs=0.01)  # what is there stays
     page.get_by_role("button", name="Zoom: ").click()
     assert times() == 1
+    touch = page.context.new_cdp_session(page)
+    for kind, reach in (("touchStart", 20), ("touchMove", 30), ("touchMove", 40), ("touchEnd", None)):
+        fingers = [] if reach is None else [{"x": x - reach, "y": y, "id": 0}, {"x": x + reach, "y": y, "id": 1}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
+    assert times() == 2
+    page.get_by_role("button", name="Zoom: ").click()
     assert page.get_by_role("button", name="Zoom out").is_disabled()
 
 

@@ -13,7 +13,7 @@ import { Zoom } from './zoom.js';
 
 const SLOW_MS = 400; // a walk costs seven pictures: for a slow model it is drawn when asked for
 const QUIET_MS = 400; // since a slider was moved; then what can wait is drawn
-const GIF_FRAMES = 15, GIF_SIDE = 256, SMALL_SIDE = 256, CANVAS_SIDE = 1024, MAX_SEED = 2 ** 32 - 1;
+const GIF_FRAMES = 15, GIF_SIDE = 256, SMALL_SIDE = 256, CANVAS_SIDE = 512, MAX_SEED = 2 ** 32 - 1;
 
 let model = null;
 let state = emptyState();
@@ -207,7 +207,9 @@ async function apply(next) {
     remove,
   });
   sliders.filter($('filter').value);
-  thumbnails.forget();
+  thumbnails.stale([]);
+  steps.record(step());
+  showSteps();
   setView(state.view);
   await subjectChanged();
 }
@@ -272,7 +274,7 @@ async function start(error) {
   beforeKey = '';
   shown = '';
   for (const canvas of [$('before'), $('after')]) {
-    const side = model.resolution * Math.ceil(CANVAS_SIDE / model.resolution); // whole steps, smoothly enlarged
+    const side = model.resolution * Math.ceil(CANVAS_SIDE / model.resolution); // the browser enlarges what is smooth by then
     if (canvas.width !== side) canvas.width = canvas.height = side;
   }
   changed.walked = undefined;

@@ -1,6 +1,7 @@
 // The dialogs, and the theme button.
 import { Failure, json } from './api.js';
 import { $, copy } from './dom.js';
+import { lessens } from './sliders.js';
 
 const THEMES = ['system', 'light', 'dark'];
 
@@ -54,10 +55,10 @@ export class Dialogs {
     $('name-name').value = score?.name ?? '';
     $('name-note').value = '';
     [$('name-low').value, $('name-high').value] = range;
-    // More of what is named is where the slider was dragged to.
+    // More of what is named is where the score says, else where the slider was dragged to.
     const box = $('name-reverse');
     const turn = () => { [$('name-low').value, $('name-high').value] = [-$('name-high').value, -$('name-low').value]; };
-    box.checked = edit.alpha < 0;
+    box.checked = score?.name ? lessens(score) : edit.alpha < 0;
     box.onchange = turn;
     if (box.checked) turn();
     let move = false;

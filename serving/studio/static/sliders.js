@@ -23,19 +23,23 @@ export class Sliders {
     const named = model.edits.map((edit) => this.#row(`~${edit.name}`, {
       title: edit.name,
       label: [edit.name],
-      detail: [`direction ${edit.direction}${edit.reverse ? ' reversed' : ''}`, layersText(edit.layers), edit.note],
+      // A note by `latentclr name --auto` says the direction itself.
+      detail: [edit.note.includes(`direction ${edit.direction}`) ? '' : `direction ${edit.direction}`,
+        edit.reverse ? 'reversed' : '', layersText(edit.layers), edit.note],
       range: edit.alpha,
       edit,
     }));
     const plain = Array.from({ length: model.directions }, (_, k) => {
       const score = model.scores[k], given = names.get(k)?.join(', ');
-      const small = given || !score?.name ? el('small', {}, given ?? '')
-        : el('small', { className: 'proposed', title: 'Proposed by latentclr score' }, score.name);
+      const less = score && lessens(score);
+      const small = given || !score?.name ? el('small', {}, given ?? '') : el('small', {
+        className: 'proposed', title: `Proposed by latentclr score${less ? '; + is less of it' : ''}`,
+      }, `${less ? 'less ' : ''}${score.name}`);
       return this.#row(String(k), {
         title: `Direction ${k}`,
         label: [el('span', { className: 'hidden' }, 'Direction '), String(k), ' ', small],
         twin: score?.twin_of ?? null,
-        detail: [(score?.top ?? []).map(({ attribute, effect }) => `${attribute} ${signed(effect)}`).join(', ')],
+        detail: [(score?.top ?? []).map(({ attribute, effect }) => `${words(attribute)} ${signed(effect)}`).join(', ')],
         range: score?.range ?? model.alpha_range,
       });
     });
@@ -182,6 +186,11 @@ export class Sliders {
     return found;
   }
 }
+
+const words = (attribute) => attribute.replaceAll('_', ' ');
+
+// Whether a direction's + side has less of what its proposed name says, which is the largest of its effects.
+export function lessens({ top }) { return top.length > 0 && top[0].effect < 0; }
 
 export function summary(state, sliders) {
   const edits = [...active(state)].map(([key, edit]) => {

@@ -14,16 +14,14 @@ export class Thumbnails {
     this.quiet = quiet;
   }
 
-  forget() { this.#drawn = ''; }
-
   drawn(subject) { return subject === this.#drawn; }
 
   // Draws tiles of { canvas, edit }: all in one batch, or for a slow model in several.
   async draw(subject, tiles) {
     if (this.drawn(subject)) return;
-    const turn = ++this.#turn;
-    this.#drawn = subject;
     this.stale(tiles);
+    this.#drawn = subject;
+    const turn = this.#turn;
     for (let at = 0; at < tiles.length;) {
       await this.quiet();
       if (turn !== this.#turn) return;
@@ -45,8 +43,10 @@ export class Thumbnails {
     }
   }
 
-  // They are of another seed now.
+  // They are of another seed now, and so are answers that are under way.
   stale(tiles) {
+    this.#turn++;
+    this.#drawn = '';
     for (const { canvas } of tiles) delete canvas.dataset.drawn;
   }
 }

@@ -3,8 +3,13 @@ import { $, drawTile, el, signed } from './dom.js';
 
 const TILE = 128, WALK = 7, SEEDS = 12, SEEDS_AT_ONCE = 4, MAX_SEED = 2 ** 32 - 1;
 
+// Even steps; where 0 is inside, as many on each side of it, for 0 is the picture that is edited.
 export function walkAlphas([low, high]) {
-  return Array.from({ length: WALK }, (_, i) => Math.round((low + ((high - low) * i) / (WALK - 1)) * 100) / 100);
+  const half = (WALK - 1) / 2;
+  const at = low < 0 && high > 0
+    ? (i) => ((i < half ? -low : high) * (i - half)) / half
+    : (i) => low + ((high - low) * i) / (WALK - 1);
+  return Array.from({ length: WALK }, (_, i) => Math.round(at(i) * 100) / 100 || 0);
 }
 
 function tile(caption, label, onclick) {

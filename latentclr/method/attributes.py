@@ -32,10 +32,11 @@ from latentclr.progress import progress_bar
 from latentclr.scores.scorer import Scorer, build_scorers, find_attributes
 
 SAMPLES = 4000
-STAY = 0.2
-"""Weight of the code's own distance against the picture's change; 0.03 to 0.3 did as well on the faces."""
-METRIC_CODES, METRIC_STEP, METRIC_SIDE = 8, 0.5, 64
-"""Codes whose derivatives G averages, the step in standard deviations, and the pixels to which pictures are reduced."""
+STAY = 0.1
+"""Weight of the code's own distance against the picture's change; 0.03 to 0.3 do as well on the faces."""
+METRIC_CODES, METRIC_STEP, METRIC_SIDE = 32, 0.5, 64
+"""Codes whose derivatives G averages, at most and unless that takes more pictures than are scored; the step in standard
+deviations; and the pixels to which pictures are reduced."""
 LEAST_TRUSTED = 0.25
 """Share of the pictures that a scorer must trust."""
 LEAST_EXPLAINED = 0.01
@@ -147,7 +148,8 @@ def fit_attributes(
                 f"{name} cannot be read from the codes of {generator.name} ({max(share, 0):.1%} of its variance, on"
                 f" {len(q)} pictures): there is no slider for it"
             )
-    change = picture_metric(generator, torch.from_numpy(to_code), fed, rng)  # [R, R]
+    codes = max(2, min(METRIC_CODES, samples // (1 + q.shape[1])))
+    change = picture_metric(generator, torch.from_numpy(to_code), codes, fed, rng)  # [R, R]
     m = np.linalg.inv(change / (np.trace(change) / len(change) or 1.0) + STAY * np.eye(len(change)))
     b = ridge(q, values)  # [R, A]
     found, left = independent(b, m)
@@ -197,21 +199,22 @@ def independent(b: Numbers, m: Numbers) -> tuple[Numbers, Numbers]:
 
 
 @torch.no_grad()
-def picture_metric(generator: Generator, to_code: Tensor, fed: Tensor, rng: torch.Generator) -> Numbers:
+def picture_metric(generator: Generator, to_code: Tensor, codes: int, fed: Tensor, rng: torch.Generator) -> Numbers:
     """Return G = E[J^T J] [R, R], by finite differences along each axis of the whitened codes.
 
     Args:
         generator: The generator.
         to_code: [D, R], from whitened codes to codes.
+        codes: How many are looked at; each costs 1 + R pictures.
         fed: [L], 1 at the latent inputs that are moved.
         rng: Of the codes and classes.
     """
     device, axes = fed.device, to_code.shape[1]
     steps = (METRIC_STEP * to_code.T).float().to(device)  # [R, D]
-    p = generator.encode(generator.sample(METRIC_CODES, rng).to(device))  # [C, D]
-    classes = generator.sample_classes(METRIC_CODES, rng)
+    p = generator.encode(generator.sample(codes, rng).to(device))  # [C, D]
+    classes = generator.sample_classes(codes, rng)
     total = torch.zeros(axes, axes, dtype=torch.float64)
-    with progress_bar(METRIC_CODES * (1 + axes), "picture", desc="changes", delay=1.0) as bar:
+    with progress_bar(codes * (1 + axes), "picture", desc="changes", delay=1.0) as bar:
         for i, code in enumerate(p):
             rows = []
             moved = torch.cat([torch.zeros_like(steps[:1]), steps])  # [1 + R, D]
@@ -226,7 +229,7 @@ def picture_metric(generator: Generator, to_code: Tensor, fed: Tensor, rng: torc
             images = torch.cat(rows)
             slopes = ((images[1:] - images[0]) / METRIC_STEP).double()  # [R, P]
             total += slopes @ slopes.T
-    metric: Numbers = (total / METRIC_CODES).numpy()
+    metric: Numbers = (total / codes).numpy()
     return metric
 
 

@@ -221,11 +221,11 @@ def test_the_metric_of_a_linear_generator_is_exact():
     with torch.no_grad():
         generator.patterns *= 0.2  # no pixel is cut off at black or white
     j = generator.patterns.detach().flatten(1).double()  # [D, P]
-    found = picture_metric(generator, axes, torch.ones(2), stream(0, "metric"))
+    found = picture_metric(generator, axes, 3, torch.ones(2), stream(0, "metric"))
     expected = (axes.T @ j @ j.T @ axes).numpy()
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
     j[1] = 0  # warmth is input 1's
-    found = picture_metric(generator, axes, torch.tensor([1.0, 0.0]), stream(0, "metric"))
+    found = picture_metric(generator, axes, 3, torch.tensor([1.0, 0.0]), stream(0, "metric"))
     expected = (axes.T @ j @ j.T @ axes).numpy()
     assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 

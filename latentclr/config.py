@@ -73,6 +73,9 @@ class ModelConfig:
     )
     normalize: bool = _option(True, "directions have unit length")
     depth: int = _option(3, "linear layers of a nonlinear model")
+    orient: bool = _option(
+        False, "of linear and nonlinear: pictures and servers see every direction in one sense, whatever the code"
+    )
     samples: int | None = _option(
         None, "codes that a computed model looks at; null for 10000 of ganspace, 4000 of attributes"
     )
@@ -283,6 +286,8 @@ def _check_model(config: TrainConfig) -> None:
     for key, models in _OWN.items():
         if _value(config, key) is not None and name not in models:
             raise ConfigError(f"{key} is an option of model={' and model='.join(models)}, not of model={name}")
+    if config.model.orient and name in FIXED_VECTORS:
+        raise ConfigError(f"model.orient is an option of model=linear and model=nonlinear, not of model={name}")
     for key in ("model.vectors", "model.attributes"):
         if name in _OWN[key] and not _value(config, key):
             example = {"model.vectors": "vectors=PATH", "model.attributes": "attributes=[happy,yaw]"}[key]

@@ -10,6 +10,7 @@ from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions
 from latentclr.pictures.pixels import to_uint8
 from serving.contract.manifest import LATENT_INPUTS
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor
 
 MAX_EDITS = 64
 """Edits of one row, M. Each gathers a copy of its direction's weights: at D = 512 this many take 64 MB a row and layer,
@@ -47,12 +48,12 @@ class FusedEditor(nn.Module):
     @property
     def input_names(self) -> tuple[str, ...]:
         """Names of `forward`'s arguments, in order; see `code_name` for the first of a published graph."""
-        return ("z", "direction", "alpha", "class_id") if self.conditional else ("z", "direction", "alpha")
+        return ("z", DIRECTION, ALPHA, CLASS_ID) if self.conditional else ("z", DIRECTION, ALPHA)
 
     @property
     def code_name(self) -> str:
         """Name of the latent input in a published graph: `z` or `w`."""
-        return self.latent_input[0]
+        return code_tensor(self.latent_input)
 
     def forward(
         self, z: Tensor, direction: Tensor, alpha: Tensor, class_id: Tensor | None = None

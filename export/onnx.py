@@ -16,11 +16,11 @@ import torch
 
 from export.editor import FusedEditor
 from export.errors import ExportError
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, OUTPUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 OPSET = 18  # the oldest that torch.export writes; every production Triton's ONNX Runtime reads it
-OUTPUT_NAMES = ("image", "valid")
 SPLIT_BYTES = 64 << 20  # a generator of more than this has a file of its own
 _PREFIX = "generator."  # of the editor's parameters that belong to the generator
 _PAGE = 4096  # ONNX Runtime maps tensors that begin at one into memory instead of copying them
@@ -40,7 +40,7 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
     if not 18 <= opset <= 20:
         raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
     n, m = torch.export.Dim("N", min=1), torch.export.Dim("M", min=0)
-    dynamic = {"z": {0: n}, "direction": {0: n, 1: m}, "alpha": {0: n, 1: m}, "class_id": {0: n}}
+    dynamic = {"z": {0: n}, DIRECTION: {0: n, 1: m}, ALPHA: {0: n, 1: m}, CLASS_ID: {0: n}}
     # Batch and edit counts above 1 keep torch.export from specialising; three is no size of anything else here.
     try:
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
@@ -51,7 +51,7 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
                     editor.example_inputs(3, 2),
                     str(path),
                     input_names=list(editor.input_names),
-                    output_names=list(OUTPUT_NAMES),
+                    output_names=list(OUTPUTS),
                     dynamic_shapes={name: dynamic[name] for name in editor.input_names},
                     opset_version=opset,
                     dynamo=True,
@@ -131,7 +131,7 @@ class OnnxEditor:
 
     def __call__(self, *inputs: Array) -> tuple[Array, Array]:
         """Run the graph on numpy arrays in `forward`'s order; return (image, valid)."""
-        image, valid = self.session.run(list(OUTPUT_NAMES), dict(zip(self.names, inputs, strict=True)))
+        image, valid = self.session.run(list(OUTPUTS), dict(zip(self.names, inputs, strict=True)))
         return image, valid
 
 

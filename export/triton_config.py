@@ -14,6 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
 from serving.contract.layout import TENSORRT_CACHE
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor, output_names
 
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
 
@@ -42,13 +43,12 @@ def model_config(
     per_row = pb.ModelTensorReshape(shape=[])  # one value a row: [N], not [N, 1]
     code = latent.get("input", "z")
     shape = [latent["layers"], latent["dim"]] if code == "w+" else [latent["dim"]]  # of one row
-    config.input.add(name=code[0], data_type=pb.TYPE_FP32, dims=shape)
-    config.input.add(name="direction", data_type=pb.TYPE_INT64, dims=[-1])
-    config.input.add(name="alpha", data_type=pb.TYPE_FP32, dims=[-1, latent["layers"]])
+    config.input.add(name=code_tensor(code), data_type=pb.TYPE_FP32, dims=shape)
+    config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[-1])
+    config.input.add(name=ALPHA, data_type=pb.TYPE_FP32, dims=[-1, latent["layers"]])
     if manifest["generator"]["classes"] is not None:
-        config.input.add(name="class_id", data_type=pb.TYPE_INT64, dims=[1], reshape=per_row)
-    # Triton's libtorch backend finds outputs by position, which it reads from the end of their names.
-    image, valid = ("image__0", "valid__1") if backend == "pytorch" else ("image", "valid")
+        config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[1], reshape=per_row)
+    image, valid = output_names(backend)
     config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[resolution, resolution, 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[1], reshape=per_row)
     kind = getattr(pb.ModelInstanceGroup, f"KIND_{options.target.upper()}")
@@ -116,7 +116,7 @@ def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
 def _add_warm_up(config: pb.ModelConfig, rows: int, layers: int) -> None:
     # Zeros are the only data that Triton can make which is valid here: a random direction index is out of range.
     warm_up = config.model_warmup.add(name=f"batch_{rows}", batch_size=rows)
-    dynamic = {"direction": [1], "alpha": [1, layers]}  # M = 1
+    dynamic = {DIRECTION: [1], ALPHA: [1, layers]}  # M = 1
     for tensor in config.input:
         sample = warm_up.inputs[tensor.name]
         sample.data_type = tensor.data_type

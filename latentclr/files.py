@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from latentclr.errors import SaveError
 from serving.contract import files
+from serving.contract.files import sha256_of as sha256_of  # the same for all
 
 
 @contextlib.contextmanager
@@ -26,12 +26,3 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise SaveError(f"could not write {path}: {error.strerror or error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,6 +17,10 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
+from export import pipeline
+from export.editor import FusedEditor
+from export.onnx import export_onnx
+from export.torchscript import export_torchscript
 from latentclr.cli import cli
 from latentclr.commands import run_train
 from latentclr.generators.dcgan import DCGAN, load_dcgan
@@ -95,6 +100,33 @@ def invoke() -> Callable[..., Result]:
         return CliRunner().invoke(cli, [str(word) for word in words], prog_name="latentclr")
 
     return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the pipeline the same graph for the same editor: making one takes torch seconds, and many tests want one."""
+    known: dict[str, Path] = {}
+
+    def once(export: Callable[..., None]) -> Callable[..., None]:
+        def copy_or_export(editor: FusedEditor, path: Path, *options: int) -> None:
+            digest = hashlib.sha256(repr((export.__name__, editor, editor.latent_input, options)).encode())
+            for name, tensor in editor.state_dict().items():
+                digest.update(name.encode() + tensor.numpy().tobytes())
+            for part in (editor.generator, editor.directions):  # such as the truncation
+                plain = {key: value for key, value in vars(part).items() if not key.startswith("_")}
+                digest.update(repr(sorted(plain.items())).encode())
+            key = digest.hexdigest()
+            if key not in known:
+                export(editor, path, *options)
+                known[key] = Path(shutil.copy(path, tmp_path_factory.mktemp("exported") / path.name))
+            shutil.copy(known[key], path)
+
+        return copy_or_export
+
+    with pytest.MonkeyPatch.context() as patch:
+        for export in (export_onnx, export_torchscript):
+            patch.setattr(pipeline, export.__name__, once(export))
+        yield
 
 
 def environment() -> dict[str, str]:

@@ -17,8 +17,9 @@ from tritonclient.utils import np_to_triton_dtype
 
 from common.report import BenchmarkError
 from export.editor import FusedEditor
-from export.onnx import OUTPUT_NAMES, OnnxEditor
+from export.onnx import OnnxEditor
 from latentclr.training.rng import stream
+from serving.contract.tensors import OUTPUTS
 
 Array = NDArray[Any]
 Arrays = tuple[Array, ...]
@@ -87,7 +88,7 @@ def onnx_engine(path: Path, device: torch.device, threads: int) -> Engine:
     providers = [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(str(path), providers=providers)
     names = [node.name for node in session.get_inputs()]
-    return lambda *arrays: session.run(list(OUTPUT_NAMES), dict(zip(names, arrays, strict=True)))[0]
+    return lambda *arrays: session.run(list(OUTPUTS), dict(zip(names, arrays, strict=True)))[0]
 
 
 def has_cuda_session() -> bool:
@@ -105,7 +106,7 @@ def raw_grpc_engine(client: Any, model: str, names: tuple[str, ...]) -> Engine:
         model: The served model.
         names: Of its inputs, in the order of the arrays.
     """
-    outputs = [triton.InferRequestedOutput(name) for name in OUTPUT_NAMES]
+    outputs = [triton.InferRequestedOutput(name) for name in OUTPUTS]
 
     def run(*arrays: Array) -> Array:
         inputs = []

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.onnx import OUTPUT_NAMES, OnnxEditor
+from export.onnx import OnnxEditor
 from load.offline import Feed
 from load.wire import Prepared, save_requests, serialise
 from serving import Manifest
+from serving.contract.tensors import OUTPUTS
 
 NOT_VALID_EVERY = 16  # requests: one bad row, whose neighbours in a batch must not notice
 
@@ -56,6 +57,6 @@ def prepare(
         bad = index % NOT_VALID_EVERY == NOT_VALID_EVERY - 1
         feeds.append(draw_feed(manifest, sizes[index % len(sizes)], random, bad))
         image, valid = session(*feeds[-1].values())
-        requests.append(Prepared(serialise(name, feeds[-1], OUTPUT_NAMES), image, valid))
+        requests.append(Prepared(serialise(name, feeds[-1], OUTPUTS), image, valid))
     save_requests(requests, path)
     return feeds

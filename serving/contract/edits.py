@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from serving.contract.arguments import check_whole, shown
 from serving.contract.manifest import Manifest
 from serving.contract.named_edit import NamedEdit
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
 from serving.errors import InvalidEdit
 
 Strength = float | Sequence[float]
@@ -216,7 +217,7 @@ def check_rows(
     if list(alphas.shape) != wanted:
         raise InvalidEdit(f"alpha must be of shape {wanted}, got {list(alphas.shape)}")
     _check_rows(np.isfinite(alphas), alphas, "alpha")
-    arrays: dict[str, NDArray[Any]] = {manifest.latent.tensor: codes, "direction": indices, "alpha": alphas}
+    arrays: dict[str, NDArray[Any]] = {manifest.latent.tensor: codes, DIRECTION: indices, ALPHA: alphas}
     classes = manifest.generator.classes
     if classes is None and class_id is not None:
         raise InvalidEdit(f"the generator {manifest.generator.name!r} has no classes")
@@ -228,7 +229,7 @@ def check_rows(
             raise InvalidEdit(f"class_id must be of shape [{rows}], got {list(numbers.shape)}")
         limit = len(classes.names)
         _check_rows((numbers >= 0) & (numbers < limit), numbers, "class_id", (0, limit))
-        arrays["class_id"] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
+        arrays[CLASS_ID] = numbers[:, None]  # [N, 1]: Triton knows no scalar per row
     return arrays
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import glob
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,6 +18,19 @@ Stamp = tuple[int, int, int]
 def stamp_of(status: os.stat_result) -> Stamp:
     """Return what tells a file from the one that stood there before."""
     return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()  # hashlib.file_digest is younger than Python 3.10
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 from serving.contract.documents import read_manifest
 from serving.contract.named_edit import DEFAULT_ALPHA
 from serving.contract.named_edit import NamedEdit as NamedEdit  # part of this module's names
+from serving.contract.tensors import code_tensor
 from serving.errors import ManifestError
 
 FORMAT = 1
@@ -63,7 +64,7 @@ class Latent:
     @property
     def tensor(self) -> str:
         """Name of the model's latent input."""
-        return self.input[0]
+        return code_tensor(self.input)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,7 +8,6 @@ to which `rollback` returns, learns them too, and so does the TorchScript twin: 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -17,10 +16,9 @@ from typing import Any
 
 from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
-from serving.contract.files import Stamp, stamp_of
+from serving.contract.files import Stamp, sha256_of, stamp_of
 from serving.contract.journal import changing, rename_together
-from serving.contract.layout import CONFIG_FILE, TWIN
-from serving.contract.pbtxt import read_pbtxt
+from serving.contract.layout import CONFIG_FILE, TWIN, LayoutError, read_config
 
 _CHECKPOINTS = (".safetensors", ".pt")
 _MOST = 10_000_000  # directions, latent inputs
@@ -133,11 +131,8 @@ def checkpoint_hashes(run: Path) -> frozenset[str]:
     hashes = set()
     for path in sorted(run.glob("*")):
         if path.suffix in _CHECKPOINTS and path.name != "resume.pt":
-            digest = hashlib.sha256()
-            with contextlib.suppress(OSError), open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                hashes.add(digest.hexdigest())
+            with contextlib.suppress(OSError):
+                hashes.add(sha256_of(path))
     return frozenset(hashes)
 
 
@@ -160,9 +155,9 @@ def _rewritten(model: Path, entries: Mapping[str, Any]) -> list[tuple[Path, str]
 
 def _read(path: Path) -> Any:
     try:
-        return read_pbtxt(path)
-    except ValueError as error:
-        raise CatalogError(f"cannot read {path}: {error}") from None
+        return read_config(path)
+    except LayoutError as error:
+        raise CatalogError(str(error)) from None
 
 
 def _manifest_of(config: Any, path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from serving.contract.documents import read_json
 from serving.contract.latents import SEEDS
 from serving.contract.manifest import Manifest
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
 from serving.errors import ImageError, InvalidEdit
 
 KEYWORD = "latentclr"
@@ -79,7 +80,7 @@ class Recipe:
         layers: Sequence[int] | None,
     ) -> Recipe:
         """Describe a checked request."""
-        class_id = arrays.get("class_id")
+        class_id = arrays.get(CLASS_ID)
         return Recipe(
             model=manifest.name,
             files_sha256=manifest.files_sha256,
@@ -90,8 +91,8 @@ class Recipe:
             codes_sha256="",
             edits={str(key): strength for key, strength in (edits or {}).items()},
             layers=layers,
-            direction=arrays["direction"].copy(),
-            alpha=arrays["alpha"].copy(),
+            direction=arrays[DIRECTION].copy(),
+            alpha=arrays[ALPHA].copy(),
             class_id=None if class_id is None else class_id.reshape(-1).copy(),
         )
 

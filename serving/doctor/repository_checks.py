@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from serving.contract.documents import read_manifest
+from serving.contract.files import sha256_of
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
@@ -141,7 +141,7 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         path = folder / name
         if not path.is_file():
             yield Finding(BAD, subject, f"{path} is missing")
-        elif (found := _sha256(path)) != expected[name]:
+        elif (found := sha256_of(path)) != expected[name]:
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
 
@@ -163,11 +163,3 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
         return
     restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
     yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

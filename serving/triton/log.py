@@ -1,4 +1,4 @@
-"""What Triton's log says about a failed start, in one line."""
+"""What Triton's log says about a failed start, in one line, and about a stop."""
 
 from __future__ import annotations
 
@@ -47,6 +47,18 @@ def last_error(log: Path) -> str:
             if match:
                 return _tidy(match["reason"])
     return _tidy(lines[-1]) if lines else "it wrote no log"
+
+
+def have_models_stopped(log: Path, start: int) -> bool:
+    """Return whether no request is in flight any more, and no other can come.
+
+    Args:
+        log: Triton's log file.
+        start: Its size when Triton was asked to end.
+    """
+    with log.open("rb") as file:
+        file.seek(start)
+        return b"All models are stopped" in file.read()
 
 
 def _lines(log: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving.errors import ServerStartError
 
@@ -38,6 +39,18 @@ def claim_ports(host: str, ports: Ports) -> Ports:
         for name, port in sorted(wanted.items(), key=lambda item: item[1] == 0):
             found[name] = _bind(held, host, name, port)
     return Ports(**found)
+
+
+def unsent(ports: Ports) -> bool:
+    """Return whether the kernel holds bytes that connections to these ports have not taken yet."""
+    numbers = {port for port in (ports.http, ports.grpc, ports.metrics) if port}
+    tables = [table for name in ("tcp", "tcp6") if (table := Path("/proc/net", name)).is_file()]
+    for table in tables:
+        for line in table.read_text().splitlines()[1:]:
+            _, local, _, _, queues, *_ = line.split()
+            if int(local.rpartition(":")[2], 16) in numbers and int(queues.partition(":")[0], 16):
+                return True
+    return False
 
 
 def _bind(held: ExitStack, host: str, name: str, port: int) -> int:

@@ -102,9 +102,25 @@ def test_one_colour(colour):
 
 
 def test_a_picture_is_scored_alike_in_any_company():
-    images = np.random.default_rng(0).integers(0, 256, (40, 200, 300, 3), dtype=np.uint8)  # three chunks
+    images = np.random.default_rng(0).integers(0, 256, (40, 40, 60, 3), dtype=np.uint8)  # two chunks
     together = SCORE(images).values
     np.testing.assert_allclose(together[[0, 17, 39]], SCORE(images[[0, 17, 39]]).values, rtol=0, atol=1e-12)
+
+
+def test_large_pictures_are_measured_smaller():
+    """Each 3 x 3 pixels as their mean (of bytes: rounded), and no other than the smaller picture is."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (2, 260, 120, 3), dtype=np.uint8)
+    large = small.repeat(3, axis=1).repeat(3, axis=2)
+    np.testing.assert_allclose(SCORE(large).values, SCORE(small).values, rtol=0, atol=1e-12)
+    noisy = rng.integers(0, 256, (1, 780, 361, 3), dtype=np.uint8)  # one column is left over: a narrower mean
+    (found,), (expected,) = SCORE(noisy).values, SCORE(reduced(noisy)).values
+    np.testing.assert_allclose(found[:8], expected[:8], rtol=0, atol=0.01)
+
+
+def reduced(images):
+    kept = images[:, :780, :360].reshape(-1, 260, 3, 120, 3, 3).astype(float).mean((2, 4))
+    return np.round(kept).astype(np.uint8)
 
 
 def test_no_pictures():

@@ -222,9 +222,10 @@ class Odd(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
         self.send_header("Content-Length", str(len(self.body) if self.promised is None else self.promised))
         self.end_headers()
-        for byte in self.body:
+        step = 1 if self.trickle else len(self.body) or 1
+        for start in range(0, len(self.body), step):
             try:
-                self.wfile.write(bytes([byte]))
+                self.wfile.write(self.body[start : start + step])
             except OSError:  # the client did not wait
                 break
             time.sleep(self.trickle)

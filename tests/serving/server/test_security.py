@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import secrets
 import subprocess
 import time
 import urllib.error
@@ -24,6 +25,7 @@ from serving.errors import ServingError
 from serving.triton.docker import docker_command
 from serving.triton.ports import Ports, claim_ports
 from serving.triton.runtime import build_runtime
+from serving.triton.stubs import kill_stubs
 
 FREE = Ports(0, 0, 0)
 pytestmark = pytest.mark.triton
@@ -135,7 +137,9 @@ def deployed(arguments: list[str], models: Path, folder: Path) -> Iterator[Ports
     folder.mkdir()
     runtime, ports = build_runtime(folder), claim_ports("127.0.0.1", FREE)
     told = [word for word in arguments if not word.startswith(("--model-repository", "--cache-config"))]
+    region = f"latentclr_{secrets.token_hex(6)}_"
     own = [
+        f"--backend-config=python,shm-region-prefix-name={region}",
         f"--model-repository={models}", f"--backend-directory={runtime.backends}",
         "--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=127.0.0.1",
         f"--http-port={ports.http}", f"--grpc-port={ports.grpc}", f"--metrics-port={ports.metrics}",
@@ -155,8 +159,11 @@ def deployed(arguments: list[str], models: Path, folder: Path) -> Iterator[Ports
             time.sleep(0.1)
         yield ports
     finally:
-        process.terminate()
+        process.kill()  # asked politely it takes three seconds
         process.wait(30)
+        kill_stubs(region)
+        for file in Path("/dev/shm").glob(f"{region}*"):
+            file.unlink()
 
 
 @pytest.mark.parametrize("file", ["Dockerfile", "compose.yaml", "kubernetes.yaml", "kserve.yaml", "--engine docker"])

@@ -44,8 +44,8 @@ RENAMED = {
 # What a run's weights, features or schedule depend on; the rest may change when it is resumed.
 FIXED = (
     "k", "generator.name", "generator.feature_layer", "generator.use_w", "model.name", "model.normalize", "model.depth",
-    "projector.name", "projector.normalize", "projector.depth", "projector.middle_features", "projector.out_features",
-    "hparams.optimizer.name", "hparams.scheduler",
+    "model.orient", "projector.name", "projector.normalize", "projector.depth", "projector.middle_features",
+    "projector.out_features", "hparams.optimizer.name", "hparams.scheduler",
 )  # fmt: skip
 LONGEST_WORD, LONGEST_SHOWN = 10_000, 200  # of an override, and of one that a message repeats whole
 NOT_NEEDED = ("model.size", "projector.in_features")

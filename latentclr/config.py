@@ -63,12 +63,29 @@ class StyleGAN2Config(GeneratorConfig):
 
 @dataclass
 class ModelConfig:
-    """model=global|linear|nonlinear."""
+    """model=global|linear|nonlinear, trained; random|sefa|ganspace|vectors|attributes, computed in one go."""
 
     name: str = "global"
-    alpha: Any = _option(0.1, "edit strength in training: a number, or a [low, high] range drawn from uniformly")
+    alpha: Any = _option(
+        0.1,
+        "edit strength in training: a number, or a [low, high] range drawn from uniformly; pictures and sliders reach"
+        " to twice that; of a computed model [-3.0, 3.0]",
+    )
     normalize: bool = _option(True, "directions have unit length")
     depth: int = _option(3, "linear layers of a nonlinear model")
+    orient: bool = _option(
+        False, "of linear and nonlinear: pictures and servers see every direction in one sense, whatever the code"
+    )
+    samples: int | None = _option(
+        None, "codes that a computed model looks at; null for 10000 of ganspace, 4000 of attributes"
+    )
+    vectors: str | None = _option(None, "or vectors=PATH, of model=vectors: an .npy, .npz or .safetensors file [K, D]")
+    attributes: list[str] | None = _option(
+        None, "or attributes=[happy,yaw], of model=attributes: what its sliders are for, one direction each"
+    )
+    scorers: list[str] | None = _option(
+        None, "of model=attributes: pixels, faces, onnx:PATH; null for pixels, and faces where they are installed"
+    )
 
 
 @dataclass
@@ -121,7 +138,7 @@ class TrainConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     hparams: HParamsConfig = field(default_factory=HParamsConfig)
-    k: int = _option(32, "number of directions, at least 2")
+    k: int = _option(32, "number of directions, at least 2; of vectors and attributes as many as there are")
     feed_layers: list[int] | None = _option(None, "latent inputs that receive the edit; null for all")
     train_projector: bool = _option(True, "train the projector too")
     seed: int = _option(0, "everything random comes from this")
@@ -170,10 +187,29 @@ GENERATORS: dict[str, type[GeneratorConfig]] = {
     "stylegan2": StyleGAN2Config,
 }
 
+COMPUTED = ("random", "sefa", "ganspace", "vectors", "attributes")
+"""Direction models that nothing is trained for: K fixed vectors, found in one go."""
+FIXED_VECTORS = ("global", *COMPUTED)
+"""Direction models that are K vectors [K, D], the same for every code."""
+_WITHOUT_TRAINING = (
+    "hparams.iterations", "hparams.grad_clip_max_norm", "hparams.optimizer", "hparams.scheduler", "projector.name",
+    "projector.normalize", "projector.depth", "projector.middle_features", "projector.out_features", "train_projector",
+    "model.depth", "eval_freq", "save_freq",
+)  # fmt: skip
+_OWN = {  # of single models
+    "model.samples": ("ganspace", "attributes"),
+    "model.vectors": ("vectors",),
+    "model.attributes": ("attributes",),
+    "model.scorers": ("attributes",),
+}
+
 # Groups: name -> option -> what it sets. The first option is the default.
 GROUPS: dict[str, dict[str, Any]] = {
     "generator": GENERATORS,
-    "model": {name: ModelConfig(name=name) for name in ("global", "linear", "nonlinear")},
+    "model": {
+        **{name: ModelConfig(name=name) for name in ("global", "linear", "nonlinear")},
+        **{name: ModelConfig(name=name, alpha=[-3.0, 3.0]) for name in COMPUTED},
+    },
     "projector": {name: ProjectorConfig(name=name) for name in ("identity", "linear", "nonlinear")},
     "loss": {"contrastive": LossConfig()},
     "hparams/optimizer": {
@@ -195,7 +231,7 @@ def check(config: TrainConfig) -> None:
         ConfigError: A value is out of range; the message says what was expected and what came.
     """
     h = config.hparams
-    if config.k < 2:
+    if config.k < 2 and config.model.name not in COMPUTED:
         raise ConfigError(f"k must be at least 2 (the loss compares directions with each other), got {config.k}")
     if h.batch_size < 2:
         raise ConfigError(f"hparams.batch_size must be at least 2 (the loss compares samples), got {h.batch_size}")
@@ -204,6 +240,8 @@ def check(config: TrainConfig) -> None:
         if name not in GROUPS[group]:
             raise ConfigError(f"{group} must be one of {', '.join(GROUPS[group])}, got {name!r}")
     at_least = {
+        "k": (config.k, 1),
+        "model.samples": (config.model.samples, 2),
         "hparams.iterations": (h.iterations, 1),
         "hparams.chunk": (h.chunk, 1),
         "model.depth": (config.model.depth, 1),
@@ -220,6 +258,7 @@ def check(config: TrainConfig) -> None:
             raise ConfigError(f"{key} must be at least {low}, got {reprlib.repr(value)}")
     at_most = {
         "k": (config.k, 10_000),
+        "model.samples": (config.model.samples, 10**8),
         "hparams.batch_size": (h.batch_size, 100_000),
         "hparams.iterations": (h.iterations, 10**12),
         "model.depth": (config.model.depth, 100),
@@ -231,7 +270,7 @@ def check(config: TrainConfig) -> None:
         "save_freq": (config.save_freq, 10**12),
     }
     for key, (value, high) in at_most.items():
-        if value > high:
+        if value is not None and value > high:
             raise ConfigError(f"{key} must be at most {high}, got {reprlib.repr(value)}")
     if config.feed_layers is not None and not all(type(layer) is int for layer in config.feed_layers):
         raise ConfigError(f"feed_layers must be a list of whole numbers, got {reprlib.repr(config.feed_layers)}")
@@ -246,6 +285,29 @@ def check(config: TrainConfig) -> None:
     if config.mixed_precision not in (False, True, "bf16", "fp16"):
         raise ConfigError(f"mixed_precision must be false, true, bf16 or fp16, got {config.mixed_precision!r}")
     check_alpha(config.model.alpha)
+    _check_model(config)
+
+
+def _check_model(config: TrainConfig) -> None:
+    """Check that every option means something to the direction model."""
+    name, default = config.model.name, TrainConfig()
+    for key, models in _OWN.items():
+        if _value(config, key) is not None and name not in models:
+            raise ConfigError(f"{key} is an option of model={' and model='.join(models)}, not of model={name}")
+    if config.model.orient and name in FIXED_VECTORS:
+        raise ConfigError(f"model.orient is an option of model=linear and model=nonlinear, not of model={name}")
+    for key in ("model.vectors", "model.attributes"):
+        if name in _OWN[key] and not _value(config, key):
+            example = {"model.vectors": "vectors=PATH", "model.attributes": "attributes=[happy,yaw]"}[key]
+            raise ConfigError(f"model={name} needs {example}, got {_value(config, key)!r}")
+    idle = [key for key in _WITHOUT_TRAINING if _value(config, key) != _value(default, key)]
+    if name in COMPUTED and idle:
+        raise ConfigError(f"model={name} is computed, not trained, and has no use for {', '.join(idle)}: leave it out")
+
+
+def _value(config: TrainConfig, key: str) -> Any:
+    section, _, leaf = key.rpartition(".")
+    return getattr(getattr(config, section) if section else config, leaf)
 
 
 def check_alpha(alpha: Any) -> float | tuple[float, float]:

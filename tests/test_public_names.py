@@ -70,7 +70,8 @@ KEYS = """
     auto_cpu_if_no_gpu checkpoint device eval_freq eval_iters feed_layers
     generator.feature_layer generator.name generator.weights
     hparams.batch_size hparams.chunk hparams.grad_clip_max_norm hparams.iterations hparams.optimizer hparams.scheduler
-    k loss.abs loss.name loss.reduce loss.temp mixed_precision model.alpha model.depth model.name model.normalize
+    k loss.abs loss.name loss.reduce loss.temp mixed_precision model.alpha model.attributes model.depth model.name
+    model.normalize model.orient model.samples model.scorers model.vectors
     output_dir projector.depth projector.middle_features projector.name projector.normalize projector.out_features
     save save_freq seed tensorboard train_projector
 """.split()

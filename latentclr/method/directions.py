@@ -83,10 +83,17 @@ class MLPDirections(Directions):
     As in the origin, the last Linear has no bias when depth > 1, and the one Linear of depth 1 always has one.
     """
 
-    def __init__(self, k: int, dim: int, depth: int, rng: torch.Generator, normalize: bool = True) -> None:
-        """Initialise every network like `torch.nn.Linear`: uniform in +-1/sqrt(D)."""
+    def __init__(
+        self, k: int, dim: int, depth: int, rng: torch.Generator, normalize: bool = True, orient: bool = False
+    ) -> None:
+        """Initialise every network like `torch.nn.Linear`: uniform in +-1/sqrt(D).
+
+        With `orient` the model in inference mode turns a direction that points against its axis (see `set_axes`).
+        """
         super().__init__(k, dim, normalize)
-        self.depth = depth
+        self.depth, self.orient = depth, orient
+        if orient:
+            self.register_buffer("axes", torch.zeros(k, dim))  # which turn nothing
         self.kind = "linear" if depth == 1 else "nonlinear"
         bound = dim**-0.5
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
@@ -101,7 +108,38 @@ class MLPDirections(Directions):
                 self.register_buffer(f"mean_{i}", torch.zeros(k, dim))
                 self.register_buffer(f"var_{i}", torch.ones(k, dim))
 
+    @torch.no_grad()
+    def set_axes(self, p: Tensor) -> None:
+        """Find for each direction the axis along which it lies, to tell its two senses apart by.
+
+        A loss that compares without sign leaves d(p) free to point one way at one code and the other way at the next.
+        Most so the linear model: d(p) = W p + b with W p far larger than b, and p as likely as -p. But W p has a
+        leading axis, and the sign along it is that of the change in the features at 95 to 100 of 100 codes (of the
+        faces). The axis is the leading singular vector of d at the given codes, in the sense in which d points on
+        average.
+
+        Args:
+            p: Codes [B, D].
+        """
+        if not self.orient:
+            return
+        training, axes = self.training, self.get_buffer("axes")
+        self.eval()
+        axes.zero_()
+        d = self(p)  # [K, B, D]
+        self.train(training)
+        leading = torch.linalg.eigh((d.transpose(1, 2) @ d).double()).eigenvectors[..., -1]  # [K, D]
+        sense = torch.einsum("kbd,kd->k", d.double(), leading)
+        axes.copy_(leading * torch.where(sense < 0, -1.0, 1.0)[:, None])
+
+    def _turned(self, d: Tensor, axes: Tensor) -> Tensor:
+        return torch.where((d * axes).sum(dim=-1, keepdim=True) < 0, -d, d)
+
     def _all(self, p: Tensor) -> Tensor:
+        d = self._network(p)
+        return self._turned(d, self.get_buffer("axes")[:, None]) if self.orient and not self.training else d
+
+    def _network(self, p: Tensor) -> Tensor:
         x = p.expand(self.k, *p.shape)  # [K, B, D]
         for i, weight in enumerate(self.weights):
             x = x @ weight.transpose(1, 2)
@@ -135,7 +173,7 @@ class MLPDirections(Directions):
             if i + 1 < self.depth:
                 scale, shift = self._folded_norm(i)
                 x = torch.relu(x * scale[direction] + shift[direction])
-        return x
+        return self._turned(x, self.get_buffer("axes")[direction]) if self.orient else x
 
     def _folded_norm(self, i: int) -> tuple[Tensor, Tensor]:
         scale = self.gains[i] * torch.rsqrt(self.get_buffer(f"var_{i}") + BATCH_NORM_EPS)
@@ -143,14 +181,20 @@ class MLPDirections(Directions):
 
 
 def build_directions(
-    kind: str, k: int, dim: int, rng: torch.Generator, depth: int = 1, normalize: bool = True
+    kind: str,
+    k: int,
+    dim: int,
+    rng: torch.Generator,
+    depth: int = 1,
+    normalize: bool = True,
+    orient: bool = False,
 ) -> Directions:
     """Make a direction model of `kind` `global` (or another of vectors), `linear` (depth 1) or `nonlinear`."""
     model: Directions
     if kind in FIXED_VECTORS:
         model = GlobalDirections(k, dim, rng, normalize)
     else:
-        model = MLPDirections(k, dim, 1 if kind == "linear" else depth, rng, normalize)
+        model = MLPDirections(k, dim, 1 if kind == "linear" else depth, rng, normalize, orient)
     model.kind = kind
     return model
 

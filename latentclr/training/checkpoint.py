@@ -219,7 +219,8 @@ def make_directions(config: Mapping[str, Any], k: int, dim: int, rng: torch.Gene
     """Make the direction model that a configuration describes; weights from `rng`, or arbitrary without one."""
     model = config["model"]
     rng = rng or torch.Generator().manual_seed(0)
-    return build_directions(model["name"], k, dim, rng, depth=model["depth"], normalize=model["normalize"])
+    orient = model.get("orient", False) is True  # which older checkpoints and the origin's do not know
+    return build_directions(model["name"], k, dim, rng, model["depth"], model["normalize"], orient)
 
 
 def make_projector(config: Mapping[str, Any], features: int, rng: torch.Generator | None = None) -> Projector:

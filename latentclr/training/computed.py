@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentclr.catalog import NamedEdit, write_catalog
+from latentclr.catalog import NamedEdit, check_name, write_catalog
 from latentclr.compose import plain, save_config
 from latentclr.config import TrainConfig, slider_end
 from latentclr.errors import ConfigError
@@ -84,7 +84,29 @@ def compute_directions(config: TrainConfig, generator: Generator, *, k: int | No
         )
     if model.name == "vectors":
         return _of_file(Path(str(model.vectors)), dim, k)
+    if model.name == "attributes":
+        return _of_scores(config, generator, k, rng)
     raise ConfigError(f"model={model.name} is not computed")
+
+
+def _of_scores(config: TrainConfig, generator: Generator, k: int | None, rng: torch.Generator) -> Computed:
+    from latentclr.method.attributes import SAMPLES, fit_attributes, scorers_for
+
+    names = list(config.model.attributes or [])
+    if k not in (None, len(names)):
+        raise ConfigError(f"k is the number of attributes ({len(names)}), got {k}: leave it out")
+    scorers = scorers_for(config.model.scorers, names)
+    fed = feed_mask(config.feed_layers, generator.latent.layers).to(next(generator.parameters()).device)
+    fitted = fit_attributes(generator, scorers, names, config.model.samples or SAMPLES, fed, rng)
+    said, named = [f"{fitted.trusted:.0%} of the pictures are trusted"], {}
+    for i, name in enumerate(names):
+        note = f"{fitted.explained[i]:.0%} of it is linear in the codes"
+        said.append(f"{name}: {note}; {fitted.left[i]:.0%} of its direction is left beside the others")
+        try:
+            named[i] = check_name(name), note
+        except ConfigError as error:
+            said.append(f"direction {i} stays without a name: {error}")
+    return Computed(fitted.vectors, named, tuple(said))
 
 
 def _of_file(path: Path, dim: int, k: int | None) -> Computed:

@@ -80,11 +80,15 @@ def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
     checkpoint = load_origin_run(path, run) if path.suffix in SUFFIXES else load_checkpoint(path)
     config = compose_run(checkpoint.config, words, schema)
     trained = checkpoint.config
-    for section, keys in {"model": ("name", "depth", "normalize"), "projector": ("name", "depth", "normalize")}.items():
+    for section, keys in {
+        "model": ("name", "depth", "normalize", "orient"),
+        "projector": ("name", "depth", "normalize"),
+    }.items():
         for key in keys:
             now = getattr(getattr(config, section), key)
-            if now != trained[section][key]:
-                raise ConfigError(f"{section}.{key}={now}: {checkpoint.path} was trained with {trained[section][key]}")
+            then = trained[section].get(key, False) if key == "orient" else trained[section][key]
+            if now != then:
+                raise ConfigError(f"{section}.{key}={now}: {checkpoint.path} was trained with {then}")
     if config.k != checkpoint.directions.k:
         raise ConfigError(f"k={config.k}: {checkpoint.path} has {checkpoint.directions.k} directions")
     return config, checkpoint

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from latentclr.compose import plain
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
+from latentclr.method.directions import MLPDirections
 from latentclr.progress import progress_bar
 from latentclr.training.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
 from latentclr.training.distributed import Processes
@@ -29,6 +30,7 @@ from latentclr.training.optim import build_optimizer, build_scheduler
 from latentclr.training.rng import stream
 
 logger = logging.getLogger(__name__)
+AXIS_CODES = 1024  # that say in which sense a direction points (model.orient)
 ADVICE = ": lower hparams.optimizer.lr or set hparams.grad_clip_max_norm"
 
 
@@ -219,6 +221,7 @@ class Trainer:
         config, before = self.config, self.history.held_out[-1][0] if self.history.held_out else 0
         for trained in (self.step.directions, self.step.projector):
             self.processes.share_buffers(trained)
+        self._orient()
         measured = held_out(
             self.step,
             config.hparams.batch_size,
@@ -248,7 +251,16 @@ class Trainer:
                 self._save_weights("best", loss)
         return True
 
+    def _orient(self) -> None:
+        """Give directions the axes that follow from their present weights, whatever was saved or measured before."""
+        directions, generator = self.step.directions, self.step.generator
+        if isinstance(directions, MLPDirections) and directions.orient:
+            with torch.no_grad():
+                z = generator.sample(AXIS_CODES, stream(self.config.seed, "axes"))
+                directions.set_axes(generator.encode(z.to(self.processes.device)))
+
     def _save_weights(self, name: str, loss: float | None) -> None:
+        self._orient()
         save_checkpoint(
             self.run / f"{name}.safetensors",
             self.step.directions,

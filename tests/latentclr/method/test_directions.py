@@ -149,3 +149,49 @@ def test_alpha_per_direction_or_for_all(rng):
     assert len(draw_alpha([1.0, 2.0], 6, False, rng).unique()) == 1
     assert not build_directions("global", 2, 4, rng).per_direction_alpha
     assert build_directions("linear", 2, 4, rng).per_direction_alpha
+
+
+def flipping(depth, orient, k=4, dim=8):
+    """A model as the loss without sign leaves it: W of nearly one axis, which any code may be on either side of."""
+    rng = torch.Generator().manual_seed(5)
+    directions = build_directions("linear" if depth == 1 else "nonlinear", k, dim, rng, depth, orient=orient)
+    weight = directions.weights[-1].data
+    left, right = torch.randn(k, dim, 1, generator=rng), torch.randn(k, 1, dim, generator=rng)
+    weight.copy_(left @ right + 0.1 * torch.randn(k, dim, dim, generator=rng))
+    return directions.eval()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_oriented_directions_have_one_sense(depth, rng):
+    p = torch.randn(400, 8, generator=rng)
+    plain, turned = flipping(depth, False), flipping(depth, True)
+    assert torch.equal(plain(p), turned(p))  # without axes nothing is turned
+    turned.set_axes(p[:200])
+    d, t = plain(p), turned(p)
+    same = (d * t).sum(dim=-1)  # each is the same line, in one sense or the other
+    lengths = d.norm(dim=-1)  # 0 where all units of a network are off
+    assert torch.allclose(same.abs(), lengths.square(), atol=1e-5)
+    assert lengths.mean() > 0.9
+    if depth == 1:
+        assert (same < 0).float().mean(dim=1).min() > 0.2
+        assert d[:, 200:].mean(dim=1).norm(dim=-1).max() < 0.6
+    assert t[:, 200:].mean(dim=1).norm(dim=-1).min() > 0.8
+    assert (t.mean(dim=1) * turned.axes).sum(dim=-1).min() > 0
+    assert torch.allclose(turned.axes.norm(dim=-1), torch.ones(4), atol=1e-5)
+    index = torch.randint(4, (400, 2), generator=rng)
+    assert (turned.select(p, index) - t[index, torch.arange(400)[:, None]]).abs().max() < 1e-4
+
+
+def test_orientation_leaves_training_alone(rng):
+    p = torch.randn(20, 8, generator=rng)
+    plain, turned = flipping(2, False).train(), flipping(2, True).train()
+    turned.set_axes(p)
+    assert turned.training
+    assert torch.equal(turned(p), plain(p))
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), turned.parameters(), strict=True))
+
+
+def test_a_model_that_is_not_to_be_oriented_has_no_axes(rng):
+    directions = flipping(1, False)
+    directions.set_axes(torch.randn(20, 8, generator=rng))
+    assert "axes" not in directions.state_dict()

@@ -27,11 +27,13 @@ from latentclr.generators.biggan.tensors import random_tensors as biggan_tensors
 from latentclr.generators.registry import build_generator
 from latentclr.generators.stylegan2.layout import random_tensors as stylegan2_tensors
 from latentclr.method.closed_form import random_directions, sefa
+from latentclr.pictures.pixels import to_uint8
+from latentclr.scores.pixels import PixelScorer
 from latentclr.training.checkpoint import load_checkpoint
 from latentclr.training.rng import stream
 from serving.contract.published import PublishedModel
 
-GENERATORS = {"dcgan": 24, "biggan": 128, "stylegan2": 16}  # D
+GENERATORS = {"dcgan": 24, "biggan": 8, "stylegan2": 16}  # D
 FILES = [".hydra", "best.safetensors", "grid.png", "last.safetensors", "train.log"]
 V = np.random.default_rng(0).standard_normal((2, 24)).astype(np.float32)
 
@@ -42,7 +44,7 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
     folder = tmp_path_factory.mktemp("generators")
     save_file(dcgan_tensors(), folder / "dcgan.safetensors")
     save_file(stylegan2_tensors(8, n_mlp=2, dim=16, width=8), folder / "stylegan2.safetensors")
-    spec = dataclasses.replace(spec_for(128), channel_width=4)
+    spec = dataclasses.replace(spec_for(128), channel_width=4, z_dim=8, class_embed_dim=2)
     (folder / "biggan").mkdir()
     config = {**dataclasses.asdict(spec), "layers": [list(layer) for layer in spec.layers]}
     (folder / "biggan" / "config.json").write_text(json.dumps(config))
@@ -51,7 +53,7 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
         "dcgan": ["generator=dcgan", f"generator.weights={folder / 'dcgan.safetensors'}"],
         "stylegan2": ["generator=stylegan2", f"generator.weights={folder / 'stylegan2.safetensors'}"],
         "biggan": ["generator=biggan", f"generator.weights={folder / 'biggan'}", "generator.class_name=[robin,husky]",
-                   "generator.feature_layer=generator.layers.1"],
+                   "generator.feature_layer=generator.layers.1", "generator.truncation=0.1"],
     }  # fmt: skip
 
 
@@ -157,6 +159,52 @@ def test_lengths_are_kept_if_asked(generators, tmp_path):
     assert np.array_equal(d(torch.zeros(1, 24))[:, 0].detach().numpy(), V[:1])
 
 
+@pytest.fixture(scope="module")
+def attributes(generators: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, made = tmp_path_factory.mktemp("attributes"), {}
+    for name in GENERATORS:
+        words = ["model=attributes", "attributes=[brightness,warmth]", "device=cpu", "hparams.batch_size=2",
+                 f"model.samples={100 if name == 'biggan' else 300}"]  # fmt: skip
+        made[name] = folder / name
+        run_train([*generators[name], *words, f"output_dir={made[name]}"])
+    return made
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_sliders_for_scores(attributes, invoke, tmp_path, name):
+    run = attributes[name]
+    assert sorted(os.listdir(run)) == sorted([*FILES, "catalog.yaml"])
+    checkpoint = load_checkpoint(run / "best.safetensors")
+    edits = read_catalog(run)
+    assert list(edits) == ["brightness", "warmth"]
+    assert next(iter(edits.values())) == NamedEdit(0, (), (-6.0, 6.0), edits["brightness"].note)
+    assert edits["brightness"].note.endswith("of it is linear in the codes")
+    assert checkpoint.directions.kind == "attributes"
+    assert "100% of the pictures are trusted" in (run / "train.log").read_text()
+    words = ("n_samples=1", "edits=all", "image_size=null", f"output_dir={tmp_path}")
+    result = invoke("gen", run, *words)
+    assert result.exit_code == 0, result.output
+
+
+def test_plus_is_more_of_what_it_is_called(attributes, generators):
+    """What the slider promises, on codes that it was not made from."""
+    generator = build_generator(compose_train(generators["dcgan"]).generator)
+    d = load_checkpoint(attributes["dcgan"] / "best.safetensors").directions
+    z = torch.randn(200, 24, generator=torch.Generator().manual_seed(9))
+    scorer = PixelScorer()
+
+    def scores(p):
+        values = scorer(to_uint8(generator.synthesize(p[:, None])).numpy()).values
+        return values[:, [scorer.attributes.index(name) for name in ("brightness", "warmth")]]
+
+    with torch.no_grad():
+        spread = scores(z).std(axis=0)
+        for i, own in enumerate(d(z)):
+            moved = (scores(z + 2 * own) - scores(z - 2 * own)).mean(axis=0) / spread
+            assert moved[i] > 1
+            assert abs(moved[1 - i]) < 0.3 * moved[i]
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -194,6 +242,11 @@ def test_one_direction_is_a_run_too(generators, invoke, refused, tmp_path):
         (["model=vectors"], "model=vectors needs vectors=PATH, got None"),
         (["model=vectors", "vectors=nowhere.npy"], "cannot read vectors=nowhere.npy: cannot be read: No such file"),
         (["model=vectors", "vectors=V", "k=3"], r"k must be at most 2 of model=vectors \(so many are in .*\), got 3"),
+        (["model=attributes", "attributes=[brighness]"], "no attribute 'brighness'; did you mean 'brightness'"),
+        (["model=attributes", "attributes=[warmth]", "model.scorers=[pixel]"], "no scorer 'pixel'; did you mean"),
+        (["model=attributes", "attributes=[warmth,warmth]"], "attribute 'warmth' is asked for twice"),
+        (["model=attributes", "attributes=[warmth]", "k=2"], r"k is the number of attributes \(1\), got 2"),
+        (["model=attributes", "attributes=[]"], r"model=attributes needs attributes=\[happy,yaw\], got \[\]"),
         (["model=attributes"], r"model=attributes needs attributes=\[happy,yaw\], got None"),
         (["model=global", "vectors=V"], "model.vectors is an option of model=vectors, not of model=global"),
         (["model=sefa", "model.samples=9"], "model.samples is an option of model=ganspace and model=attributes"),
@@ -272,5 +325,30 @@ def test_metadata_that_lies(runs, tmp_path, key, value):
         load_checkpoint(path)
 
 
-def test_every_computed_model_is_one_of_vectors(runs):
-    assert set(COMPUTED) >= {model for _, model in runs}
+def test_every_computed_model_is_tried_here(runs):
+    assert {model for _, model in runs} | {"attributes"} == set(COMPUTED)
+
+
+@pytest.mark.full
+def test_happy_and_yaw_of_the_faces(tmp_path):
+    """Each moves its own attribute more than the other's, at a step that changes the picture by about 25/255."""
+    pytest.importorskip("ai_edge_litert", reason="install latentclr[faces]")
+    from latentclr.scores.faces import FaceScorer
+
+    assert run_train(["model=attributes", "attributes=[happy,yaw]", "device=cpu", f"output_dir={tmp_path / 'run'}"])
+    d = load_checkpoint(tmp_path / "run" / "best.safetensors").directions
+    generator, scorer = build_generator(compose_train([]).generator), FaceScorer()
+    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(9))
+
+    def scores(p):
+        with torch.no_grad():
+            scored = scorer(to_uint8(generator.synthesize(p[:, None])).numpy())
+        values = np.where(scored.trusted[:, None], scored.values, np.nan)
+        return values[:, [scorer.attributes.index(name) for name in ("happy", "yaw")]]
+
+    spread = np.nanstd(scores(z), axis=0)
+    for i, (alpha, least) in enumerate(((7.0, 1.5), (4.0, 0.5))):
+        own = d(z)[i].detach()
+        moved = np.nanmean(scores(z + alpha * own) - scores(z - alpha * own), axis=0) / 2 / spread
+        assert moved[i] > least
+        assert abs(moved[1 - i]) < 0.3

@@ -343,3 +343,35 @@ def test_a_resume_with_other_threads_says_that_it_is_not_exact(run, caplog, monk
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     assert run_train([f"checkpoint={run}", "hparams.iterations=16"])
     assert caplog.text.count("saved with 1 CPU threads and goes on with 7") == 1
+
+
+def test_oriented_runs(short, tmp_path, refused, invoke):
+    """The axes come with the checkpoint, follow from its weights alone, and leave the training as it is."""
+    words = [*short, "model=linear"]
+    plain_state = trainer(words, tmp_path / "plain").state()
+    whole = trainer([*words, "model.orient=true"], tmp_path / "whole")
+    state = whole.state()
+    axes = state["directions"].pop("axes")
+    assert equal(state["directions"], plain_state["directions"])
+    assert state["loss"] == plain_state["loss"]
+    assert torch.allclose(axes.norm(dim=1), torch.ones(4), atol=1e-5)
+    config, checkpoint = open_run(tmp_path / "whole", ["checkpoint=last"], TrainConfig)
+    assert config.model.orient
+    assert torch.equal(checkpoint.directions.axes, axes)
+    p = torch.randn(200, 24, generator=torch.Generator().manual_seed(0))
+    assert ((checkpoint.directions(p) * axes[:, None]).sum(dim=-1) >= 0).all()
+
+    parts = compose_train([*words, "model.orient=true", "hparams.iterations=6", "tensorboard=false"])
+    first = Trainer(parts, tmp_path / "parts", ALONE)
+    assert first.fit()
+    again = Trainer(compose_train([*words, "model.orient=true", "tensorboard=false"]), tmp_path / "parts", ALONE)
+    again.load_state(load_resume(tmp_path / "parts" / "resume.pt"))
+    assert again.fit()
+    assert equal(without_place(again.state())["directions"], whole.state()["directions"])
+    assert again.history.held_out == whole.history.held_out
+
+    line = refused(invoke("gen", tmp_path / "plain", "model.orient=true"))
+    assert "model.orient=True: " in line
+    assert "was trained with False" in line
+    with pytest.raises(ConfigError, match=r"model.orient is an option of model=linear and model=nonlinear"):
+        compose_train(["model=sefa", "model.orient=true"])

@@ -95,9 +95,10 @@ def proposed_edits(scores: RunScores) -> dict[str, NamedEdit]:
     """Return the proposals as named edits: oriented, in their ranges, with the evidence as note."""
     edits = {}
     for k, direction in enumerate(scores.directions):
-        if not direction.name:
+        named_after = scores.naming(direction)
+        if not direction.name or named_after is None:
             continue
-        _, effect = direction.top(1)[0]
+        _, effect = named_after
         low, high = direction.slider
         if direction.reverse:
             low, high = -high, -low

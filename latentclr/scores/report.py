@@ -31,6 +31,11 @@ MOVED = 0.8
 """Standard deviations from which on an attribute counts as moved by a direction."""
 FLIPS_SIZE, FLIPS_AGREEMENT = 0.5, 0.7
 """A direction flips its sign if an attribute moves by this size, but not the same way at this share of codes."""
+ASKED_FOR, NEARLY = ("happy",), 0.75
+"""Which direction is the smile is what users of all such tools ask first: where this attribute moves at least this part
+of what moves most (the mouth's width, as a rule), it gives the name."""
+UNNAMED = ("presence",)
+"""Whether there is a face at all is no slider."""
 _LARGEST, _MOST_VALUES = 64_000_000, 4_000_000
 
 
@@ -245,6 +250,16 @@ class RunScores:
         columns = zip(*(direction.effects for direction in self.directions), strict=True)
         return [any(e is not None and abs(e.mean) > MOVED for e in column) for column in columns]
 
+    def naming(self, direction: DirectionScores) -> tuple[int, Effect] | None:
+        """Return the attribute that a direction is to be named after, and its effect; None if there is none."""
+        most = [
+            (a, effect)
+            for a, effect in direction.top(len(self.attributes))
+            if abs(effect.mean) >= NEARLY * direction.largest and self.attributes[a].name not in UNNAMED
+        ]
+        asked = [(a, effect) for a, effect in most if self.attributes[a].name in ASKED_FOR]
+        return next(iter(asked or most), None)
+
     @property
     def mistrusted(self) -> list[ScorerInfo]:
         """Scorers that trust less than half of the unedited pictures: none of their attributes gives a name."""
@@ -254,18 +269,20 @@ class RunScores:
 def with_names(scores: RunScores) -> RunScores:
     """Propose a name for every direction that reaches the thresholds, or say why it gets none.
 
-    A direction is named after the attribute that it moves most, and each attribute names one direction at most: the
-    one whose effect times purity is largest. A twin is left to the one that is kept.
+    A direction is named after the attribute that it moves most (see `RunScores.naming`), and each attribute names one
+    direction at most: the one whose effect times purity is largest. A twin is left to the one that is kept.
     """
     limits, mistrusted = scores.settings.thresholds, {scorer.name for scorer in scores.mistrusted}
     chosen: dict[str, int] = {}
     found: list[tuple[str, bool, str]] = []
     for k, direction in enumerate(scores.directions):
-        best = direction.top(1)
-        if not best:
-            found.append(("", False, "no attribute could be measured"))
+        best = scores.naming(direction)
+        if best is None:
+            measured = any(effect is not None for effect in direction.effects)
+            reason = "moves presence most, which is no slider" if measured else "no attribute could be measured"
+            found.append(("", False, reason))
             continue
-        (a, effect), name = best[0], _name_after(scores.attributes[best[0][0]].name)
+        (a, effect), name = best, _name_after(scores.attributes[best[0]].name)
         weakest = effect.low if effect.mean > 0 else -effect.high
         reason = ""
         if direction.twin_of is not None:

@@ -142,6 +142,26 @@ def test_an_attribute_names_the_direction_that_moves_it_most_clearly(scores):
     assert two.directions[LIGHT].name == ""
 
 
+def test_the_smile_is_named_where_it_nearly_is_what_moves_most(scores):
+    attributes = list(scores.attributes)
+    attributes[0] = dataclasses.replace(attributes[0], name="mouth_width")
+    attributes[1] = dataclasses.replace(attributes[1], name="happy")
+    attributes[2] = dataclasses.replace(attributes[2], name="presence")
+
+    def named(width, happy, presence):
+        values = dict(enumerate((width, happy, presence)))
+        effects = tuple(
+            Effect(values.get(a, 0.0), values.get(a, 0.0) - 0.1, values.get(a, 0.0) + 0.1, 1.0, 1.0) for a in range(12)
+        )
+        renamed = dataclasses.replace(changed(scores, LIGHT, effects=effects), attributes=tuple(attributes))
+        return with_names(renamed).directions[LIGHT]
+
+    assert (named(-2.0, -1.6, 0.1).name, named(-2.0, -1.6, 0.1).reverse) == ("happy", True)
+    assert named(2.0, 1.4, 0.1).name == "mouth width"
+    assert (named(0.1, 2.0, 2.2).name, named(0.1, 2.0, 2.2).reverse) == ("happy", False)
+    assert named(0.1, 0.2, 2.2).reason == "moves presence most, which is no slider"
+
+
 def test_a_scorer_that_trusts_little_names_nothing(scores):
     little = with_names(dataclasses.replace(scores, scorers=(ScorerInfo("pixels", 0.03),)))
     assert [direction.name for direction in little.directions] == [""] * 5

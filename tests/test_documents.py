@@ -17,10 +17,8 @@ import click
 import pytest
 from packaging.requirements import Requirement
 
-from latentclr.catalog import NamedGenConfig
 from latentclr.cli import Configured, cli
 from latentclr.compose import compose_run, compose_train, plain
-from latentclr.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -152,7 +150,7 @@ def check_command(words: list[str]) -> None:
         if command.name == "train":
             compose_train(settings)
         else:
-            schema = NamedGenConfig if command.name == "gen" else TrainConfig
+            schema = command.schema
             compose_run(plain(compose_train(["generator=stylegan2", "generator.class_name=ffhq"])), settings, schema)
 
 

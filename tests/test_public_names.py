@@ -46,7 +46,9 @@ COMMANDS = {
     "train": "OVERRIDES",
     "eval": "WORDS --config-path --config-name",
     "gen": "WORDS --config-path --config-name",
-    "name": "RUN NAME --direction --layers --alpha --note --move --remove",
+    "score": "WORDS",
+    "name": "RUN NAME --direction --layers --alpha --reverse --note --move --remove --auto --min-effect --min-purity"
+    " --min-agreement",
     "names": "RUN --publish --repository --name --force",
     "import": "ORIGIN_RUN OUT_RUN --names --no-names",
     "weights convert": "SOURCE TARGET",

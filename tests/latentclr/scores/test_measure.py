@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from scenes import BOTH, DARKNESS, LIGHT, NOTHING, PLACE_REVERSED, measured
+import torch
+from scenes import BOTH, DARKNESS, LIGHT, NOTHING, PLACE_REVERSED, RUN, measured, scene
+from tiny_generators import D
+from tqdm import tqdm
+
+from latentclr.method.directions import GlobalDirections
+from latentclr.scores.measure import measure
+from latentclr.scores.scorer import build_scorers
 
 
 def effect(scores, direction, name):
@@ -71,6 +78,29 @@ def test_curves_go_over_the_range():
     assert values == sorted(values)
     assert direction.alphas[0] == pytest.approx(direction.range[0], rel=1e-3)
     assert direction.alphas[-1] == pytest.approx(direction.range[1], rel=1e-3)
+
+
+class Wavering(GlobalDirections):
+    """A direction that moves light one way at one half of the codes, and the other way at the rest."""
+
+    def _all(self, p):
+        return super()._all(p) * torch.sign(p[:, 5])[None, :, None]
+
+
+def test_a_sign_that_flips_from_code_to_code_is_told():
+    wavering = Wavering(2, D, torch.Generator().manual_seed(0))
+    wavering.params.data = torch.eye(D)[:2]
+    with tqdm(disable=True) as bar:
+        result = measure(
+            scene(directions=wavering), build_scorers(["pixels"]), RUN, seed=0, codes=24, trained=3.0, bar=bar
+        )  # fmt: skip
+    scores = result.scores
+    flips = scores.directions[0].flips
+    assert flips is not None
+    assert scores.attributes[flips].name in ("brightness", "background")
+    assert scores.directions[0].effects[flips].size > 1
+    assert abs(scores.directions[0].effects[flips].mean) < 0.7
+    assert scores.directions[0].name == ""
 
 
 def test_what_never_changes_has_no_effects():

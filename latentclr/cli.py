@@ -220,6 +220,9 @@ def train(overrides: tuple[str, ...]) -> None:
       latentclr train checkpoint=outputs/faces
     On two GPUs:
       torchrun --nproc-per-node 2 -m latentclr train k=64 generator=dcgan
+    Directions of another method, or sliders for what a scorer knows, computed in one go:
+      latentclr train model=sefa k=16 output_dir=outputs/sefa
+      latentclr train model=attributes 'attributes=[happy,yaw]' output_dir=outputs/sliders
     """
     from latentclr.commands import run_train
 

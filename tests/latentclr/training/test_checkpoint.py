@@ -146,8 +146,8 @@ def test_other_states_are_refused(tmp_path, state):
         ("k", 10**12), ("dim", 10**9), ("k", 3), ("k", -1), ("k", "many"), ("k", None), ("config", []),
         ("config", {}), ("config.model.depth", 10**9), ("config.model.depth", 3), ("config.model.depth", "deep"),
         ("config.model.name", "global"), ("config.model.name", "linear"), ("config.projector.name", "linear"),
-        ("config.projector.name", "nonlinear"), ("config.model.orient", True), ("generator", "x"),
-        ("iteration", "x"), ("config.model", 7),
+        ("config.projector.name", "nonlinear"), ("config.model.orient", True),
+        ("generator", "x"), ("iteration", "x"), ("config.model", 7),
     ],
 )  # fmt: skip
 def test_metadata_that_lies_is_refused_before_anything_is_allocated(run, key, value):

@@ -209,7 +209,9 @@ def _comparison(rows: Sequence[Row], own: int) -> str:
         for cell in row.cells:
             text = f"{cell.value:.2f} <small>[{cell.low:.2f}, {cell.high:.2f}]"
             if cell.difference is not None:
-                text += f" difference {cell.difference:+.2f} [{cell.difference_low:+.2f}, {cell.difference_high:+.2f}]"
+                text += (
+                    f"</small><small>{cell.difference:+.2f} [{cell.difference_low:+.2f}, {cell.difference_high:+.2f}]"
+                )
             text += "</small>"
             if cell.verdict:
                 text += f' <span class="{_e(cell.verdict.split()[0])}">{_e(cell.verdict)}</span>'
@@ -218,7 +220,8 @@ def _comparison(rows: Sequence[Row], own: int) -> str:
         body.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
     return f"""<h2>Compared with the others</h2>
 <div class="scroll"><table><thead><tr><th>run</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>
-<p class="soft">Against the first row. Intervals are 95 % bootstrap intervals over directions (purity, effect, twins),
+<p class="soft">Signed numbers are differences from the first row. Intervals are 95 % bootstrap
+intervals over directions (purity, effect, twins),
 attributes (the same in all rows), or held-out codes (RCA), and over seeds where a row has several. Better: the interval
 of the difference lies above 0, or below for twins.</p>"""
 

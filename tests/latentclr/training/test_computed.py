@@ -53,7 +53,7 @@ def generators(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]
         "dcgan": ["generator=dcgan", f"generator.weights={folder / 'dcgan.safetensors'}"],
         "stylegan2": ["generator=stylegan2", f"generator.weights={folder / 'stylegan2.safetensors'}"],
         "biggan": ["generator=biggan", f"generator.weights={folder / 'biggan'}", "generator.class_name=[robin,husky]",
-                   "generator.feature_layer=generator.layers.1", "generator.truncation=0.1"],
+                   "generator.feature_layer=generator.layers.1"],
     }  # fmt: skip
 
 
@@ -165,6 +165,8 @@ def attributes(generators: dict[str, list[str]], tmp_path_factory: pytest.TempPa
     for name in GENERATORS:
         words = ["model=attributes", "attributes=[brightness,warmth]", "device=cpu", "hparams.batch_size=2",
                  f"model.samples={100 if name == 'biggan' else 300}"]  # fmt: skip
+        if name == "biggan":  # the weights are noise, of which only a small piece is anywhere near linear
+            words.append("generator.truncation=0.1")
         made[name] = folder / name
         run_train([*generators[name], *words, f"output_dir={made[name]}"])
     return made
@@ -347,7 +349,7 @@ def test_happy_and_yaw_of_the_faces(tmp_path):
         return values[:, [scorer.attributes.index(name) for name in ("happy", "yaw")]]
 
     spread = np.nanstd(scores(z), axis=0)
-    for i, (alpha, least) in enumerate(((7.0, 1.5), (4.0, 0.5))):
+    for i, (alpha, least) in enumerate(((7.0, 1.5), (4.0, 0.35))):
         own = d(z)[i].detach()
         moved = np.nanmean(scores(z + alpha * own) - scores(z - alpha * own), axis=0) / 2 / spread
         assert moved[i] > least

@@ -37,6 +37,9 @@ REFERENCE = """
     latentclr.generators.base.Generator latentclr.generators.base.LatentSpec
     latentclr.method.directions.Directions latentclr.method.loss.contrastive_loss
     latentclr.method.projectors.Projector latentclr.method.step.ContrastiveStep
+    latentclr.scores.faces.FaceScorer latentclr.scores.landmarks.measure latentclr.scores.onnx_scorer.OnnxScorer
+    latentclr.scores.onnx_spec.read_spec latentclr.scores.pixels.PixelScorer latentclr.scores.scorer.Scored
+    latentclr.scores.scorer.Scorer latentclr.scores.scorer.build_scorers latentclr.scores.scorer.find_attributes
     latentclr.training.evaluation.Evaluation latentclr.training.experiment.open_run
     latentclr.training.experiment.trained_generator latentclr.training.trainer.Trainer
 """.split()

@@ -4,7 +4,9 @@
 
 Each method is trained by the command that users have, with several seeds, and `latentclr score` measures all of them
 at the same change of the picture with the scorers `pixels` and `faces`. Runs stay in a folder, and what is there is
-not done again.
+not done again. Other recipes are compared by naming them, the one that the others are held against first:
+
+    python benchmarks/directions.py --recipe 'today=' --recipe 'temp 2=loss.temp=2' --output ...
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from latentclr.scores.report import RunScores, read_scores
 from latentclr.training.checkpoint import find_checkpoint
 
 FACES = ("generator=dcgan", "tensorboard=false")
+TODAY = ("model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8", "hparams.iterations=400")
 METHODS = {
-    "LatentCLR": ("model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8", "hparams.iterations=400"),
+    "LatentCLR": TODAY,
     "GANSpace": ("model=ganspace",),
     "SeFa": ("model=sefa",),
     "random": ("model=random",),
@@ -44,6 +47,8 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 @click.option("--k", type=click.IntRange(2), default=16, show_default=True, help="Directions of each.")
 @click.option("--codes", type=click.IntRange(1), default=96, show_default=True, help="Codes that they are scored on.")
 @click.option("--scorers", default="pixels,faces", show_default=True, help="What looks at the pictures.")
+@click.option("--recipe", "recipes", multiple=True, metavar="NAME=OVERRIDES",
+              help="Compare these, each added to LatentCLR's settings, instead of the four methods.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("outputs/directions"),
               show_default=True, help="Where the runs are kept.")  # fmt: skip
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the comparison here.")
@@ -51,17 +56,18 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 @click.argument("overrides", nargs=-1)
 def main(
-    seeds: int, k: int, codes: int, scorers: str, folder: Path, plot: Path | None, note: str | None,
-    output: Path | None, overrides: tuple[str, ...],
+    seeds: int, k: int, codes: int, scorers: str, recipes: tuple[str, ...], folder: Path, plot: Path | None,
+    note: str | None, output: Path | None, overrides: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train and score every method; OVERRIDES are added to the training of all."""
     start = describe_machine()
     words = [f"scorers=[{scorers}]", f"codes={codes}"]
+    methods = dict(map(_recipe, recipes)) or METHODS
     scores: list[RunScores] = []
     names: list[str] = []
-    for method, own in METHODS.items():
+    for method, own in methods.items():
         for seed in range(1 if method in ONCE else seeds):
-            run = folder / f"{method.lower()}-k{k}-{seed}"
+            run = folder / f"{method.lower().replace(' ', '-')}-k{k}-{seed}"
             _train(run, [*FACES, *own, f"k={k}", f"seed={seed}", *overrides])
             scores.append(_score(run, words, codes))
             names.append(method)
@@ -71,12 +77,19 @@ def main(
     if plot is not None:
         draw(results, plot)
     finish(
-        "directions", start=start,
+        "recipes" if recipes else "directions", start=start,
         settings={"k": k, "seeds": seeds, "codes": codes, "scorers": scorers, "change": scores[0].settings.change,
                   "attributes": [attribute.name for attribute in scores[0].attributes],
-                  "methods": {method: " ".join(own) for method, own in METHODS.items()}},
+                  "methods": {method: " ".join(own) for method, own in methods.items()}},
         results=results, targets=[], random_weights=False, note=note, output=output,
     )  # fmt: skip
+
+
+def _recipe(text: str) -> tuple[str, tuple[str, ...]]:
+    name, equals, words = text.partition("=")
+    if not equals or not name.strip():
+        raise BenchmarkError(f"--recipe must be NAME=OVERRIDES, got {text!r}")
+    return name.strip(), (*TODAY, *words.split())
 
 
 def _train(run: Path, words: Sequence[str]) -> None:
@@ -124,7 +137,14 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         values = np.array([row[measure.title] for row in results])
         ends = np.array([row[f"{measure.title}, interval"] for row in results])
         spans = np.maximum(np.abs(ends - values[:, None]).T, 0)
-        axis.bar(range(len(results)), values, color=COLOURS[: len(results)], yerr=spans, capsize=3, width=0.7)
+        axis.bar(
+            range(len(results)),
+            values,
+            color=[COLOURS[i % len(COLOURS)] for i in range(len(results))],
+            yerr=spans,
+            capsize=3,
+            width=0.7,
+        )
         axis.set_xticks(range(len(results)), [row["method"] for row in results], rotation=30, ha="right", fontsize=8)
         better = "" if measure.higher else " (less is better)"
         axis.set_title(f"{measure.title}{better}", fontsize=8)

@@ -121,7 +121,7 @@ def _and(words: Sequence[str]) -> str:
 
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
-    kinds = (("directions", _directions), ("discovery", _discovery), ("training_step", _training),
+    kinds = (("directions", _directions), ("recipes", _recipes), ("discovery", _discovery), ("training_step", _training),
              ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
              ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
@@ -189,7 +189,7 @@ def _directions(record: Record) -> Section:
         f"Directions of the faces, K = {settings['k']}, each moved until the mean RMS change of the pixels is"
         f" {255 * settings['change']:.0f}/255, on {settings['codes']} codes that no training saw; effects on"
         f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % bootstrap intervals over runs,"
-        " directions, attributes and codes. The words compare with LatentCLR.\n",
+        f" directions, attributes and codes. The words compare with {rows[0]['method']}.\n",
         f"| method | runs | {' | '.join(measures)} |\n|---|---|" + "---|" * len(measures),
     ]
     for row in rows:
@@ -199,8 +199,15 @@ def _directions(record: Record) -> Section:
             verdict = row[f"{measure}, verdict"]
             cells.append(f"{row[measure]:.2f} [{low:.2f}, {high:.2f}]" + (f" {verdict}" if verdict else ""))
         lines.append(f"| {row['method']} | {row['runs']} | {' | '.join(cells)} |")
-    picture = "![The comparison as bars](directions.png)"
+    picture = f"![The comparison as bars]({record['benchmark']}.png)"
     return "Which method finds better directions", "\n".join(lines) + f"\n\n{picture}\n\n{_source(record)}"
+
+
+def _recipes(record: Record) -> Section:
+    today, *others = record["settings"]["methods"].items()
+    told = "".join(f"; *{name}* adds `{words.removeprefix(today[1]).strip()}`" for name, words in others)
+    text = f"*{today[0]}* is the recipe of the documents, `{today[1]}`{told}.\n\n"
+    return "Which recipe of LatentCLR", text + _directions(record)[1]
 
 
 def _training(record: Record) -> Section:

@@ -121,9 +121,9 @@ def _and(words: Sequence[str]) -> str:
 
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
-    kinds = (("directions", _directions), ("recipes", _recipes), ("discovery", _discovery), ("training_step", _training),
-             ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
-             ("bf16_rounding", _rounding))  # fmt: skip
+    kinds = (("directions", _directions), ("recipes", _recipes), ("discovery", _discovery),
+             ("training_step", _training), ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak),
+             ("robustness", _robustness), ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"

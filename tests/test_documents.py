@@ -159,6 +159,7 @@ def told() -> list[tuple[Path, list[str]]]:
     return [(page, words) for page in pages for words in commands((ROOT / page).read_text())]
 
 
+@pytest.mark.slow
 def test_every_command_that_is_told_exists() -> None:
     found = told()
     assert len(found) > 80

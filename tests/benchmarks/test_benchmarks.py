@@ -78,6 +78,7 @@ def rounding(longest_sum: int, smallest_change: float) -> float:
     return 2.0**-23 * math.sqrt(2 * longest_sum) / smallest_change
 
 
+@pytest.mark.slow
 @needs_faces
 def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> None:
     output = tmp_path / "step.json"
@@ -145,6 +146,7 @@ def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None
     assert got["settings"]["alpha"] == 1.0
 
 
+@pytest.mark.slow
 @needs_faces
 def test_discovery_reads_the_clock_from_outside() -> None:
     got = record("discovery.py", "--iterations", "3", "--threads", "1", "hparams.batch_size=2", "k=2", "eval_iters=1")

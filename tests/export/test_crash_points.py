@@ -138,6 +138,7 @@ def test_the_doctor_sees_twins_apart_and_what_a_kill_left(tmp_path):
     assert not any(path.exists() for path in old_kinds)
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_run(start, run, tmp_path):
     """The second is refused, the first goes on; a new run at the same place is refused too."""
     first = start("-m", "latentclr", "train", f"checkpoint={run}", "hparams.iterations=1000000", "eval_freq=1000000")

@@ -91,6 +91,7 @@ def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
     assert torch.equal(without, expected) and valid.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("latent_input", ["z", pytest.param("w", marks=pytest.mark.full), "w+"])
 def test_no_edits_on_every_engine(latent_input, tmp_path):
     made = editor(latent_input)
@@ -143,6 +144,7 @@ def test_generators_that_have_no_w():
         FusedEditor(plain, directions, "W")
 
 
+@pytest.mark.slow
 def test_an_input_is_renamed_and_nothing_else(tmp_path):
     made = editor("w")
     export_onnx(made, tmp_path / "model.onnx")
@@ -224,6 +226,7 @@ def test_what_the_client_checks(repository):
         draw_latents(manifest.latent, 3)
 
 
+@pytest.mark.slow
 def test_export_says_what_it_does_to_w(trained, invoke, refused, tmp_path):
     words = ("export", trained, "--repository", tmp_path / "models", "--latent-input")
     result = invoke(*words, "w")
@@ -243,6 +246,7 @@ def server(repository):
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "valid"), [("inverted", "valid"), ("inverted_plus_torchscript", "valid__1")])
 def test_no_edits_and_too_many_on_triton(server, model, valid):
     """What only a raw client can ask for: no edits are the unedited image, and too many are refused."""
@@ -268,11 +272,13 @@ def test_no_edits_and_too_many_on_triton(server, model, valid):
         assert not answers[m][1].any() and not answers[m][0].any()
 
 
+@pytest.mark.slow
 def test_the_studio_refuses_a_model_that_takes_no_seeds(server, invoke, refused):
     said = refused(invoke("studio", "--url", server.grpc_url, "--model", "inverted_plus", "--port", "0"))
     assert said.endswith("the studio draws from seeds, and 'inverted_plus' takes w+ codes: export it with z")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["", "_torchscript"])
 @pytest.mark.parametrize(("name", "latent_input"), [("inverted", "w"), ("inverted_plus", "w+")])
 def test_on_triton(server, trained, invoke, tmp_path, name, latent_input, engine):

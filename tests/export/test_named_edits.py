@@ -199,6 +199,7 @@ def test_edits_by_name_on_triton(server, trained, invoke, tmp_path):
     assert "did you mean smile" in result.stderr
 
 
+@pytest.mark.slow
 def test_random_weights_are_labelled_everywhere(trained, invoke, tmp_path, monkeypatch):
     import latentclr.pictures.render
 

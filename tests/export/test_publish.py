@@ -340,6 +340,7 @@ def test_full_disk_while_publishing(start, graphs, tmp_path, limit):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_full_disk_while_exporting(start, trained, tmp_path):
     code = """
 import resource, sys, tempfile
@@ -438,6 +439,7 @@ def served_by_triton(repository: Path, given) -> np.ndarray:
             return client.infer("edit", inputs).as_numpy("image")
 
 
+@pytest.mark.slow
 def test_large_weights_are_a_file_that_versions_share(faces, graphs, tmp_path):
     from export.editor import FusedEditor
     from latentclr.method.directions import build_directions
@@ -550,6 +552,7 @@ def test_config_of_a_conditional_generator():
     assert "class_id" in config.model_warmup[0].inputs
 
 
+@pytest.mark.slow
 def test_a_conditional_generator_exports(trained, invoke, tmp_path, monkeypatch):
     """The whole pipeline, with the run's generator replaced by one with classes and three latent inputs."""
     from latentclr.method.directions import build_directions

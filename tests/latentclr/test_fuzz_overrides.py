@@ -29,6 +29,7 @@ def words(seed: int, number: int) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_override_is_a_stack_trace():
     saved = plain(compose_train([]))
     refused = 0

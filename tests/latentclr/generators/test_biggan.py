@@ -119,6 +119,7 @@ print(draw_latents(Latent("z", 3, 11, "truncated_normal", 0.4), 7).tolist())
 """
 
 
+@pytest.mark.slow
 def test_a_biggan_is_trained_and_drawn_without_scipy(
     tiny: BigGAN, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
@@ -188,6 +189,7 @@ def onnx_session(tiny: BigGAN, tmp_path_factory: pytest.TempPathFactory) -> onnx
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("count", [1, 3])
 def test_onnx_has_a_dynamic_batch(

@@ -270,6 +270,7 @@ def test_full_disk_during_a_save_leaves_the_old_files(start, run):
     assert not list(run.rglob(".tmp-*"))
 
 
+@pytest.mark.slow
 def test_full_disk_for_the_events(start, short, tmp_path):
     process = start("train", *short, "hparams.iterations=100000", "save_freq=100000", "eval_freq=100000",
                     f"output_dir={tmp_path / 'run'}", code=FULL.format(limit=4000))  # fmt: skip

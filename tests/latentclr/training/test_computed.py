@@ -172,6 +172,7 @@ def attributes(generators: dict[str, list[str]], tmp_path_factory: pytest.TempPa
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATORS)
 def test_sliders_for_scores(attributes, invoke, tmp_path, name):
     run = attributes[name]

@@ -150,6 +150,7 @@ def test_ctrl_c_before_there_is_a_run(start, words, tmp_path, module):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_from_outside(start, short, tmp_path):
     run = tmp_path / "run"
     process = start("-m", "latentclr", "train", *short, f"output_dir={run}", "hparams.iterations=1000000",
@@ -186,6 +187,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["edited_images", *slow(("seconds_a_picture",), ("save_picture",))])
 def test_ctrl_c_skips_the_picture_of_a_finished_run(start, words, straight, tmp_path, function):
     run = tmp_path / "run"

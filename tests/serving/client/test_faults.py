@@ -372,6 +372,7 @@ def empty_version(model: Path) -> None:
     (model / "2").mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_a_half_written_version_does_not_disturb_the_one_that_is_served(one_model: Path) -> None:
     model = one_model / "latent_edit"
@@ -397,6 +398,7 @@ def test_a_half_written_version_does_not_disturb_the_one_that_is_served(one_mode
                     if entry.state == "READY"] == ["2"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_an_unfinished_model_is_named(one_model: Path) -> None:
     (one_model / ".tmp-abc" / "latent_edit" / "2").mkdir(parents=True)

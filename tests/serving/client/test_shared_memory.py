@@ -83,6 +83,7 @@ def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "GRACE_S", -5.0)
 
 
+@pytest.mark.slow
 def test_the_next_client_clears_what_killed_ones_left(
     server: TritonServer, connection: triton.InferenceServerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

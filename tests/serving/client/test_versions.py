@@ -132,6 +132,7 @@ def asking_async(url: str) -> Callable[[Watcher], None]:
     return lambda watcher: asyncio.run(loop(watcher))
 
 
+@pytest.mark.slow
 def test_every_picture_is_resolved_drawn_and_named_by_one_version(
     polling: TritonServer, publish_version: Publish, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def serving(export_version: Callable[[int], list[Path]], tmp_path: Path) -> Iter
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_a_new_version_and_back_without_a_failed_request(
     serving: TritonServer, export_version: Callable[[int], list[Path]], tmp_path: Path
@@ -164,6 +165,7 @@ def test_a_repository_is_named_from_where_one_stands(tmp_path: Path, monkeypatch
     assert PublishedModel(tmp_path / "repository", "latent_edit").entries() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_a_server_that_polls_learns_a_name(
     serving: TritonServer, export_version: Callable[[int], list[Path]], tmp_path: Path
@@ -186,6 +188,7 @@ def test_a_server_that_polls_learns_a_name(
     assert "hat" in PublishedModel(tmp_path / "repository", "latent_edit").entries()  # it is version 1's
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_a_server_of_one_model_that_polls(export_version: Callable[[int], list[Path]], tmp_path: Path) -> None:
     export_version(1)
@@ -229,6 +232,7 @@ def entries(folder: Path) -> dict[Path, tuple[int, int]]:
     return {path: (stat.st_ino, 0 if path.is_dir() else stat.st_mtime_ns) for path, stat in stats.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 def test_the_printed_command_starts_the_server(
     export_version: Callable[[int], list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -56,6 +56,7 @@ def serving(repository: Path) -> Iterator[Serving]:
     started.process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.triton
 @pytest.mark.parametrize("both", [True, False], ids=["with Triton", "alone"])
 def test_what_a_killed_server_left_goes_with_the_next(

@@ -515,6 +515,7 @@ def test_a_damaged_catalog_is_told_and_kept(studio: Any) -> None:
 # ---- loss and recovery
 
 
+@pytest.mark.slow
 def test_it_recovers_when_the_server_comes_back(studio_repository: Path, open_studio: Any, tmp_path: Path) -> None:
     from serving import TritonServer
     from serving.triton.ports import Ports

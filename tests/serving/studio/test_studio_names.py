@@ -69,6 +69,7 @@ def put(studio: Any, name: str, **body: Any) -> Any:
     return studio.http.put(f"/api/catalog/{name}", json={"alpha": [-6, 6], **body})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_run", [False, True])
 def test_a_client_draws_what_the_studio_draws(
     server: TritonServer, repository: Path, run: Path, open_studio: Any, pixels: Any, with_run: bool

@@ -189,6 +189,7 @@ def config_of(folder):
     return text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dims", "latent_input"), [("inverted", [D], "w"), ("inverted_plus", [L, D], "w+")])
 def test_config_and_manifest(repository, name, dims, latent_input):
     for model in (name, f"{name}_torchscript"):
@@ -209,6 +210,7 @@ def test_config_and_manifest(repository, name, dims, latent_input):
         assert all(report["worst_step"] <= 1 and report["rows"] >= 12 for report in manifest.parity.values())
 
 
+@pytest.mark.slow
 def test_what_the_client_checks(repository):
     manifest = parse_manifest(config_of(repository / "inverted_plus").parameters["manifest"].string_value)
     codes = np.zeros((2, L, D))

@@ -254,6 +254,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_full_disk_during_a_save_leaves_the_old_files(start, run):
     """The file size limit makes every write past it fail, as a full disk does."""
     before = {path.name: path.read_bytes() for path in run.glob("*.*") if path.suffix in (".safetensors", ".pt")}

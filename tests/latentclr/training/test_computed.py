@@ -189,6 +189,7 @@ def test_sliders_for_scores(attributes, invoke, tmp_path, name):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_plus_is_more_of_what_it_is_called(attributes, generators):
     """What the slider promises, on codes that it was not made from."""
     generator = build_generator(compose_train(generators["dcgan"]).generator)

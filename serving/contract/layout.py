@@ -3,7 +3,7 @@
 REPOSITORY/NAME/config.pbtxt                 what Triton reads; the parameter `manifest` describes the editor
 REPOSITORY/NAME/VERSION/model.onnx           the graph of a version; generator.bin beside it if that is large
 REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, to which `rollback` returns
-REPOSITORY/NAME_torchscript/...              the same editor for another engine, a twin; here TorchScript's, with model.pt
+REPOSITORY/NAME_torchscript/...              the same editor for another engine, a twin; with model.pt
 
 The first engine of an export is published as NAME, each further one as NAME_ENGINE. They change together or not at all.
 """

@@ -1,4 +1,4 @@
-"""OpenVINO as exporter, server and doctor use it: imported without its telemetry, and with the precision that was asked for.
+"""OpenVINO as exporter, server and doctor use it: without its telemetry, and in the precision that was asked for.
 
 OpenVINO writes a client id to the user's home and sends an event at each import, through the package
 `openvino-telemetry`; where that is missing it does without. Left to itself the CPU plugin computes in bfloat16 wherever
@@ -49,7 +49,9 @@ def has_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def compile_model(path: Path, precision: str = "f32", threads: int = 0, settings: Mapping[str, str] | None = None) -> Any:
+def compile_model(
+    path: Path, precision: str = "f32", threads: int = 0, settings: Mapping[str, str] | None = None
+) -> Any:
     """Load a model (`.xml` with its `.bin`, or `.onnx`) for this CPU.
 
     Args:

@@ -1,8 +1,8 @@
 """`backend: "openvino"`: runs `<version>/model.xml` with OpenVINO on the CPU, as NVIDIA's C++ backend does.
 
 The same `config.pbtxt` serves both. Of the C++ backend's `parameters` these are read: `INFERENCE_NUM_THREADS` (0:
-OpenVINO's own choice), `PERFORMANCE_HINT`, `NUM_STREAMS` and `HINT_BF16`. Without that last one this backend computes in
-float32; NVIDIA's leaves the choice to OpenVINO, which takes bfloat16 where the CPU has it. `MAX_ROWS` is ours.
+OpenVINO's own choice), `PERFORMANCE_HINT`, `NUM_STREAMS` and `HINT_BF16`. Without that last one this backend computes
+in float32; NVIDIA's leaves the choice to OpenVINO, which takes bfloat16 where the CPU has it. `MAX_ROWS` is ours.
 """
 
 from __future__ import annotations

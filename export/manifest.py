@@ -46,6 +46,7 @@ def build_manifest(
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     digest = sha256_of(checkpoint.path)
+    packages = ["onnx", "onnxruntime", *(["openvino"] if any(path.suffix == ".xml" for path in files) else [])]
     scores = read_scores(checkpoint.path.parent, digest)
     return Manifest(
         name=name,
@@ -64,7 +65,7 @@ def build_manifest(
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},
-        versions={"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
+        versions={"latentclr": __version__, "torch": torch.__version__, **_versions(*packages)},
         parity={certificate.engine: certificate.as_dict() for certificate in parity},
     ).as_dict()
 

@@ -14,9 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
-from export.onnx import OnnxEditor, export_onnx
+from export.onnx import OnnxEditor, export_onnx, rename_input
 from export.parity import parity_cases, run_eager
-from export.pipeline import rename_input
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.commands import run_train
 from latentclr.generators.stylegan2.layout import random_tensors

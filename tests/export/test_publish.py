@@ -229,7 +229,7 @@ class TwoStepsOff(OnnxEditor):
 
 
 def test_parity_fails_closed(trained, invoke, refused, tmp_path, published, monkeypatch):
-    monkeypatch.setattr(export.pipeline, "OnnxEditor", TwoStepsOff)
+    monkeypatch.setattr(export.engines, "OnnxEditor", TwoStepsOff)
     line = refused(invoke("export", trained, "--repository", tmp_path / "new"))
     assert "parity failed, nothing is published: onnxruntime fp32: " in line
     assert "worst step 2 instead of at most 1 (" in line

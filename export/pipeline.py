@@ -11,6 +11,7 @@ import onnx
 
 from export.editor import FusedEditor, check_latent_input
 from export.errors import ExportError
+from export.golden import save_golden
 from export.manifest import build_manifest
 from export.onnx import OnnxEditor, export_onnx, split_weights
 from export.options import TritonOptions
@@ -18,6 +19,7 @@ from export.parity import Engine, check_parity
 from export.repository import publish
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.config import TrainConfig, slider_end
+from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
@@ -85,12 +87,13 @@ def export_run(
         if split_weights(graphs["onnxruntime"], weights):
             files.append(weights)
         export_torchscript(editor, graphs["pytorch"])
+        alphas = [-end, -end / 2, 0.0, end / 4, end]
         engines: dict[str, Engine] = {
             "onnx": OnnxEditor(graphs["onnxruntime"]),
             "torchscript": TorchScriptEditor(graphs["pytorch"]),
         }
         try:
-            reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end], say, fed=fed)
+            reports = check_parity(editor, engines, alphas, say, fed=fed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         for report in reports:
@@ -98,6 +101,8 @@ def export_run(
         if edits:
             say(f"named edits: {', '.join(edits)}")
         manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
+        golden = save_golden(folder, editor, manifest, alphas, fed)
+        manifest["files_sha256"][golden.name] = sha256_of(golden)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, graphs, manifest, options)

@@ -27,6 +27,7 @@ class Description:
         valid: Name of the output that marks good rows.
         image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open.
         versions: The model's versions that it describes; empty if the configuration leaves that to the server.
+        engine: What runs it, as the configuration says, such as `onnxruntime + tensorrt fp16`; empty if unsaid.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Description:
     valid: str
     image_bytes: int
     versions: tuple[str, ...] = ()
+    engine: str = ""
 
     def seen(self, version: str) -> Description | None:
         """Compare with the version that an answer came from.
@@ -65,6 +67,7 @@ def describe_model(
     outputs: Mapping[str, Sequence[int]],
     manifest: str | None,
     versions: Sequence[int | str] = (),
+    engine: str = "",
 ) -> Description:
     """Make sense of a model's configuration, which each protocol brings in a form of its own.
 
@@ -74,6 +77,7 @@ def describe_model(
         outputs: Shape of one row by output name; -1 where it is open.
         manifest: The text of the parameter `manifest`, None if there is none.
         versions: Those of a specific `version_policy`, if that is the model's.
+        engine: See `describe_engine`.
 
     Raises:
         ManifestError: There is no manifest, it cannot be understood, or an output is missing.
@@ -89,7 +93,21 @@ def describe_model(
         valid=valid,
         image_bytes=max(0, math.prod(outputs[image])) if min(outputs[image], default=0) > 0 else 0,
         versions=tuple(str(version) for version in versions),
+        engine=engine,
     )
+
+
+def describe_engine(backend: str, accelerators: Sequence[tuple[str, Mapping[str, str]]]) -> str:
+    """Name what runs a model.
+
+    Args:
+        backend: As configured.
+        accelerators: Name and parameters of each execution accelerator.
+    """
+    names = [
+        " ".join([name, *parameters.get("precision_mode", "").lower().split()]) for name, parameters in accelerators
+    ]
+    return " + ".join([backend, *names])
 
 
 def _output(names: Mapping[str, Sequence[int]], output: str) -> str:

@@ -20,6 +20,8 @@ from serving.certify.proof import batches, prove
 from serving.contract.certificate import CertificateError
 from serving.contract.golden import GOLDEN_FILE, read_golden, write_golden
 from serving.contract.layout import read_config
+from serving.doctor.repository_checks import check_models
+from serving.doctor.running import find_running
 
 pytestmark = pytest.mark.triton
 PUBLISHED = ("latent_edit", "latent_edit_torchscript")
@@ -218,6 +220,14 @@ def test_the_file_is_shared_and_hashed(repository):
     for name, file in zip(PUBLISHED, files, strict=True):
         manifest = json.loads(read_config(repository / name / "config.pbtxt").parameters["manifest"].string_value)
         assert manifest["files_sha256"][GOLDEN_FILE] == sha256_of(file)
+
+
+def test_the_doctor_names_it(server, repository):
+    found = {
+        finding.subject: finding for finding in check_models(repository, find_running("127.0.0.1", server.ports.http))
+    }
+    said = f"latentclr certify --url {server.http_url} --model latent_edit --repository {repository}"
+    assert found["model latent_edit"].text.endswith(said)
 
 
 def test_it_needs_no_torch(server, repository):

@@ -10,11 +10,13 @@ from typing import Any
 from export.editor import FusedEditor, check_latent_input
 from export.engines import BACKENDS, DEFAULT, check_engines, export_graphs
 from export.errors import ExportError
+from export.golden import save_golden
 from export.manifest import build_manifest
 from export.options import TritonOptions
 from export.parity import check_parity
 from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
+from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
@@ -81,8 +83,9 @@ def export_run(
     remove_dead_folders()
     with temporary_folder("export") as folder:
         made = export_graphs(editor, engines, folder, opset)
+        alphas = [-end, -end / 2, end / 4, end]
         try:
-            certificates = check_parity(editor, made.engines, [-end, -end / 2, end / 4, end], say=say, fed=fed)
+            certificates = check_parity(editor, made.engines, alphas, say=say, fed=fed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         for certificate in certificates:
@@ -92,6 +95,8 @@ def export_run(
         manifest = build_manifest(
             name, generator, checkpoint, made.all_files, certificates, edits, latent_input, config.feed_layers
         )
+        golden = save_golden(folder, editor, manifest, alphas, fed)
+        manifest["files_sha256"][golden.name] = sha256_of(golden)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, made.files, manifest, options)

@@ -336,6 +336,7 @@ def loaded_by(code: str) -> set[str]:
         "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['certify', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['rollback', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['doctor', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['studio', '--help'], standalone_mode=False)",

@@ -1,8 +1,8 @@
 """The exported graph in float16: the types stand in the graph, so that CUDA and every TensorRT compute as it says.
 
 ONNX Runtime on a CPU takes such a graph, and computes it in float32: it puts a cast before and after what it has no
-float16 kernel for, and takes casts between two such nodes out. What would overflow on a GPU does not overflow there, and
-nothing is rounded. The certificate is therefore of a twin that computes in float32 and rounds to float16 after each
+float16 kernel for, and takes casts between two such nodes out. What would overflow on a GPU does not overflow there,
+and nothing is rounded. The certificate is therefore of a twin that computes in float32 and rounds to float16 after each
 node, as a GPU does that adds up in float32 and stores halves.
 """
 

@@ -59,6 +59,18 @@ class StyleGAN2Config(GeneratorConfig):
     use_w: bool = _option(True, "directions live in W; false: in Z")
     truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
     noise_seed: int | None = _option(None, "seed of the fixed noise; null for the file's own")
+    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
+
+
+@dataclass
+class StyleGAN3Config(GeneratorConfig):
+    """generator=stylegan3: T or R, from NVIDIA's `.pkl` or safetensors, in W."""
+
+    name: str = "stylegan3"
+    feature_layer: str = _option("L2", "input, or LN for NVIDIA's LN_SIZE_CHANNELS")
+    configuration: str = _option("t", "of random weights: t or r; a file tells itself")
+    truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
+    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
 
 
 @dataclass
@@ -185,6 +197,7 @@ GENERATORS: dict[str, type[GeneratorConfig]] = {
     "dcgan": DCGANConfig,
     "biggan": BigGANConfig,
     "stylegan2": StyleGAN2Config,
+    "stylegan3": StyleGAN3Config,
 }
 
 COMPUTED = ("random", "sefa", "ganspace", "vectors", "attributes")

@@ -77,7 +77,7 @@ class Generator(nn.Module, ABC):
         """Stay in inference mode, whatever the module around it does."""
         return super().train(False)
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
         """Map z [N, D] to the space in which directions live [N, D]; the identity unless a subclass says otherwise."""
         return z
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from latentclr.config import GENERATORS, BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config
+from latentclr.config import GENERATORS, BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config, StyleGAN3Config
 from latentclr.errors import GeneratorError
 from latentclr.generators.base import Generator
 
@@ -25,4 +25,8 @@ def build_generator(config: GeneratorConfig) -> Generator:
         from latentclr.generators.stylegan2.stylegan2 import load_stylegan2
 
         return load_stylegan2(config)
+    if isinstance(config, StyleGAN3Config):
+        from latentclr.generators.stylegan3.stylegan3 import load_stylegan3
+
+        return load_stylegan3(config)
     raise GeneratorError(f"unknown generator {config.name!r}; expected one of {', '.join(GENERATORS)}")

@@ -92,9 +92,8 @@ def parity_cases(
                 alpha *= fed
             if m > 1:
                 alpha *= torch.rand(n, m, latent.layers, generator=rng)
-            inputs = [editor.sample_codes(n, rng), direction, alpha]
-            if editor.conditional:
-                inputs.append(torch.randint(len(editor.generator.class_names or ()), (n,), generator=rng))
+            codes, class_id = editor.sample_codes(n, rng)
+            inputs = [codes, direction, alpha, *([] if class_id is None else [class_id])]
             yield tuple(tensor.numpy() for tensor in inputs)
             done, turn = done + n, turn + 1
 

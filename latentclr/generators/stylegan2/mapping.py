@@ -61,7 +61,7 @@ class Mapping(nn.Module):
             raise GeneratorError("the generator is class-conditional: expected class_id [N], got none")
         x = _normalised(z)  # [..., D]
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if self.classes and i == 0:
+            if class_id is not None and self.classes and i == 0:
                 of_class = F.embedding(class_id, bias)  # [N, O]
                 x = F.linear(x, weight) + (of_class if z.ndim == 2 else of_class[:, None])
             else:

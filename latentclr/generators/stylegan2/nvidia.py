@@ -31,8 +31,7 @@ def from_nvidia(tree: ModuleTree, path: Path) -> dict[str, Tensor]:
     Raises:
         GeneratorError: It is another network, or keys are missing or left over.
     """
-    if "synthesis.b4" not in tree.modules:
-        raise GeneratorError(f"{path} holds {tree.kind()}; expected {SUPPORTED}")
+    tree.check_family("stylegan2", SUPPORTED, path)
     try:
         return _translate(tree)
     except GeneratorError as error:

@@ -1,4 +1,4 @@
-"""StyleGAN3's low-pass filters, as appendix C of arXiv 2106.12423 designs them: a sinc or jinc under a Kaiser window."""
+"""StyleGAN3's low-pass filters: a sinc or jinc under a Kaiser window (arXiv 2106.12423, appendix C)."""
 
 from __future__ import annotations
 

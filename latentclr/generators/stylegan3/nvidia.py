@@ -12,12 +12,7 @@ from latentclr.generators.stylegan2.layout import count_indices
 from latentclr.generators.stylegan3.layout import layer_names
 from latentclr.generators.weights.modules import ModuleTree, learning_rate_gains, numbers
 
-SUPPORTED = "StyleGAN3 (training.networks_stylegan3.Generator) in NVIDIA's .pkl, .safetensors or plain tensors"
-
-
-def is_stylegan3(tree: ModuleTree) -> bool:
-    """Return whether a network is one: a pickle names classes and not their modules, and all are a Generator."""
-    return tree.classes.get("synthesis.input") == "SynthesisInput"
+SUPPORTED = "StyleGAN3 (NVIDIA's .pkl of training.networks_stylegan3, .safetensors or plain tensors)"
 
 
 def from_nvidia(tree: ModuleTree, path: Path) -> dict[str, Tensor]:
@@ -26,8 +21,7 @@ def from_nvidia(tree: ModuleTree, path: Path) -> dict[str, Tensor]:
     Raises:
         GeneratorError: It is another network, or its attributes are not those of StyleGAN3.
     """
-    if not is_stylegan3(tree):
-        raise GeneratorError(f"{path} holds {tree.kind()}; expected {SUPPORTED}")
+    tree.check_family("stylegan3", SUPPORTED, path)
     try:
         return _translate(tree)
     except GeneratorError as error:
@@ -57,8 +51,8 @@ def _translate(tree: ModuleTree) -> dict[str, Tensor]:
         tensors[f"{module}.geometry"] = torch.tensor([up, down, *padding[:2], out])
         clamp = tree.attribute(module, "conv_clamp")
         clamps.add(float("inf") if clamp is None else _number(tree, module, "conv_clamp"))
-    for part in ("up_filter", "down_filter"):  # the last layer, which does not resample, has none, or one of one tap
-        tensors.pop(f"synthesis.{names[-1]}.{part}", None) if names else None
+    for part in ("up_filter", "down_filter") if names else ():  # the last layer does not resample
+        tensors.pop(f"synthesis.{names[-1]}.{part}", None)
     if len(clamps) != 1:
         raise GeneratorError("expected one conv_clamp for all layers")
     clamp = clamps.pop()

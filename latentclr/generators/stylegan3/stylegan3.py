@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +90,7 @@ class Layer(nn.Module):
         # The demodulation factor carries the activation's sqrt(2) and the gain of the input, rsqrt(magnitude_ema).
         energy = weight.square().sum((2, 3)) * (tensors[f"{key}.magnitude_ema"] / 2)  # [O, I]
         self.energy = nn.Parameter(_padded(energy, 0, 1))
-        # As a bias, for the exporter takes so small a constant for nothing; the channels that fill up would divide by 0.
+        # As a bias, for the exporter takes so small a constant for nothing: what fills up would be divided by 0.
         self.floor = nn.Parameter(torch.full((self.energy.shape[0],), EPS))
         self.bias = nn.Parameter(_padded(tensors[f"{key}.bias"] * math.sqrt(2), 0))  # [O]
         self.weight = nn.Parameter(_padded(weight, 0, 1))
@@ -197,11 +198,11 @@ class StyleGAN3(Generator):
         tensors, names = check_layout(tensors)
         self.truncation, self.full_names = truncation, names
         depth = sum(key.startswith("mapping.fc") for key in tensors) // 2
-        mapping = ([tensors[f"mapping.fc{i}.{part}"] for i in range(depth)] for part in ("weight", "bias"))
+        weights, biases = ([tensors[f"mapping.fc{i}.{p}"] for i in range(depth)] for p in ("weight", "bias"))
         embed = None
         if "mapping.embed.weight" in tensors:
             embed = tensors["mapping.embed.weight"], tensors["mapping.embed.bias"]
-        self.mapping = Mapping(*mapping, embed)
+        self.mapping = Mapping(weights, biases, embed)
         clamp = float(tensors.get("synthesis.conv_clamp", torch.tensor(CLAMP)))
         self.scale = float(tensors.get("synthesis.output_scale", torch.tensor(OUTPUT_SCALE)))
         self.input = FourierInput(tensors)
@@ -246,8 +247,9 @@ class StyleGAN3(Generator):
 
     def first_weights(self, inputs: Sequence[int]) -> Tensor:
         """Return the affine maps [R, D] from w to the input's turn and shift (input 0) and to styles (input i)."""
-        maps = [self.input.affine if i == 0 else self.layers[i - 1].affine[: self.channels[i - 1]] for i in inputs]
-        return torch.cat(maps)
+        layers: list[Any] = [self.input, *self.layers]  # L
+        widths = [4, *self.channels]  # without those that fill up
+        return torch.cat([layers[i].affine[: widths[i]] for i in inputs])
 
     def _run(self, ws: Tensor, count: int) -> Tensor:
         # The input and the first `count` layers.

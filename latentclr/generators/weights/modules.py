@@ -19,6 +19,7 @@ from latentclr.generators.weights.pickle_objects import Record, StoredArray, Sto
 
 MAX_MODULES, MAX_DEPTH = 1000, 16  # of a module tree; a real generator has about 100 and 5
 SHOWN = 100  # characters of a class's name in a message
+FAMILIES = {"stylegan2": "StyleGAN2", "stylegan3": "StyleGAN3", "r3gan": "R3GAN"}
 
 
 @dataclass
@@ -37,12 +38,35 @@ class ModuleTree:
     modules: dict[str, dict[str, Any]] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
 
-    def kind(self) -> str:
-        """Say what the network is: its class's name, and its picture's size where it tells."""
+    def family(self) -> str | None:
+        """Return the generator's family by what only that has: a pickle names classes, and most are a `Generator`."""
+        if self.classes.get("synthesis.input") == "SynthesisInput":
+            return "stylegan3"
+        if "synthesis.b4" in self.modules:
+            return "stylegan2"
+        return None
+
+    def check_family(self, wanted: str, supported: str, path: Path) -> None:
+        """Check that the network is of one family.
+
+        Args:
+            wanted: The family.
+            supported: What to give instead, in words.
+            path: The file, for messages.
+
+        Raises:
+            GeneratorError: It is another; the message says which, or the name of its class.
+        """
+        family = self.family()
+        if family == wanted:
+            return
         pixels = self.attribute("", "img_resolution")
         size = f" of {pixels} px" if type(pixels) is int and 0 < pixels <= 2**16 else ""
+        if family is not None:
+            raise GeneratorError(f"{path} holds a {FAMILIES[family]} generator{size}: use generator={family}")
         name = self.class_name[:SHOWN]
-        return f"a network of class {name if name.isprintable() else ascii(name)}{size}"
+        name = name if name.isprintable() else ascii(name)
+        raise GeneratorError(f"{path} holds a network of class {name}{size}; expected {supported}")
 
     def attribute(self, module: str, name: str) -> Any:
         """Return an attribute of a module, None where it has none."""

@@ -30,9 +30,8 @@ def load_golden(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[s
         elif entry.get("stored"):
             tensors[key] = expected[f"stored.{key}"]
         elif not entry.get("keep"):
-            tensors[key] = torch.from_numpy(
-                (entry["mean"] + entry["std"] * draw).astype(np.float32).reshape(entry["shape"])
-            )
+            values = np.asarray(entry["mean"] + entry["std"] * draw, dtype=np.float32).reshape(entry["shape"])
+            tensors[key] = torch.from_numpy(values)
     return tensors, expected, spec
 
 

@@ -36,7 +36,8 @@ def model_config(
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
-    latent, resolution = manifest["latent"], manifest["generator"]["resolution"]
+    latent, height = manifest["latent"], manifest["generator"]["resolution"]
+    width = manifest["generator"].get("width") or height
     config = pb.ModelConfig(name=name, backend=backend, max_batch_size=options.max_batch_size)
     if version is not None:
         config.version_policy.specific.versions.append(version)
@@ -49,7 +50,7 @@ def model_config(
     if manifest["generator"]["classes"] is not None:
         config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[1], reshape=per_row)
     image, valid = output_names(backend)
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[resolution, resolution, 3])
+    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[height, width, 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[1], reshape=per_row)
     kind = getattr(pb.ModelInstanceGroup, f"KIND_{options.target.upper()}")
     config.instance_group.add(count=options.instances, kind=kind)

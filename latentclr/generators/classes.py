@@ -17,7 +17,7 @@ def chosen_classes(chosen: Any, count: int) -> tuple[int, ...]:
     """Return the classes that training draws from.
 
     Args:
-        chosen: generator.classes: None for all, a class id, or a list of them.
+        chosen: What generator.classes says: None for all, a class id, or a list of them.
         count: How many classes the generator has; 0 for an unconditional one.
 
     Raises:

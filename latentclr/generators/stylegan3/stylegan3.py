@@ -182,6 +182,7 @@ class StyleGAN3(Generator):
     """
 
     name = "stylegan3"
+    use_w = True  # as `stylegan2` says of itself
     w_avg: Tensor
 
     def __init__(self, tensors: dict[str, Tensor], *, truncation: float = 1.0) -> None:

@@ -44,6 +44,8 @@ class ModuleTree:
             return "stylegan3"
         if "synthesis.b4" in self.modules:
             return "stylegan2"
+        if self.classes.get("Model.MainLayers.0") == "GeneratorStage":
+            return "r3gan"
         return None
 
     def check_family(self, wanted: str, supported: str, path: Path) -> None:

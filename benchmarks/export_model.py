@@ -22,9 +22,10 @@ from common.report import Benchmark, BenchmarkError, child_environment
 
 from export.pipeline import export_run
 from latentclr.compose import plain
-from latentclr.config import BigGANConfig, ModelConfig, StyleGAN2Config, TrainConfig
+from latentclr.config import BigGANConfig, GeneratorConfig, ModelConfig, StyleGAN2Config, TrainConfig
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
+from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.training.rng import stream
 from serving.contract.layout import DEFAULT_MODEL
@@ -32,7 +33,7 @@ from serving.contract.layout import DEFAULT_MODEL
 NAME = DEFAULT_MODEL
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",
          "hparams.iterations=20", "eval_iters=2", "tensorboard=false")  # fmt: skip
-RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256}  # used where none is given
+RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256, "stylegan3": 256, "stylegan3-r": 256}  # if none is given
 RECORD = "export.json"
 
 
@@ -115,11 +116,15 @@ def _train(run: Path, threads: int) -> None:
 
 def _write_untrained(run: Path, name: str, resolution: int) -> None:
     alpha = [-3.0, 3.0] if name == "biggan" else 1.0
+    generators: dict[str, GeneratorConfig] = {
+        "biggan": BigGANConfig(resolution=resolution, weights="random"),
+        "stylegan2": StyleGAN2Config(weights=f"random:{resolution}"),
+        "stylegan3": StyleGAN3Config(weights=f"random:{resolution}"),
+        "stylegan3-r": StyleGAN3Config(weights=f"random:{resolution}", configuration="r"),
+    }
     # K = 2: an edit's cost does not grow with K, but the export's proof of parity does.
     config = TrainConfig(
-        generator=BigGANConfig(resolution=resolution, weights="random")
-        if name == "biggan"
-        else StyleGAN2Config(weights=f"random:{resolution}"),
+        generator=generators[name],
         model=ModelConfig(name="nonlinear", alpha=alpha),
         k=2,
     )

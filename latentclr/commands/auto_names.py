@@ -33,7 +33,7 @@ def name_by_score(run: Path, **limits: float | None) -> None:
         LatentCLRError: The run cannot be opened, was not scored, or was scored by another version or for another
             checkpoint; or no name is left because its scorers trust too few pictures.
     """
-    config, checkpoint = open_run(run, [], TrainConfig)
+    config, checkpoint = open_run(run, [], TrainConfig, closed=True)
     folder = checkpoint.path.parent
     scores = load_scores(folder / SCORE_FILE)
     if scores.run.checkpoint_sha256 != sha256_of(checkpoint.path):

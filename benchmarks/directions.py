@@ -3,8 +3,9 @@
     python benchmarks/directions.py --output benchmarks/results/directions.json --plot docs/directions.png
 
 Each method is trained by the command that users have, with several seeds, and `latentclr score` measures all of them
-at the same change of the picture with the scorers `pixels` and `faces`. Runs stay in a folder, and what is there is
-not done again. Other recipes are compared by naming them, the one that the others are held against first:
+at the same change of the picture with the scorers `pixels` and `faces`, the runs of each seed on codes of their own: so
+intervals over runs are over seeds and codes. Runs stay in a folder, and what is there is not done again. Other recipes
+are compared by naming them, the one that the others are held against first:
 
     python benchmarks/directions.py --recipe 'today=' --recipe 'temp 2=loss.temp=2' --output ...
 """
@@ -61,7 +62,6 @@ def main(
 ) -> None:  # fmt: skip
     """Train and score every method; OVERRIDES are added to the training of all."""
     start = describe_machine()
-    words = [f"scorers=[{scorers}]", f"codes={codes}"]
     methods = dict(map(_recipe, recipes)) or METHODS
     scores: list[RunScores] = []
     names: list[str] = []
@@ -69,7 +69,7 @@ def main(
         for seed in range(1 if method in ONCE else seeds):
             run = folder / f"{method.lower().replace(' ', '-')}-k{k}-{seed}"
             _train(run, [*FACES, *own, f"k={k}", f"seed={seed}", *overrides])
-            scores.append(_score(run, words, codes))
+            scores.append(_score(run, codes, seed, f"scorers=[{scorers}]"))
             names.append(method)
     rows = compare(scores, names)
     results = [_plain(row, scores) for row in rows]
@@ -102,11 +102,11 @@ def _train(run: Path, words: Sequence[str]) -> None:
         raise BenchmarkError(f"{' '.join(words)}: {last.removeprefix('Error: ')}")
 
 
-def _score(run: Path, words: Sequence[str], codes: int) -> RunScores:
+def _score(run: Path, codes: int, seed: int, scorers: str) -> RunScores:
     there = read_scores(run, sha256_of(find_checkpoint(run)))
-    if there is not None and there.settings.codes == codes:
+    if there is not None and (there.settings.codes, there.settings.seed) == (codes, seed):
         return there
-    return run_score([run], words)[0]
+    return run_score([run], [scorers, f"codes={codes}", f"seed={seed}"])[0]
 
 
 def _plain(row: Row, scores: Sequence[RunScores]) -> dict[str, Any]:

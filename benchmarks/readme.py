@@ -188,8 +188,8 @@ def _directions(record: Record) -> Section:
     lines = [
         f"Directions of the faces, K = {settings['k']}, each moved until the mean RMS change of the pixels is"
         f" {255 * settings['change']:.0f}/255, on {settings['codes']} codes that no training saw; effects on"
-        f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % bootstrap intervals over runs,"
-        f" directions, attributes and codes. The words compare with {rows[0]['method']}.\n",
+        f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % intervals"
+        f" over runs (each with codes of its own) and attributes. The words compare with {rows[0]['method']}.\n",
         f"| method | runs | {' | '.join(measures)} |\n|---|---|" + "---|" * len(measures),
     ]
     for row in rows:

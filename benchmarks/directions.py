@@ -45,6 +45,8 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 
 @click.command(cls=Benchmark)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each method.")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Of the trainings and their codes; another than those by which a recipe was chosen.")  # fmt: skip
 @click.option("--k", type=click.IntRange(2), default=16, show_default=True, help="Directions of each.")
 @click.option("--codes", type=click.IntRange(1), default=96, show_default=True, help="Codes that they are scored on.")
 @click.option("--scorers", default="pixels,faces", show_default=True, help="What looks at the pictures.")
@@ -57,8 +59,8 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 @click.argument("overrides", nargs=-1)
 def main(
-    seeds: int, k: int, codes: int, scorers: str, recipes: tuple[str, ...], folder: Path, plot: Path | None,
-    note: str | None, output: Path | None, overrides: tuple[str, ...],
+    seeds: int, first_seed: int, k: int, codes: int, scorers: str, recipes: tuple[str, ...], folder: Path,
+    plot: Path | None, note: str | None, output: Path | None, overrides: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train and score every method; OVERRIDES are added to the training of all."""
     start = describe_machine()
@@ -66,7 +68,7 @@ def main(
     scores: list[RunScores] = []
     names: list[str] = []
     for method, own in methods.items():
-        for seed in range(1 if method in ONCE else seeds):
+        for seed in range(first_seed, first_seed + (1 if method in ONCE else seeds)):
             run = folder / f"{method.lower().replace(' ', '-')}-k{k}-{seed}"
             _train(run, [*FACES, *own, f"k={k}", f"seed={seed}", *overrides])
             scores.append(_score(run, codes, seed, f"scorers=[{scorers}]"))
@@ -78,7 +80,8 @@ def main(
         draw(results, plot)
     finish(
         "recipes" if recipes else "directions", start=start,
-        settings={"k": k, "seeds": seeds, "codes": codes, "scorers": scorers, "change": scores[0].settings.change,
+        settings={"k": k, "seeds": seeds, "first_seed": first_seed, "codes": codes, "scorers": scorers,
+                  "change": scores[0].settings.change,
                   "attributes": [attribute.name for attribute in scores[0].attributes],
                   "methods": {method: " ".join(own) for method, own in methods.items()}},
         results=results, targets=[], random_weights=False, note=note, output=output,

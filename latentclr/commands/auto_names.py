@@ -102,9 +102,9 @@ def proposed_edits(scores: RunScores) -> dict[str, NamedEdit]:
         low, high = direction.slider
         if direction.reverse:
             low, high = -high, -low
-        size, ends = abs(effect.mean), sorted((abs(effect.low), abs(effect.high)))
         evidence = (
-            f"{size:.2f} sd [{ends[0]:.2f}, {ends[1]:.2f}], purity {direction.purity:.2f}, signs {effect.agreement:.0%}"
+            f"{abs(effect.mean):.2f}±{(effect.high - effect.low) / 2:.2f} sd, purity {direction.purity:.2f}, "
+            f"signs {effect.agreement:.0%}"
         )
         edits[direction.name] = NamedEdit(k, (), (low, high), _head(k, low, high) + evidence, direction.reverse)
     return edits

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,17 @@ import torch
 from common.memory import peak_kib
 from common.report import Benchmark, BenchmarkError, child_environment
 
+import latentclr.config
 from export.pipeline import export_run
 from latentclr.compose import plain
-from latentclr.config import BigGANConfig, ModelConfig, StyleGAN2Config, TrainConfig
+from latentclr.config import (
+    BigGANConfig,
+    DCGANConfig,
+    GeneratorConfig,
+    ModelConfig,
+    StyleGAN2Config,
+    TrainConfig,
+)
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
@@ -58,7 +67,7 @@ def main(
         if generator == "dcgan":
             _train(run, threads)
         else:
-            _write_untrained(run, generator, resolution)
+            write_untrained(run, generator, resolution)
     start = time.perf_counter()
     versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, say=click.echo)
     record: dict[str, Any] = {
@@ -113,16 +122,24 @@ def _train(run: Path, threads: int) -> None:
         raise BenchmarkError(f"the short training run failed: {last.removeprefix('Error: ')}")
 
 
-def _write_untrained(run: Path, name: str, resolution: int) -> None:
-    alpha = [-3.0, 3.0] if name == "biggan" else 1.0
+def write_untrained(run: Path, name: str, resolution: int) -> None:
+    """Write a run folder of a generator with directions as they are before training.
+
+    Args:
+        run: The folder.
+        name: `dcgan` (the faces, with their weights), or `biggan`, `stylegan2` or `stylegan3` with seeded random ones.
+        resolution: Of its pictures.
+    """
+    alpha = [-3.0, 3.0] if name in ("biggan", "dcgan") else 1.0
+    generators: dict[str, Callable[[], GeneratorConfig]] = {
+        "dcgan": DCGANConfig,
+        "biggan": lambda: BigGANConfig(resolution=resolution, weights="random"),
+        "stylegan2": lambda: StyleGAN2Config(weights=f"random:{resolution}"),
+        # Not in every version.
+        "stylegan3": lambda: latentclr.config.StyleGAN3Config(weights=f"random:{resolution}"),  # type: ignore[attr-defined,unused-ignore]
+    }
     # K = 2: an edit's cost does not grow with K, but the export's proof of parity does.
-    config = TrainConfig(
-        generator=BigGANConfig(resolution=resolution, weights="random")
-        if name == "biggan"
-        else StyleGAN2Config(weights=f"random:{resolution}"),
-        model=ModelConfig(name="nonlinear", alpha=alpha),
-        k=2,
-    )
+    config = TrainConfig(generator=generators[name](), model=ModelConfig(name="nonlinear", alpha=alpha), k=2)
     generator = build_generator(config.generator)
     rng = stream(config.seed, "init")
     directions = make_directions(plain(config), config.k, generator.latent.dim, rng)

@@ -4,6 +4,8 @@
 #   benchmarks/gpu.sh --download wheels      where there is a network: fetch the wheels (some gigabytes, for CUDA)
 #   benchmarks/gpu.sh wheels [OPTION...]     on the machine with the GPU; options go to gpu_pack.py
 #
+# --download also builds what exists as source only. TensorRT's wheels are in NVIDIA's own index: set PIP_EXTRA_INDEX_URL to
+# it, or those rows are left out, as all rows are whose package is missing.
 # Results: benchmarks/results/gpu.json, written after each row. Another call goes on where the time was over.
 # MINUTES=10 bounds installation and measurement together; PYTHON=python3.11 chooses the interpreter of both machines.
 set -euo pipefail
@@ -20,11 +22,11 @@ apart=(gan-face-generate==1.1.1) # installed without what it asks for: only the 
 
 if [ "${1:-}" = --download ]; then
     wheels=${2:?usage: benchmarks/gpu.sh --download FOLDER}
-    "$python" -m pip download --quiet --dest "$wheels" -c constraints.txt "${needed[@]}"
+    "$python" -m pip wheel --quiet --wheel-dir "$wheels" --find-links "$wheels" -c constraints.txt "${needed[@]}"
     for package in "${optional[@]}"; do
-        "$python" -m pip download --quiet --dest "$wheels" -c constraints.txt "$package" || echo "left out: $package" >&2
+        "$python" -m pip wheel --quiet --wheel-dir "$wheels" --find-links "$wheels" -c constraints.txt "$package" || echo "left out: $package" >&2
     done
-    "$python" -m pip download --quiet --dest "$wheels" --no-deps "${apart[@]}"
+    "$python" -m pip wheel --quiet --wheel-dir "$wheels" --find-links "$wheels" --no-deps "${apart[@]}"
     exit
 fi
 

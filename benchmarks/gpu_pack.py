@@ -6,7 +6,7 @@
 
 It ends after ten minutes, whatever is left: each row has its share of the time, one that hangs is ended, one that
 cannot run says why, and the results are written after each. Rows that --output holds already are not measured again, so
-a second call goes on where the time was over. `benchmarks/gpu.sh` installs what is needed from a folder of wheels first.
+a second call goes on where the time was over. `benchmarks/gpu.sh` first installs what is needed from a wheels folder.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ NO_TIME = "the time was over; call again with the same --output to go on"
 
 
 class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.2
-    """A list of known names, separated by semicolons, since some hold a comma."""
+    """A comma-separated list of known names."""
 
     name = "names"
 
@@ -63,10 +63,10 @@ class Names(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Parse the list."""
-        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(";"))
+        names = value if isinstance(value, tuple) else tuple(part.strip() for part in str(value).split(","))
         for name in names:
             if name not in self.known:
-                self.fail(f"expected names of {'; '.join(self.known)}, got {name!r}", param, ctx)
+                self.fail(f"expected names of {', '.join(self.known)}, got {name!r}", param, ctx)
         return names
 
 
@@ -98,8 +98,8 @@ class Pack:
 
 @click.command(cls=Benchmark)
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True, help="Where to draw.")
-@click.option("--models", type=Names(list(MODELS)), default=";".join(MODELS), show_default=True, help="Which.")
-@click.option("--engines", type=Names(list(ENGINES)), default=";".join(ENGINES), show_default=True, help="Which.")
+@click.option("--models", type=Names(list(MODELS)), default=",".join(MODELS), show_default=True, help="Which.")
+@click.option("--engines", type=Names(list(ENGINES)), default=",".join(ENGINES), show_default=True, help="Which.")
 @click.option("--batch", "batches", type=Numbers(), default="1,8", show_default=True, help="Images in a request.")
 @click.option("--runs", type=click.IntRange(3), default=300, show_default=True, help="Timed requests of each row.")
 @click.option("--row-seconds", type=click.FloatRange(0, min_open=True), default=1.5, show_default=True,

@@ -28,7 +28,6 @@ from serving import EditClient, TritonServer
 from serving.contract.tensors import OUTPUTS
 from serving.triton.ports import Ports
 
-
 COMPILED = "torch.compile"
 
 
@@ -217,17 +216,17 @@ def _served(prepared: Prepared, place: torch.device) -> Iterator[Engine]:
 # In this order, for each model: what builds for minutes comes last.
 ENGINES = {
     "eager": Kind(_eager),
-    "eager, channels last": Kind(_channels_last),
-    "eager, CUDA graph": Kind(_cuda_graph, gpu=True),
-    "eager, TF32": Kind(_tf32, "tf32", gpu=True),
+    "eager channels-last": Kind(_channels_last),
+    "eager cuda-graph": Kind(_cuda_graph, gpu=True),
+    "eager tf32": Kind(_tf32, "tf32", gpu=True),
     "torchscript": Kind(_torchscript),
     "onnxruntime": Kind(_onnxruntime),
-    "onnxruntime, CUDA graph": Kind(_ort_cuda_graph, gpu=True),
-    "onnxruntime, TF32": Kind(_ort("CUDA", {"use_tf32": "1"}), "tf32", gpu=True),
+    "onnxruntime cuda-graph": Kind(_ort_cuda_graph, gpu=True),
+    "onnxruntime tf32": Kind(_ort("CUDA", {"use_tf32": "1"}), "tf32", gpu=True),
     "served": Kind(_served),
     COMPILED: Kind(_compiled),
     "tensorrt": Kind(_ort("Tensorrt", {}), gpu=True),
-    "tensorrt, TF32": Kind(_ort("Tensorrt", {}), "tf32", gpu=True),
+    "tensorrt tf32": Kind(_ort("Tensorrt", {}), "tf32", gpu=True),
 }
 
 

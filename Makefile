@@ -18,6 +18,8 @@ ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 .PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
+# An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
+	rm -rf latentclr.egg-info
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.

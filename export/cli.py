@@ -11,7 +11,10 @@ import click
 from export.options import PRECISIONS, RANGES, TARGETS
 from latentclr.cli import Configured, check_config_name, split_run
 from serving.contract.layout import DEFAULT_MODEL
+from serving.contract.layout import ENGINES as KNOWN
 from serving.contract.manifest import LATENT_INPUTS
+
+ENGINES = (*(engine.name for engine in KNOWN.values()), "auto")
 
 
 def _check_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -33,7 +36,9 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               show_default=True, help="Triton model repository to publish to.")  # fmt: skip
 @click.option("--name", default=DEFAULT_MODEL, show_default=True, callback=_check_name,
-              help="Model name; the TorchScript twin adds _torchscript.")  # fmt: skip
+              help="Model name, of the first engine; a further one's adds _ and the engine.")  # fmt: skip
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), default=("onnxruntime", "torchscript"),
+              show_default=True, help="What runs it; repeat it. auto takes the fastest here.")  # fmt: skip
 @click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
               help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
 @click.option("--max-batch-size", type=click.IntRange(*RANGES["max_batch_size"]), default=16, show_default=True,
@@ -69,6 +74,7 @@ def export(
     opset: int,
     latent_input: str,
     config_path: Path | None,
+    engines: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Fuse a run's directions with their generator, prove parity, publish for Triton.
@@ -87,7 +93,7 @@ def export(
 
     run, overrides = split_run(words, config_path)
     for folder in export_run(
-        run, overrides, repository, name,
+        run, overrides, repository, name, engines=engines,
         options=TritonOptions(**options), opset=opset, latent_input=latent_input, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")
@@ -98,7 +104,9 @@ def export(
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               help="Triton model repository.")  # fmt: skip
-@click.option("--name", default=DEFAULT_MODEL, callback=_check_name, help="Model; its TorchScript twin goes along.")
+@click.option(
+    "--name", default=DEFAULT_MODEL, callback=_check_name, help="Model; its twins for other engines go along."
+)
 @click.option("--to", type=click.IntRange(1), help="Version to serve.  [default: the one before the present one]")
 def rollback(repository: Path, name: str, to: int | None) -> None:
     """Serve an older version of a model again; no version is deleted, so --to also goes forward.

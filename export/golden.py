@@ -70,7 +70,8 @@ def draw_golden(
     codes = max(2, min(most_codes, LARGEST_PICTURES // (GROUP * 3 * size * size)))
     rng = stream(0, "golden")
     strengths = torch.tensor([alpha for alpha in alphas if alpha], dtype=torch.float32)
-    code = editor.sample_codes(codes, rng).repeat_interleave(GROUP, 0)  # [R, D] or [R, L, D]
+    code, classes = editor.sample_codes(codes, rng)  # [C, D] or [C, L, D], [C]
+    code = code.repeat_interleave(GROUP, 0)  # [R, D] or [R, L, D]
     rows = len(code)
     direction = torch.zeros(rows, EDITS, dtype=torch.int64)
     alpha = torch.zeros(rows, EDITS, latent.layers)
@@ -92,8 +93,7 @@ def draw_golden(
         elif m > 1:
             alpha[row] *= torch.rand(m, latent.layers, generator=rng)
     inputs = [code, direction, alpha]
-    if editor.conditional:
-        classes = torch.randint(len(editor.generator.class_names or ()), (codes,), generator=rng)
+    if classes is not None:
         inputs.append(classes.repeat_interleave(GROUP))
     arrays = [tensor.numpy() for tensor in inputs]
     images = np.empty((rows, size, size, 3), np.uint8)

@@ -7,23 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from export.editor import FusedEditor, check_latent_input
+from export.engines import BACKENDS, DEFAULT, check_engines, export_graphs
 from export.errors import ExportError
 from export.golden import save_golden
 from export.manifest import build_manifest
-from export.onnx import OnnxEditor, export_onnx, split_weights
 from export.options import TritonOptions
-from export.parity import Engine, check_parity
-from export.repository import publish
-from export.torchscript import TorchScriptEditor, export_torchscript
+from export.parity import check_parity
+from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
 from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.errors import CatalogError
-from serving.contract.layout import MODEL_FILES, WEIGHTS_FILE
+from serving.contract.openvino_engine import OpenVINOError, import_openvino
 from serving.contract.published import PublishedModel
 from serving.contract.temporary import remove_dead_folders, temporary_folder
 
@@ -34,19 +31,21 @@ def export_run(
     repository: Path,
     name: str,
     *,
+    engines: Sequence[str] = DEFAULT,
     options: TritonOptions | None = None,
     max_batch_size: int | None = None,
     opset: int = 18,
     latent_input: str = "z",
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Export a run as ONNX and TorchScript and publish both for Triton.
+    """Export a run for one engine or several and publish it for Triton.
 
     Args:
         run: Run folder or checkpoint file.
         words: Overrides of the run's configuration.
         repository: Triton model repository.
-        name: Model name.
+        name: Model name, of the first engine; each further one's adds `_` and the engine.
+        engines: `onnxruntime`, `openvino`, `torchscript`.
         options: How Triton is to serve it.
         max_batch_size: Short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
@@ -57,11 +56,16 @@ def export_run(
         The published version folders.
 
     Raises:
-        LatentCLRError: The run cannot be opened, a graph cannot be made or differs from eager, or the disk is full.
+        LatentCLRError: The run cannot be opened, an engine is not known or not installed, a graph cannot be made or
+            differs from eager, or the disk is full.
     """
     options = options or TritonOptions()
     if max_batch_size is not None:
         options = replace(options, max_batch_size=max_batch_size)
+    check_engines(engines)
+    check_left_behind(repository, name, [BACKENDS[engine] for engine in engines])
+    if "openvino" in engines:
+        check_openvino(options, say)
     config, checkpoint = open_run(run, words, TrainConfig)
     generator = trained_generator(config, checkpoint)
     check_latent_input(generator, latent_input)
@@ -78,34 +82,24 @@ def export_run(
     end = slider_end(checkpoint.config["model"]["alpha"])
     remove_dead_folders()
     with temporary_folder("export") as folder:
-        graphs = {backend: folder / file for backend, file in MODEL_FILES.items()}
-        export_onnx(editor, graphs["onnxruntime"], opset)
-        if editor.code_name != editor.input_names[0]:
-            rename_input(graphs["onnxruntime"], editor.input_names[0], editor.code_name)
-        files = list(graphs.values())
-        weights = folder / WEIGHTS_FILE
-        if split_weights(graphs["onnxruntime"], weights):
-            files.append(weights)
-        export_torchscript(editor, graphs["pytorch"])
-        alphas = [-end, -end / 2, 0.0, end / 4, end]
-        engines: dict[str, Engine] = {
-            "onnx": OnnxEditor(graphs["onnxruntime"]),
-            "torchscript": TorchScriptEditor(graphs["pytorch"]),
-        }
+        made = export_graphs(editor, engines, folder, opset)
+        alphas = [-end, -end / 2, end / 4, end]
         try:
-            reports = check_parity(editor, engines, alphas, say, fed=fed)
+            certificates = check_parity(editor, made.engines, alphas, say=say, fed=fed)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
-        for report in reports:
-            say(str(report))
+        for certificate in certificates:
+            say(str(certificate))
         if edits:
             say(f"named edits: {', '.join(edits)}")
-        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
+        manifest = build_manifest(
+            name, generator, checkpoint, made.all_files, certificates, edits, latent_input, config.feed_layers
+        )
         golden = save_golden(folder, editor, manifest, alphas, fed)
         manifest["files_sha256"][golden.name] = sha256_of(golden)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
-        return publish(repository, name, graphs, manifest, options)
+        return publish(repository, name, made.files, manifest, options)
 
 
 def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> list[str]:
@@ -128,18 +122,17 @@ def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> l
     ]
 
 
-def rename_input(path: Path, old: str, new: str) -> None:
-    """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
+def check_openvino(options: TritonOptions, say: Callable[[str], None]) -> None:
+    """Refuse what OpenVINO's backend cannot do, before the work is done, and tell what has no effect there.
 
     Raises:
-        ExportError: The new name is taken.
+        ExportError: OpenVINO is not installed, or the target is a GPU, which that backend refuses.
     """
-    model = onnx.load(str(path), load_external_data=False)
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    if new in taken | {tensor.name for tensor in (*model.graph.initializer, *model.graph.input)}:
-        raise ExportError(f"the graph has a value called {new} already")
-    for tensor in model.graph.input:
-        tensor.name = new if tensor.name == old else tensor.name
-    for node in model.graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-    onnx.save(model, str(path))
+    try:
+        import_openvino()
+    except OpenVINOError as error:
+        raise ExportError(str(error)) from None
+    if options.target == "gpu":
+        raise ExportError("openvino runs on CPUs (Triton's backend of that name refuses others), got target gpu")
+    if options.queue_delay_us or options.queue_timeout_s:
+        say("openvino: each request is a batch of its own there, so queue delay and timeout have no effect on it")

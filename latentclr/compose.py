@@ -23,9 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from latentclr.config import GENERATORS, GROUPS, HParamsConfig, TrainConfig, check
+from latentclr.config import GROUPS, HParamsConfig, TrainConfig, check
 from latentclr.errors import ConfigError, nearest
 from latentclr.files import replacing
+from latentclr.generators.registry import FIRST, family
 from serving.contract.documents import check_plain
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def compose_train(words: Words) -> TrainConfig:
     """
     overrides = parse_overrides(words).items
     groups = [o for o in overrides if _is_group(o)]
+    generator = next((str(o.value()) for o in reversed(groups) if o.key_or_group == "generator"), FIRST)
+    groups = [o for o in groups if o.key_or_group != "generator"]
     for o in groups:
         options, wanted = GROUPS[o.key_or_group], str(o.value())
         if wanted not in options:
@@ -77,6 +80,7 @@ def compose_train(words: Words) -> TrainConfig:
     finally:
         GlobalHydra.instance().clear()
     chosen: Any = OmegaConf.to_container(cfg)
+    chosen["generator"] = {"name": generator}
     return _typed(chosen, overrides, TrainConfig)
 
 
@@ -94,10 +98,11 @@ def compose_run(saved: dict[str, Any], words: Words, schema: type[C]) -> C:
     overrides = parse_overrides(words).items
     for o in overrides:
         if _is_group(o):
-            was = _get(saved, f"{o.key_or_group.replace('/', '.')}.name")
-            options = GROUPS[o.key_or_group]
-            chosen = options.get(str(o.value()))
-            name = chosen["name"] if isinstance(chosen, dict) else getattr(chosen, "name", None)
+            was: Any = _get(saved, f"{o.key_or_group.replace('/', '.')}.name")
+            name: Any = str(o.value())
+            if o.key_or_group != "generator":
+                chosen = GROUPS[o.key_or_group].get(name)
+                name = chosen["name"] if isinstance(chosen, dict) else getattr(chosen, "name", None)
             if name != was:
                 raise ConfigError(f"{o.input_line}: this run was trained with {o.key_or_group} {was}")
     return _typed(saved, overrides, schema)
@@ -192,10 +197,11 @@ def _is_group(override: Override) -> bool:
 
 def _register() -> None:
     store = ConfigStore.instance()
-    for group, options in GROUPS.items():
+    groups = {group: options for group, options in GROUPS.items() if group != "generator"}
+    for group, options in groups.items():
         for name, node in options.items():
             store.store(group=group, name=name, node=node, package=group.replace("/", "."))
-    defaults: list[Any] = [{group: next(iter(options))} for group, options in GROUPS.items()]
+    defaults: list[Any] = [{group: next(iter(options))} for group, options in groups.items()]
     store.store(name="train", node={"defaults": ["_self_", *defaults]})
 
 
@@ -205,12 +211,12 @@ def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C
     except ValueError as error:
         raise ConfigError(f"the saved configuration is damaged: it {error}") from None
     generator = _get(values, "generator.name")
-    if not isinstance(generator, str) or generator not in GENERATORS:
-        raise ConfigError(f"the run's generator is {generator!r}, expected one of {', '.join(GENERATORS)}")
+    if not isinstance(generator, str):
+        raise ConfigError(f"the run's generator is {generator!r}, expected a name")
     names = {option.name for option in dataclasses.fields(schema)}
     known = {key: value for key, value in values.items() if key in names}
     # The free-form arguments are empty here: merging must not mix one class's arguments into another's.
-    base = schema(generator=GENERATORS[generator](), hparams=HParamsConfig(optimizer={}, scheduler={}))
+    base = schema(generator=family(generator)(), hparams=HParamsConfig(optimizer={}, scheduler={}))
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(base), known)
     except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
@@ -228,6 +234,8 @@ def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C
     except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
         raise ConfigError(str(error).splitlines()[0][:200]) from None
     assert isinstance(config, schema)
+    if config.generator.name != generator:
+        raise ConfigError(f"generator.name is chosen with generator=NAME, got {config.generator.name!r}")
     check(config)
     return config
 

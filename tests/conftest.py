@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from export import pipeline
+from export import engines
 from export.editor import FusedEditor
 from export.onnx import export_onnx
 from export.torchscript import export_torchscript
@@ -125,7 +125,7 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         for export in (export_onnx, export_torchscript):
-            patch.setattr(pipeline, export.__name__, once(export))
+            patch.setattr(engines, export.__name__, once(export))
         yield
 
 

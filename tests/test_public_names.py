@@ -31,8 +31,7 @@ SERVING = """
 
 # docs/reference/: the Python API beside `serving`.
 REFERENCE = """
-    export.editor.FusedEditor export.options.TritonOptions export.parity.ParityReport export.pipeline.export_run
-    export.repository.rollback
+    export.editor.FusedEditor export.options.TritonOptions export.pipeline.export_run export.repository.rollback
     latentclr.commands.run_eval latentclr.commands.run_gen latentclr.commands.run_train
     latentclr.generators.base.Generator latentclr.generators.base.LatentSpec
     latentclr.method.directions.Directions latentclr.method.loss.contrastive_loss
@@ -42,6 +41,7 @@ REFERENCE = """
     latentclr.scores.scorer.Scorer latentclr.scores.scorer.build_scorers latentclr.scores.scorer.find_attributes
     latentclr.training.evaluation.Evaluation latentclr.training.experiment.open_run
     latentclr.training.experiment.trained_generator latentclr.training.trainer.Trainer
+    serving.contract.certificate.Certificate serving.contract.certificate.Gate
 """.split()
 
 # `latentclr COMMAND`: its arguments in capitals, its options.

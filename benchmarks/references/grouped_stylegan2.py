@@ -48,7 +48,7 @@ class GroupedStyleGAN2(Generator):
         self.n_mlp = sum(name.startswith("style.") for name in tensors) // 2
         self.eval()
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
         """Map z [N, D] to w [N, D], or return it where directions live in Z."""
         return self._mapping(z) if self.use_w else z
 

@@ -77,8 +77,16 @@ class Generator(nn.Module, ABC):
         """Stay in inference mode, whatever the module around it does."""
         return super().train(False)
 
-    def encode(self, z: Tensor) -> Tensor:
-        """Map z [N, D] to the space in which directions live [N, D]; the identity unless a subclass says otherwise."""
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
+        """Map z [N, D] to the space in which directions live; the identity unless a subclass says otherwise.
+
+        Args:
+            z: [N, D].
+            class_id: [N] int64 of a class-conditional generator, whose mapping may depend on it.
+
+        Returns:
+            [N, D].
+        """
         return z
 
     @abstractmethod

@@ -211,8 +211,9 @@ def picture_metric(generator: Generator, to_code: Tensor, codes: int, fed: Tenso
     """
     device, axes = fed.device, to_code.shape[1]
     steps = (METRIC_STEP * to_code.T).float().to(device)  # [R, D]
-    p = generator.encode(generator.sample(codes, rng).to(device))  # [C, D]
-    classes = generator.sample_classes(codes, rng)
+    z, classes = generator.sample(codes, rng).to(device), generator.sample_classes(codes, rng)
+    classes = None if classes is None else classes.to(device)
+    p = generator.encode(z, classes)  # [C, D]
     total = torch.zeros(axes, axes, dtype=torch.float64)
     with progress_bar(codes * (1 + axes), "picture", desc="changes", delay=1.0) as bar:
         for i, code in enumerate(p):
@@ -220,7 +221,7 @@ def picture_metric(generator: Generator, to_code: Tensor, codes: int, fed: Tenso
             moved = torch.cat([torch.zeros_like(steps[:1]), steps])  # [1 + R, D]
             for part in moved.split(_at_once(generator)):
                 ps = code + fed[:, None] * part[:, None]  # [B, L, D]
-                class_id = None if classes is None else classes[i].expand(len(ps)).to(device)
+                class_id = None if classes is None else classes[i].expand(len(ps))
                 images = generator.synthesize(ps, class_id).clamp(-1, 1)
                 if images.shape[2] > METRIC_SIDE:
                     images = F.adaptive_avg_pool2d(images, METRIC_SIDE)
@@ -248,13 +249,15 @@ def _scored_samples(
     with progress_bar(samples, "picture", desc="scores", delay=1.0) as bar:
         for start in range(0, samples, _at_once(generator)):
             count = min(_at_once(generator), samples - start)
-            p = generator.encode(generator.sample(count, rng).to(device))  # [B, D]
-            ps = p[:, None].expand(-1, layers, -1)  # [B, L, D]
-            if not fed.bool().all():
-                other = generator.encode(generator.sample(count, rng).to(device))
-                ps = torch.where(fed.bool()[:, None], ps, other[:, None])
+            z = generator.sample(count, rng).to(device)
+            other = None if fed.bool().all() else generator.sample(count, rng).to(device)
             class_id = generator.sample_classes(count, rng)
-            images = generator.synthesize(ps, None if class_id is None else class_id.to(device))
+            there = None if class_id is None else class_id.to(device)
+            p = generator.encode(z, there)  # [B, D]
+            ps = p[:, None].expand(-1, layers, -1)  # [B, L, D]
+            if other is not None:
+                ps = torch.where(fed.bool()[:, None], ps, generator.encode(other, there)[:, None])
+            images = generator.synthesize(ps, there)
             pixels = to_uint8(images).cpu().numpy()
             told = [scorer(pixels) for scorer in scorers]
             codes.append(p.double().cpu().numpy())

@@ -105,7 +105,7 @@ class ContrastiveStep(nn.Module):
         device, dtype = batch.z.device.type, self.options.autocast
         with torch.autocast(device, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             with torch.no_grad():
-                p = generator.encode(batch.z)  # [B, D]
+                p = generator.encode(batch.z, batch.class_id)  # [B, D]
                 unedited = p[:, None].expand(-1, generator.latent.layers, -1)  # [B, L, D]
                 base = self.projector(generator.features(unedited, layer, batch.class_id))  # [B, F']
             step = batch.alpha[:, None, None] * self.directions(p)  # [K, B, D]

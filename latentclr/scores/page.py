@@ -11,14 +11,12 @@ import hashlib
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latentclr.files import replacing
 from latentclr.pictures.plots import RANDOM
 from latentclr.scores.compare import MEASURES, Row
 from latentclr.scores.report import MOVED, DirectionScores, RunScores
@@ -97,29 +95,16 @@ for (const button of document.querySelectorAll(".sort button")) {
 """
 
 
-def write_page(
-    path: Path, title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0
-) -> None:
-    """Write score.html, whole or not at all.
+def page(title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0) -> str:
+    """Return score.html.
 
     Args:
-        path: The file.
         title: What the run is called.
         scores: What was measured.
         strips: Pictures [K, N, 5, H, W, 3] at low, low / 2, 0, high / 2 and high of each range.
         rows: The comparison, if several runs were scored.
         own: The place of this run in it.
-
-    Raises:
-        SaveError: The disk is full or the folder cannot be written.
     """
-    text = page(title, scores, strips, rows, own)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def page(title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0) -> str:
-    """Return the page as text; see `write_page`."""
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}"
@@ -399,12 +384,8 @@ def _data(strip: Pixels) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def effect_map(scores: RunScores, path: Path) -> None:
-    """Draw the effects of all directions on all attributes into a PNG, whole or not at all.
-
-    Raises:
-        SaveError: The disk is full or the folder cannot be written.
-    """
+def effect_map(scores: RunScores) -> bytes:
+    """Return score.png: the effects of all directions on all attributes."""
     table = np.array([[np.nan if e is None else e.mean for e in d.effects] for d in scores.directions])  # [K, A]
     k, a = table.shape
     figure = Figure(figsize=(min(20.0, 3.2 + 0.48 * a), min(40.0, 2.4 + 0.3 * k)), layout="constrained")
@@ -423,5 +404,6 @@ def effect_map(scores: RunScores, path: Path) -> None:
     meaning = f"effect at equal change of the picture ({scores.settings.change * 255:.0f} of 255)"
     axes.set_title(f"{RANDOM}\n{meaning}" if scores.run.random_weights else meaning, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="standard deviations of unedited pictures")
-    with replacing(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    return drawn.getvalue()

@@ -94,7 +94,7 @@ class Subject:
         ids = self.generator.class_ids
         classes = torch.tensor([ids[i % len(ids)] for i in range(count)], device=self.fed.device) if ids else None
         with torch.no_grad():
-            p = self.generator.encode(z)
+            p = self.generator.encode(z, classes)
             return Codes(p, self.directions(p), classes, self.fed)
 
     def render(self, ps: Tensor, class_id: Tensor | None) -> Pixels:

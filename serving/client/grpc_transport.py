@@ -14,6 +14,7 @@ from serving.client.address import Address
 from serving.client.description import Answer, Description, describe_engine, describe_model
 from serving.client.failures import Failure, Kind
 from serving.client.shared_memory import Region, Regions
+from serving.contract.layout import MAX_ROWS
 
 _UNLIMITED = 2**31 - 1
 _KINDS = {
@@ -148,6 +149,7 @@ def read_config(config: Any) -> Description:
         {output.name: list(output.dims) for output in config.output},
         config.parameters["manifest"].string_value if "manifest" in config.parameters else None,
         list(config.version_policy.specific.versions),
+        config.parameters[MAX_ROWS].string_value if MAX_ROWS in config.parameters else None,
         describe_engine(config.backend, [(entry.name, dict(entry.parameters)) for entry in named]),
     )
 

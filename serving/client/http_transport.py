@@ -20,6 +20,7 @@ from serving.client.address import Address
 from serving.client.description import Answer, Description, describe_engine, describe_model
 from serving.client.failures import Failure, Kind
 from serving.contract.documents import read_json
+from serving.contract.layout import MAX_ROWS
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
@@ -58,6 +59,7 @@ class HttpTransport:
                 {output["name"]: [int(size) for size in output["dims"]] for output in config["output"]},
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
                 config.get("version_policy", {}).get("specific", {}).get("versions", []),
+                config.get("parameters", {}).get(MAX_ROWS, {}).get("string_value"),
                 describe_engine(
                     str(config.get("backend", "")), [(entry["name"], entry.get("parameters", {})) for entry in named]
                 ),

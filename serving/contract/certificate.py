@@ -23,6 +23,7 @@ VISIBLE_EDIT_RMS = 1.0
 that most of the difference between two uint8 pictures is their rounding."""
 _WORST = 0.01  # of the pictures, by edit fidelity
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM, as in its paper
+_BAND = 32  # positions filtered by one product
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
@@ -37,7 +38,7 @@ class Certificate:
     Attributes:
         engine: Such as `onnxruntime`, `torchscript`, `openvino`, or a server's name for what it runs.
         precision: `fp32`, `bf16`, `fp16` or `int8`.
-        images: Edited pictures compared.
+        images: Pictures compared, edited and not.
         worst_step: Largest difference of any value.
         mean_step: Largest mean absolute difference of any picture.
         p999_step: The difference that 99.9 % of all values do not exceed.
@@ -230,8 +231,12 @@ class Comparison:
         return Certificate(engine, precision, **measured, gate=gate.name, passed=not gate.misses(measured))
 
     def failing(self, gate: Gate) -> list[int]:
-        """Return the directions of the pictures that miss the gate by themselves, in order."""
+        """Return the directions whose pictures miss the gate, in order.
+
+        Those of combined edits only if no direction alone misses it: all of a bad edit would be named for one.
+        """
         bad = [row for row in self.rows if gate.misses(row)]
+        bad = [row for row in bad if len(row["directions"]) == 1] or bad
         return sorted({direction for row in bad for direction in row["directions"]})
 
     def _known(self, name: str) -> list[float]:
@@ -260,7 +265,7 @@ def ssim(expected: Pictures, drawn: Pictures) -> float:
     size = min(_WINDOW, *expected.shape[:2])
     taps = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / _SIGMA) ** 2)
     taps /= taps.sum()
-    x, y = expected.astype(np.float64), drawn.astype(np.float64)
+    x, y = (picture.transpose(2, 0, 1).astype(np.float64, order="C") for picture in (expected, drawn))  # [C, H, W]
     mean_x, mean_y = _blur(x, taps), _blur(y, taps)
     var_x, var_y = _blur(x * x, taps) - mean_x**2, _blur(y * y, taps) - mean_y**2
     covariance = _blur(x * y, taps) - mean_x * mean_y
@@ -268,12 +273,19 @@ def ssim(expected: Pictures, drawn: Pictures) -> float:
     return float((top / ((mean_x**2 + mean_y**2 + _C1) * (var_x + var_y + _C2))).mean())
 
 
-def _blur(image: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
-    rows, columns = (size - len(taps) + 1 for size in image.shape[:2])
-    down = np.zeros((rows, *image.shape[1:]))
-    for start, tap in enumerate(taps):
-        down += tap * image[start : start + rows]
-    both = np.zeros((rows, columns, *image.shape[2:]))
-    for start, tap in enumerate(taps):
-        both += tap * down[:, start : start + columns]
+def _blur(planes: NDArray[np.float64], taps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Filter [C, H, W] along both axes, as products with a band matrix: several times faster than tap by tap."""
+    reach = len(taps) - 1
+    band = np.zeros((_BAND, _BAND + reach))
+    for row in range(_BAND):
+        band[row, row : row + reach + 1] = taps
+    count, rows, columns = planes.shape
+    down = np.empty((count, rows - reach, columns))
+    for start in range(0, rows - reach, _BAND):
+        n = min(_BAND, rows - reach - start)
+        np.matmul(band[:n, : n + reach], planes[:, start : start + n + reach], out=down[:, start : start + n])
+    both = np.empty((count, rows - reach, columns - reach))
+    for start in range(0, columns - reach, _BAND):
+        n = min(_BAND, columns - reach - start)
+        np.matmul(down[:, :, start : start + n + reach], band[:n, : n + reach].T, out=both[:, :, start : start + n])
     return both

@@ -18,7 +18,7 @@ from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, sha256_of, stamp_of
 from serving.contract.journal import changing, rename_together
-from serving.contract.layout import CONFIG_FILE, TWIN, LayoutError, read_config
+from serving.contract.layout import CONFIG_FILE, LayoutError, original_of, read_config, twins_of
 
 _CHECKPOINTS = (".safetensors", ".pt")
 _MOST = 10_000_000  # directions, latent inputs
@@ -89,14 +89,14 @@ class PublishedModel:
             CatalogWriteError: The repository cannot be written; nothing has changed.
             Busy: Another process changes the repository.
         """
-        if self.name not in self._both():
+        if self.name not in self._all():
             raise CatalogError(f"{self.repository} has no model {self.name!r}")
         try:
             with changing(self.repository) as staging:
                 self._known = None
                 entries, moves = dict(change(self.entries())), []
                 for path, text in [
-                    pair for name in self._both() for pair in _rewritten(self.repository / name, entries)
+                    pair for name in self._all() for pair in _rewritten(self.repository / name, entries)
                 ]:
                     inside = path.relative_to(self.repository)
                     (staging / inside).parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +110,10 @@ class PublishedModel:
         finally:
             self._known = None
 
-    def _both(self) -> list[str]:
-        base = self.name.removesuffix(TWIN)
-        return [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
+    def _all(self) -> list[str]:
+        base = original_of(self.repository, self.name)
+        names = [base, *twins_of(self.repository, base)]
+        return [name for name in names if (self.repository / name / CONFIG_FILE).is_file()]
 
 
 def holds_checkpoint(run: Path, manifest: Mapping[str, Any]) -> bool:

@@ -12,10 +12,11 @@ from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
-    MODEL_FILES,
-    TWIN,
+    ENGINES,
     LayoutError,
+    files_of,
     models_in,
+    original_of,
     read_config,
     served_versions,
     versions_of,
@@ -78,9 +79,11 @@ def _unfinished(repository: Path) -> Iterator[Finding]:
 
 
 def _apart(repository: Path) -> Iterator[Finding]:
-    """Tell which models serve another version than their TorchScript twins."""
-    for twin in (folder for folder in models_in(repository) if folder.name.endswith(TWIN)):
-        model = repository / twin.name.removesuffix(TWIN)
+    """Tell which models serve another version than their twins for other engines."""
+    for twin in models_in(repository):
+        model = repository / original_of(repository, twin.name)
+        if model == twin:
+            continue
         try:
             versions = [(served_versions(folder) or [0])[-1] for folder in (model, twin)]
         except LayoutError:  # told of the model itself
@@ -100,8 +103,8 @@ def _problems(model: Path) -> Iterator[Finding]:
         return
     if config.name and config.name != model.name:
         yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
-    if config.backend not in MODEL_FILES:
-        known = ", ".join(MODEL_FILES)
+    if config.backend not in ENGINES:
+        known = ", ".join(ENGINES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
         return
     versions = versions_of(model)
@@ -119,7 +122,7 @@ def _problems(model: Path) -> Iterator[Finding]:
 
 def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     """Compare a version's files with the SHA-256 that the manifest has of them."""
-    main = MODEL_FILES[config.backend]
+    main = ENGINES[config.backend].file
     if not (folder / main).is_file():
         yield Finding(BAD, subject, f"{folder / main} is missing")
         return
@@ -135,10 +138,8 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
-    mine = {name for name in expected if name == main or (folder / name).exists()}
-    if config.backend == "onnxruntime":
-        mine |= set(expected) - set(MODEL_FILES.values())  # generator.bin, without which the graph has no weights
-    for name in sorted(mine):
+    mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
+    for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file() and name == GOLDEN_FILE:
             yield Finding(WARN, subject, f"{path} is missing: `latentclr certify` then needs --golden FILE")

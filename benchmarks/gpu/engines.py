@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from common.engines import (
 from common.report import BenchmarkError
 from export_model import NAME
 
+from export.half import HalfGraph
 from gpu.models import MAX_BATCH_SIZE, Prepared, set_tf32
 from serving import EditClient, TritonServer
 from serving.contract.tensors import OUTPUTS
@@ -119,18 +121,38 @@ def _onnxruntime(prepared: Prepared, place: torch.device) -> Iterator[Engine]:
     yield session_engine(prepared.folder / "model.onnx", "CUDA", {"use_tf32": "0"})
 
 
-def _ort(provider: str, options: dict[str, str], file: str = "model.onnx") -> Any:
+def _ort(provider: str, options: dict[str, str]) -> Any:
     @contextlib.contextmanager
     def make(prepared: Prepared, place: torch.device) -> Iterator[Engine]:
-        engine = session_engine(prepared.folder / file, provider, options)
-        if provider == "Tensorrt":
-            # An engine is built anew each time that a shape leaves the range seen so far: smallest, largest, no more.
-            for rows in (1, MAX_BATCH_SIZE):
-                engine(*prepared.golden.request([1] * rows))
-                engine(*prepared.golden.request([3] * rows))
-        yield engine
+        yield _opened(prepared, prepared.folder / "model.onnx", provider, options)
 
     return make
+
+
+def _half(provider: str) -> Any:
+    """All of the graph in float16, whose types stand in the graph; the certificate says whether that is near enough."""
+
+    @contextlib.contextmanager
+    def make(prepared: Prepared, place: torch.device) -> Iterator[Engine]:
+        session_engine(prepared.folder / "model.onnx", provider, {})  # says why, before the work, if there is none
+        folder = prepared.folder / "half"
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=prepared.folder) as work:
+                HalfGraph(prepared.folder / "model.onnx").build(frozenset(), Path(work))
+                Path(work).replace(folder)
+                Path(work).mkdir()
+        yield _opened(prepared, folder / "model.onnx", provider, {})
+
+    return make
+
+
+def _opened(prepared: Prepared, path: Path, provider: str, options: dict[str, str]) -> Engine:
+    engine = session_engine(path, provider, options)
+    if provider == "Tensorrt":
+        # An engine is built anew each time that a shape leaves the range seen so far: smallest and largest, no more.
+        engine(*prepared.golden.request([1]))
+        engine(*prepared.golden.request([3] * MAX_BATCH_SIZE))
+    return engine
 
 
 def session_engine(path: Path, provider: str, options: dict[str, str]) -> Engine:
@@ -225,8 +247,10 @@ ENGINES = {
     "onnxruntime tf32": Kind(_ort("CUDA", {"use_tf32": "1"}), "tf32", gpu=True),
     "served": Kind(_served),
     COMPILED: Kind(_compiled),
+    "onnxruntime fp16": Kind(_half("CUDA"), "fp16", gpu=True),
     "tensorrt": Kind(_ort("Tensorrt", {}), gpu=True),
     "tensorrt tf32": Kind(_ort("Tensorrt", {}), "tf32", gpu=True),
+    "tensorrt fp16": Kind(_half("Tensorrt"), "fp16", gpu=True),
 }
 
 

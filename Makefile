@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MEASURABLE := $(VENV)/.installed-bench
+GPU := $(VENV)/.installed-gpu
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
@@ -14,7 +15,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks soak robustness docs dist clean
+.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -99,6 +100,16 @@ benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes ben
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+# Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.
+$(GPU): $(INSTALLED)
+	$(BIN)/pip uninstall --quiet --yes onnxruntime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gpu]'
+	touch $@
+
+benchmarks-gpu: $(GPU)  ## every engine on this machine's GPU, in ten minutes; call again to go on
+	$(BIN)/python benchmarks/gpu_pack.py --folder outputs/gpu --output $(RESULTS)/gpu.json
+	$(BIN)/python -m pytest -q -m gpu
 
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png

@@ -30,6 +30,7 @@ def save_golden(
     manifest: Mapping[str, Any],
     alphas: Sequence[float],
     fed: torch.Tensor | None = None,
+    most_codes: int = MOST_CODES,
 ) -> Path:
     """Draw the golden requests and write them to `golden.npz` in a folder.
 
@@ -39,20 +40,25 @@ def save_golden(
         manifest: What the model will say of itself.
         alphas: Strengths, taken in turn; zero is left out.
         fed: Mask [L] of the latent inputs at which directions act by default; None for all.
+        most_codes: Codes at most, each of `GROUP` requests.
 
     Returns:
         The file.
     """
     path = folder / GOLDEN_FILE
     try:
-        write_golden(path, draw_golden(editor, identity_of(manifest), alphas, fed))
+        write_golden(path, draw_golden(editor, identity_of(manifest), alphas, fed, most_codes))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing is published") from None
     return path
 
 
 def draw_golden(
-    editor: FusedEditor, about: Mapping[str, Any], alphas: Sequence[float], fed: torch.Tensor | None = None
+    editor: FusedEditor,
+    about: Mapping[str, Any],
+    alphas: Sequence[float],
+    fed: torch.Tensor | None = None,
+    most_codes: int = MOST_CODES,
 ) -> Golden:
     """Draw at most 40 requests: of each code its unedited picture, two directions alone and three together.
 
@@ -60,8 +66,9 @@ def draw_golden(
     combined edits, whose strengths differ from latent input to latent input, go through the rest. Pictures take at most
     `LARGEST_PICTURES` bytes, and there are always two codes.
     """
-    latent, k, size = editor.generator.latent, editor.directions.k, editor.generator.resolution
-    codes = max(2, min(MOST_CODES, LARGEST_PICTURES // (GROUP * 3 * size * size)))
+    latent, k = editor.generator.latent, editor.directions.k
+    height, width = editor.generator.size
+    codes = max(2, min(most_codes, LARGEST_PICTURES // (GROUP * 3 * height * width)))
     rng = stream(0, "golden")
     strengths = torch.tensor([alpha for alpha in alphas if alpha], dtype=torch.float32)
     code, classes = editor.sample_codes(codes, rng)  # [C, D] or [C, L, D], [C]
@@ -90,7 +97,7 @@ def draw_golden(
     if classes is not None:
         inputs.append(classes.repeat_interleave(GROUP))
     arrays = [tensor.numpy() for tensor in inputs]
-    images = np.empty((rows, size, size, 3), np.uint8)
+    images = np.empty((rows, height, width, 3), np.uint8)
     with progress_bar(rows, "image", desc="golden requests", delay=2) as bar:
         for start in range(0, rows, _AT_ONCE):
             part = slice(start, start + _AT_ONCE)

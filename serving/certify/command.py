@@ -14,7 +14,8 @@ from serving.contract.layout import DEFAULT_MODEL
 
 # Whatever is slow to import (numpy, gRPC) is imported inside the commands: `--help` must be instant.
 if TYPE_CHECKING:
-    from serving.contract.manifest import Manifest
+    from serving.client.description import Description
+    from serving.contract.certificate import Gate
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
@@ -58,13 +59,13 @@ def certify(
 
     chosen = None if quality is None else Gate.parse(quality)
     with EditClient(url, model, timeout) as client:
-        gate = chosen or published_gate(client.manifest)
+        engine, precision, gate = published(client.description)
+        gate = chosen or gate
         path, requested = open_golden(client.description, repository, golden)
         versions = ", ".join(client.description.versions) or "unknown"
         click.echo(f"{model} version {versions} at {url}; {len(requested)} golden requests of {path}")
         with _bar(work(requested, requests)) as done:
             proof = prove(client, requested, requests, done)
-        engine, precision = client.description.engine or "engine unknown", precision_of(client.manifest)
     certificate = proof.comparison.certificate(engine, precision, gate)
     failing = [] if certificate.passed else proof.comparison.failing(gate)
     latency = proof.latency()
@@ -83,22 +84,23 @@ def certify(
         raise CertificateError(f"{model} misses {gate.name}: {misses}; it fails for {which}")
 
 
-def published_gate(manifest: Manifest) -> Any:
-    """Return the gate that a model was published with; `exact` of one that does not say.
+def published(description: Description) -> tuple[str, str, Gate]:
+    """Return what a model was published as: engine and precision, and the gate that it held.
+
+    float32 and `exact` where the manifest does not say.
 
     Raises:
-        CertificateError: The manifest names a gate that this version does not know.
+        CertificateError: It names a gate that this version does not know.
     """
-    from serving.contract.certificate import GATES, Gate
+    from serving.contract.certificate import Gate
+    from serving.contract.layout import ENGINES
 
-    gates = [entry.get("gate") for entry in manifest.parity.values() if isinstance(entry, dict)]
-    return next((Gate.parse(gate) for gate in gates if isinstance(gate, str)), GATES["exact"])
-
-
-def precision_of(manifest: Manifest) -> str:
-    """Return the precision that a model says it has; float32 where it says nothing."""
-    known = [entry.get("precision") for entry in manifest.parity.values() if isinstance(entry, dict)]
-    return next((precision for precision in known if isinstance(precision, str)), "fp32")
+    backend = description.backend
+    engine = ENGINES[backend].name if backend in ENGINES else backend or "engine unknown"
+    said = description.manifest.parity.get(engine)
+    said = said if isinstance(said, dict) else {}
+    precision, gate = said.get("precision", "fp32"), said.get("gate", "exact")
+    return " + ".join([engine, *description.accelerators]), str(precision), Gate.parse(str(gate))
 
 
 def _write(path: Path, record: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ def prove(
                 drawn |= zip(rows, _draw(client, golden, rows), strict=True)
                 proof.warm_up += 1
                 done(len(rows))
-            _compare(proof.comparison, golden, drawn)
+            compare(proof.comparison, golden, drawn)
         single = [row for row in range(len(golden)) if golden.edits[row] == 1]
         for row in itertools.islice(itertools.cycle(single), requests):
             arrays = golden.request([row])
@@ -108,7 +108,8 @@ def _draw(client: EditClient, golden: Golden, rows: list[int]) -> NDArray[np.uin
     return images
 
 
-def _compare(comparison: Comparison, golden: Golden, drawn: dict[int, NDArray[np.uint8]]) -> None:
+def compare(comparison: Comparison, golden: Golden, drawn: Mapping[int, NDArray[np.uint8]]) -> None:
+    """Compare the pictures [H, W, 3] of all golden rows, by row, with those of the file."""
     for row in range(len(golden)):
         edits, base = int(golden.edits[row]), int(golden.unedited[row])
         one = slice(row, row + 1)

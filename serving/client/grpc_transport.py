@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from serving.client.address import Address
-from serving.client.description import Answer, Description, describe_engine, describe_model
+from serving.client.description import Answer, Description, describe_model
 from serving.client.failures import Failure, Kind
 from serving.client.shared_memory import Region, Regions
 from serving.contract.layout import MAX_ROWS
@@ -150,7 +150,8 @@ def read_config(config: Any) -> Description:
         config.parameters["manifest"].string_value if "manifest" in config.parameters else None,
         list(config.version_policy.specific.versions),
         config.parameters[MAX_ROWS].string_value if MAX_ROWS in config.parameters else None,
-        describe_engine(config.backend, [(entry.name, dict(entry.parameters)) for entry in named]),
+        config.backend,
+        [(entry.name, dict(entry.parameters)) for entry in named],
     )
 
 

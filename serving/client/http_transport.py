@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.address import Address
-from serving.client.description import Answer, Description, describe_engine, describe_model
+from serving.client.description import Answer, Description, describe_model
 from serving.client.failures import Failure, Kind
 from serving.contract.documents import read_json
 from serving.contract.layout import MAX_ROWS
@@ -60,9 +60,8 @@ class HttpTransport:
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
                 config.get("version_policy", {}).get("specific", {}).get("versions", []),
                 config.get("parameters", {}).get(MAX_ROWS, {}).get("string_value"),
-                describe_engine(
-                    str(config.get("backend", "")), [(entry["name"], entry.get("parameters", {})) for entry in named]
-                ),
+                str(config.get("backend", "")),
+                [(entry["name"], entry.get("parameters", {})) for entry in named],
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
 
 from latentclr.cli import cli
@@ -24,7 +28,8 @@ from serving.doctor.repository_checks import check_models
 from serving.doctor.running import find_running
 
 pytestmark = pytest.mark.triton
-PUBLISHED = ("latent_edit", "latent_edit_torchscript")
+ENGINES = ("onnxruntime", "torchscript", *(["openvino"] if importlib.util.find_spec("openvino") else []))
+PUBLISHED = tuple("latent_edit" + ("" if engine == ENGINES[0] else f"_{engine}") for engine in ENGINES)
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +39,16 @@ def repository(trained, tmp_path_factory) -> Path:
 
     folder = tmp_path_factory.mktemp("certify") / "repository"
     words = ["export", str(trained), "--repository", str(folder), "--max-batch-size", "8", "--threads", "1"]
+    words += [word for engine in ENGINES for word in ("--engine", engine)]
     result = CliRunner().invoke(cli, words, prog_name="latentclr")
     assert result.exit_code == 0, result.output
     nudge(copy_model(folder, "nudged"), 1.05)
     blacken(copy_model(folder, "black"), valid=True)
     blacken(copy_model(folder, "refusing"), valid=False)
-    forget(folder, copy_model(folder, "old").parent)
+    rewrite(copy_model(folder, "old").parent, lambda manifest: manifest["files_sha256"].pop(GOLDEN_FILE))
+    nudge(copy_model(folder, "loose"), 1.05)
+    said = {"gate": "worst=255", "precision": "bf16"}
+    rewrite(folder / "loose", lambda manifest: manifest["parity"]["onnxruntime"].update(said))
     return folder
 
 
@@ -82,14 +91,12 @@ def blacken(version: Path, valid: bool) -> None:
     onnx.save(model, str(version / "model.onnx"))
 
 
-def forget(repository: Path, model: Path) -> None:
-    """Make the manifest of a model one from before there were golden requests."""
-    from google.protobuf import text_format
-
+def rewrite(model: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a model says of itself."""
     for path in (model / "config.pbtxt", model / "1" / "config.pbtxt"):
         config = read_config(path)
         manifest = json.loads(config.parameters["manifest"].string_value)
-        del manifest["files_sha256"][GOLDEN_FILE]
+        change(manifest)
         config.parameters["manifest"].string_value = json.dumps(manifest)
         path.write_text(text_format.MessageToString(config))
 
@@ -111,13 +118,12 @@ def certify(server, repository, invoke):
     return call
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_what_was_published_holds(name, certify, tmp_path, refused):
+@pytest.mark.parametrize(("engine", "name"), [*zip(ENGINES, PUBLISHED, strict=True)])
+def test_what_was_published_holds(engine, name, certify, tmp_path):
     result = certify("--json", tmp_path / "certificate.json", model=name)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{name} version 1 at 127.0.0.1:")
-    engine = "pytorch" if "torchscript" in name else "onnxruntime"
     assert lines[1].startswith(f"{engine} fp32: 80 images, worst ")
     assert lines[1].endswith("; holds exact")
     assert "(5 requests after " in lines[2]
@@ -126,7 +132,7 @@ def test_what_was_published_holds(name, certify, tmp_path, refused):
     assert record["latency"]["requests"] == 5 and 0 < record["latency"]["p50_ms"] <= record["latency"]["p99_ms"]
 
 
-def test_over_http_and_from_a_file(certify, server, repository, tmp_path, refused):
+def test_over_http_and_from_a_file(certify, server, repository, tmp_path):
     file = shutil.copy(repository / "latent_edit" / "1" / GOLDEN_FILE, tmp_path / "elsewhere.npz")
     result = certify("--golden", file, url=server.http_url)
     assert result.exit_code == 0, result.output
@@ -142,6 +148,14 @@ def test_a_model_whose_weights_were_nudged_is_found_out(certify, tmp_path, refus
     assert json.loads((tmp_path / "certificate.json").read_text())["failing_directions"] == [0, 1, 2, 3]
     wide = certify("--quality", "worst=255", model="nudged")
     assert wide.exit_code == 0, wide.output
+
+
+def test_the_gate_is_the_one_that_the_model_was_published_with(certify, refused):
+    held = certify(model="loose")
+    assert held.exit_code == 0, held.output
+    assert "\nonnxruntime bf16: 80 images, " in held.stdout
+    assert held.stdout.splitlines()[1].endswith("; holds worst=255")
+    assert "loose misses exact" in refused(certify("--quality", "exact", model="loose"))
 
 
 def test_black_pictures_are_found_out(certify, refused):
@@ -193,6 +207,7 @@ def test_no_server_and_bad_options(certify, refused):
     assert "127.0.0.1:1" in refused(certify("--timeout", 1, url="127.0.0.1:1"))
     assert "quality" in refused(certify("--quality", "perfect"))
     assert "no model" in refused(certify(model="nobody"))
+    assert "did not answer within 1e-05 s" in refused(certify("--timeout", 1e-5))
 
 
 def test_pictures_of_another_shape(server, repository):

@@ -117,15 +117,17 @@ def _operations(path: Path, model: Any) -> tuple[dict[str, str], list[Operation]
     """Return the node of each operation by name, and the operations, of those that this engine can lower."""
     graph = onnx.load(str(path))
     found = find_operations(graph)
-    there = {
-        # OpenVINO splits a convolution from its bias, which then has the name.
-        node.get_friendly_name().removesuffix("/WithoutBiases"): node.get_friendly_name()
-        for node in model.get_ops()
-        if node.get_type_name() in _LOWERED
-    }
-    nodes = {
-        name: there[graph.graph.node[i].name] for name, i in found.nodes.items() if graph.graph.node[i].name in there
-    }
+    there: dict[str, str] = {}
+    for node in model.get_ops():
+        if node.get_type_name() in _LOWERED:
+            name = node.get_friendly_name()
+            node.set_friendly_name(name)  # one that OpenVINO made up would change with a copy of the model
+            # Where it splits an operation from its bias, it is the addition that has ONNX's name.
+            after = [port.get_node() for port in node.output(0).get_target_inputs()]
+            biased = [other.get_friendly_name() for other in after if other.get_type_name() == "Add"]
+            there |= dict.fromkeys([name, name.removesuffix("/WithoutBiases"), *biased], name)
+    named = {name: graph.graph.node[index].name for name, index in found.nodes.items()}
+    nodes = {name: there[node] for name, node in named.items() if node in there}
     return nodes, [operation for operation in found.operations if operation.name in nodes]
 
 

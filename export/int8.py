@@ -3,7 +3,7 @@
 Jacob et al. 2018 (arXiv 1712.05877), section 2: r = scale (q - zero point). Weights are int8, symmetric, with a scale
 for each output channel; what goes in and comes out is uint8 with the range that was seen; biases are int32 at the
 product of both scales. ONNX Runtime fuses DequantizeLinear, Conv, QuantizeLinear into one integer convolution. Its own
-quantiser writes the same, but calibrates and quantises anew for each set of kept operations, of which a search has many.
+quantiser writes the same, but calibrates and quantises anew for each set of kept operations, and a search has many.
 """
 
 from __future__ import annotations

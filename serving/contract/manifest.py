@@ -115,7 +115,10 @@ class Directions:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a client has to know of a served editor."""
+    """Everything a client has to know of a served editor.
+
+    `parity` holds a certificate by engine, and `precision` is that of their arithmetic.
+    """
 
     name: str
     generator: Generator
@@ -125,6 +128,7 @@ class Manifest:
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `parse_manifest` reads, as plain data for JSON."""
@@ -156,6 +160,7 @@ class Manifest:
             "files_sha256": dict(self.files_sha256),
             "versions": dict(self.versions),
             "parity": dict(self.parity),
+            "precision": self.precision,
         }
 
 
@@ -251,6 +256,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
         versions=_words(raw.get("versions") or {}, "versions"),
         parity=dict(_table(raw.get("parity") or {}, "parity")),
+        precision=_name(raw.get("precision", "fp32"), "precision"),
     )
 
 

@@ -121,7 +121,10 @@ class Directions:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a client has to know of a served editor."""
+    """Everything a client has to know of a served editor.
+
+    `parity` holds a certificate by engine, and `precision` is that of their arithmetic.
+    """
 
     name: str
     generator: Generator
@@ -131,6 +134,7 @@ class Manifest:
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `parse_manifest` reads, as plain data for JSON."""
@@ -163,6 +167,7 @@ class Manifest:
             "files_sha256": dict(self.files_sha256),
             "versions": dict(self.versions),
             "parity": dict(self.parity),
+            "precision": self.precision,
         }
 
 
@@ -258,6 +263,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
         versions=_words(raw.get("versions") or {}, "versions"),
         parity=dict(_table(raw.get("parity") or {}, "parity")),
+        precision=_name(raw.get("precision", "fp32"), "precision"),
     )
 
 

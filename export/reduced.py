@@ -18,7 +18,7 @@ from export.precision import RANKING, Clock, Frontier, Lowered, search
 from serving.contract.certificate import Certificate, Gate
 from serving.contract.layout import WEIGHTS_FILE
 
-CALIBRATION = 64  # edited pictures, and eight that are not
+CALIBRATION = 128  # edited pictures, and sixteen that are not
 _UNIT = (-1.0, -0.5, 0.25, 1.0)  # of a direction's own range
 _RANKING_SEED, _CALIBRATION_SEED = 1, 2  # other codes than the certificate's
 REFUSED = {

@@ -65,6 +65,11 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
         raise ExportError(f"ONNX export failed: {reason_of(error)}") from error
 
 
+def read_graph(path: Path) -> Any:
+    """Return an ONNX file that was just exported as its protobuf, with its weights."""
+    return onnx.load(str(path))
+
+
 def rename_input(path: Path, old: str, new: str) -> None:
     """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
 

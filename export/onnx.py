@@ -63,6 +63,11 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
         raise ExportError(f"ONNX export failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
 
 
+def read_graph(path: Path) -> Any:
+    """Return an ONNX file that was just exported as its protobuf, with its weights."""
+    return onnx.load(str(path))
+
+
 def rename_input(path: Path, old: str, new: str) -> None:
     """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
 

@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := outputs/demo
 RESULTS := benchmarks/results
+TIERS := --tier openvino:fp32 --tier openvino:bf16 --tier openvino:int8 --tier onnxruntime:int8
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
 # thread: two processes of two threads wait for each other in spin locks, and take three times as long on two cores.
 WORKERS ?= 2
@@ -78,10 +79,10 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    $(BIN)/python benchmarks/training_step.py --generator $$generator \
 	        --output $(RESULTS)/training_step_$$generator.json || exit; \
 	done
-	$(BIN)/python benchmarks/edit_latency.py --output $(RESULTS)/edit_latency_dcgan.json
+	$(BIN)/python benchmarks/edit_latency.py $(TIERS) --output $(RESULTS)/edit_latency_dcgan.json
 	for size in biggan_128 stylegan2_256 stylegan2_1024; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
-	        --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
+	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \

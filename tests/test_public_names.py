@@ -60,12 +60,14 @@ COMMANDS = {
     "weights path": "NAME",
     "weights verify": "NAMES",
     "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
-    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path --config-name",
+    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path"
+    " --config-name",
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",
     "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --from --force -o --output"
     " --url --model --timeout",
+    "certify": "--url --model --repository --golden --quality --requests --timeout --json",
     "studio": "RUN --url --repository --model --host --port --token --allow-host --catalog --timeout",
     "doctor": "--repository --host",
 }

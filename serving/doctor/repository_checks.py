@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.contract.documents import read_manifest
 from serving.contract.files import sha256_of
+from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
@@ -143,7 +144,9 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
     for name in sorted(mine & set(expected)):
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() and name == GOLDEN_FILE:
+            yield Finding(WARN, subject, f"{path} is missing: `latentclr certify` then needs --golden FILE")
+        elif not path.is_file():
             yield Finding(BAD, subject, f"{path} is missing")
         elif (found := sha256_of(path)) != expected[name]:
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
@@ -169,11 +172,14 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
     mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
     text = read_config(model / CONFIG_FILE).parameters["manifest"].string_value
     files = parse_manifest(text).files_sha256 if text else {}
+    if tuple(versions) == served.versions and files == served.files:
+        if GOLDEN_FILE in files:
+            command = f"latentclr certify --url {running.url} --model {model.name} --repository {model.parent}"
+            yield Finding(OK, f"model {model.name}", f"served; what that Triton really draws is proven by {command}")
+        return
     if tuple(versions) != served.versions:
         said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
-    elif files != served.files:
-        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     else:
-        return
+        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
     yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")

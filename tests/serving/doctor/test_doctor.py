@@ -285,6 +285,18 @@ def test_a_missing_file_of_weights(models: Path) -> None:
     assert words(list(check_models(models)), BAD) == f"model edit: {weights} is missing"
 
 
+def test_missing_golden_requests_break_nothing(models: Path) -> None:
+    digest = sha256(models / "edit" / "1" / "model.onnx")
+    text = config("edit", manifest={**MANIFEST, "files_sha256": {"model.onnx": digest, "golden.npz": "0" * 64}})
+    (models / "edit" / "config.pbtxt").write_text(text)
+    missing = models / "edit" / "1" / "golden.npz"
+    found = list(check_models(models))
+    assert words(found, WARN) == f"model edit: {missing} is missing: `latentclr certify` then needs --golden FILE"
+    assert not [finding for finding in found if finding.status == BAD]
+    missing.write_bytes(b"another file")
+    assert "is not the file that was published" in words(list(check_models(models)), BAD)
+
+
 def test_leftovers_and_no_version(models: Path) -> None:
     (models / ".tmp-abc").mkdir()
     (models / "twin" / "1").rename(models / "twin" / "old")

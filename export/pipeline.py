@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,8 @@ def export_run(
         )
         golden = save_golden(folder, editor, manifest, alphas, fed)
         manifest["files_sha256"][golden.name] = sha256_of(golden)
+        for place in {graph.parent for graph in made.files.values()} - {golden.parent}:
+            shutil.copyfile(golden, place / golden.name)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, made.files, manifest, options)

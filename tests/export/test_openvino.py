@@ -217,14 +217,14 @@ def config_of(model: Path) -> pb.ModelConfig:
 def test_what_is_published(published):
     repository, said = published
     assert sorted(str(path.relative_to(repository)) for path in repository.rglob("*") if path.parent.name == "2") == [
-        "edit/2/config.pbtxt", "edit/2/model.onnx", "edit/2/parity.json",
-        "edit_openvino/2/config.pbtxt", "edit_openvino/2/model.bin", "edit_openvino/2/model.xml",
-        "edit_openvino/2/parity.json",
+        "edit/2/config.pbtxt", "edit/2/golden.npz", "edit/2/model.onnx", "edit/2/parity.json",
+        "edit_openvino/2/config.pbtxt", "edit_openvino/2/golden.npz", "edit_openvino/2/model.bin",
+        "edit_openvino/2/model.xml", "edit_openvino/2/parity.json",
     ]  # fmt: skip
     assert any(line.startswith("openvino fp32: ") and line.endswith("holds exact") for line in said)
     assert any("queue delay and timeout have no effect" in line for line in said)
     manifest = json.loads(config_of(repository / "edit_openvino").parameters["manifest"].string_value)
-    assert {"model.onnx", "model.xml", "model.bin"} == {*manifest["files_sha256"]}
+    assert {"golden.npz", "model.onnx", "model.xml", "model.bin"} == {*manifest["files_sha256"]}
     assert manifest["versions"]["openvino"]
 
 

@@ -245,6 +245,7 @@ READERS: dict[str, tuple[set[str], str]] = {
         "compile_model itself: the served model, or the graph that an export has just written",
     ),
     "export/openvino.py": ({"openvino.Core"}, "the graph that this process has just written"),
+    "export/openvino_lowered.py": ({"onnx.load"}, "the graph that this process has just written"),
     "serving/backends/pytorch/model.py": ({"torch.jit.load"}, "the served model, run by Triton"),
     "serving/doctor/command.py": ({"onnxruntime.InferenceSession"}, "a graph that the doctor has just made"),
     "export/onnx.py": ({"onnx.load", "onnxruntime.InferenceSession"}, "the graph that this process has just written"),

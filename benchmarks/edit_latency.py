@@ -3,11 +3,13 @@
     python benchmarks/edit_latency.py --batch 1,8 --output benchmarks/results/edit_latency_dcgan.json
     python benchmarks/edit_latency.py --generator biggan --resolution 128
     python benchmarks/edit_latency.py --generator stylegan2 --resolution 1024 --folder outputs/bench-1024
+    python benchmarks/edit_latency.py --generator stylegan3-r --batch 1
 
 All engines take turns in one run on the same requests, and their pictures are compared with our eager PyTorch on the
 CPU. The server is started here, on free ports, over a repository that has just been exported; the bare ONNX Runtime
-session and the served one read the same file with the same thread settings. BigGAN and StyleGAN2 have random weights
-of full size unless --run brings others, and the thing to be faster than is the package's module or the reference's way.
+session and the served one read the same file with the same thread settings. BigGAN, StyleGAN2 and
+StyleGAN3 (T; stylegan3-r is R) have random weights of full size unless --run brings others, and the thing to be faster
+than is the package's module, the reference's way or the plain form of the operations.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from common.engines import (
     torch_engine,
 )
 from common.machine import describe_machine
-from common.promises import COMPARED, PACKAGE, REFERENCE, edit_targets
+from common.promises import COMPARED, PACKAGE, PLAIN, REFERENCE, edit_targets
 from common.report import Benchmark, BenchmarkError, Numbers, finish
 from common.timing import affordable_runs, interleave, speed_up, summarise, table
 from common.work import gflop_per_image, matrix_product_peak
@@ -48,11 +50,14 @@ from export_model import NAME, RESOLUTIONS, export_apart
 from references.grouped_stylegan2 import load_grouped_stylegan2
 from references.openvino import PRECISIONS, has_openvino, openvino_engine
 from references.package_biggan import load_package_biggan
+from references.plain_stylegan3 import load_plain_stylegan3
 
 from export.editor import FusedEditor
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan3.config import StyleGAN3Config
+from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.triton.ports import Ports
@@ -212,6 +217,8 @@ def _compared(config: TrainConfig, editor: FusedEditor) -> tuple[str, FusedEdito
             other = PACKAGE, load_package_biggan(config.generator, editor.generator)
         if isinstance(config.generator, StyleGAN2Config) and isinstance(editor.generator, StyleGAN2):
             other = REFERENCE, load_grouped_stylegan2(config.generator, editor.generator)
+        if isinstance(config.generator, StyleGAN3Config) and isinstance(editor.generator, StyleGAN3):
+            other = PLAIN, load_plain_stylegan3(config.generator, editor.generator)
     return None if other is None else (other[0], FusedEditor(other[1], editor.directions))
 
 

@@ -21,7 +21,6 @@ import torch
 from common.memory import peak_kib
 from common.report import Benchmark, BenchmarkError, child_environment
 
-import latentclr.config
 from export.pipeline import export_run
 from latentclr.compose import plain
 from latentclr.config import (
@@ -34,6 +33,7 @@ from latentclr.config import (
 )
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
+from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.training.rng import stream
 from serving.contract.layout import DEFAULT_MODEL
@@ -41,7 +41,7 @@ from serving.contract.layout import DEFAULT_MODEL
 NAME = DEFAULT_MODEL
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",
          "hparams.iterations=20", "eval_iters=2", "tensorboard=false")  # fmt: skip
-RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256}  # used where none is given
+RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256, "stylegan3": 256, "stylegan3-r": 256}  # if none is given
 RECORD = "export.json"
 
 
@@ -127,7 +127,8 @@ def write_untrained(run: Path, name: str, resolution: int) -> None:
 
     Args:
         run: The folder.
-        name: `dcgan` (the faces, with their weights), or `biggan`, `stylegan2` or `stylegan3` with seeded random ones.
+        name: `dcgan` (the faces, with their weights), or `biggan`, `stylegan2`, `stylegan3`
+            or `stylegan3-r` with seeded random ones.
         resolution: Of its pictures.
     """
     alpha = [-3.0, 3.0] if name in ("biggan", "dcgan") else 1.0
@@ -135,8 +136,8 @@ def write_untrained(run: Path, name: str, resolution: int) -> None:
         "dcgan": DCGANConfig,
         "biggan": lambda: BigGANConfig(resolution=resolution, weights="random"),
         "stylegan2": lambda: StyleGAN2Config(weights=f"random:{resolution}"),
-        # Not in every version.
-        "stylegan3": lambda: latentclr.config.StyleGAN3Config(weights=f"random:{resolution}"),  # type: ignore[attr-defined,unused-ignore]
+        "stylegan3": lambda: StyleGAN3Config(weights=f"random:{resolution}"),
+        "stylegan3-r": lambda: StyleGAN3Config(weights=f"random:{resolution}", configuration="r"),
     }
     # K = 2: an edit's cost does not grow with K, but the export's proof of parity does.
     config = TrainConfig(generator=generators[name](), model=ModelConfig(name="nonlinear", alpha=alpha), k=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from export.options import PRECISIONS, RANGES, TARGETS
+from export.options import PRECISIONS, RANGES, TARGETS, TENSORRT
 from latentclr.cli import Configured, check_config_name, split_run
 from serving.contract.layout import DEFAULT_MODEL
 from serving.contract.layout import ENGINES as KNOWN
@@ -37,8 +37,14 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               show_default=True, help="Triton model repository to publish to.")  # fmt: skip
 @click.option("--name", default=DEFAULT_MODEL, show_default=True, callback=_check_name,
               help="Model name, of the first engine; a further one's adds _ and the engine.")  # fmt: skip
-@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), default=("onnxruntime", "torchscript"),
-              show_default=True, help="What runs it; repeat it. auto takes the fastest here.")  # fmt: skip
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES),
+              help="What runs it; repeat it. auto takes the fastest here.  "
+              "[default: onnxruntime and torchscript; in reduced precision one that has it]")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+              help="Of the arithmetic; fp16 is for GPUs.")  # fmt: skip
+@click.option("--quality", metavar="exact|certified|NUMBERS",
+              help="What every graph must hold, or nothing is published; such as psnr=38,ssim=0.97.  "
+              "[default: exact; in reduced precision certified]")  # fmt: skip
 @click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
               help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
 @click.option("--max-batch-size", type=click.IntRange(*RANGES["max_batch_size"]), default=16, show_default=True,
@@ -55,9 +61,8 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Answer repeated requests from Triton's response cache.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(*RANGES["threads"]), default=0, show_default=True,
               help="CPU threads of one operator; 0 takes all cores.")  # fmt: skip
-@click.option("--tensorrt", type=click.Choice(PRECISIONS),
-              help="Let TensorRT run the graph in this precision; parity is proven without it. bf16 needs a container "
-              "of 26.02 or newer; from 26.06 on (TensorRT 11) fp16 and bf16 probably do nothing.")  # fmt: skip
+@click.option("--tensorrt", type=click.Choice(TENSORRT),
+              help="Let TensorRT run the graph, which must be of this --precision.")  # fmt: skip
 @click.option("--cuda", multiple=True, metavar="KEY=VALUE", callback=_parse_cuda,
               help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0, which TensorRT does not see; "
               "repeat.")  # fmt: skip
@@ -75,6 +80,8 @@ def export(
     latent_input: str,
     config_path: Path | None,
     engines: tuple[str, ...],
+    precision: str,
+    quality: str | None,
     **options: Any,
 ) -> None:
     """Fuse a run's directions with their generator, prove parity, publish for Triton.
@@ -85,6 +92,7 @@ def export(
     \b
     Examples:
       latentclr export outputs/faces --repository model_repository --name latent_edit
+      latentclr export outputs/faces --target gpu --precision fp16 --tensorrt fp16
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
@@ -93,7 +101,7 @@ def export(
 
     run, overrides = split_run(words, config_path)
     for folder in export_run(
-        run, overrides, repository, name, engines=engines,
+        run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
         options=TritonOptions(**options), opset=opset, latent_input=latent_input, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")

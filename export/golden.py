@@ -66,8 +66,8 @@ def draw_golden(
     combined edits, whose strengths differ from latent input to latent input, go through the rest. Pictures take at most
     `LARGEST_PICTURES` bytes, and there are always two codes.
     """
-    latent, k, height = editor.generator.latent, editor.directions.k, editor.generator.resolution
-    width = getattr(editor.generator, "width", None) or height
+    latent, k = editor.generator.latent, editor.directions.k
+    height, width = editor.generator.size
     codes = max(2, min(most_codes, LARGEST_PICTURES // (GROUP * 3 * height * width)))
     rng = stream(0, "golden")
     strengths = torch.tensor([alpha for alpha in alphas if alpha], dtype=torch.float32)

@@ -2,7 +2,7 @@
 
 ONNX Runtime on a CPU takes such a graph, and computes it in float32: it puts a cast before and after what it has no
 float16 kernel for, and takes casts between two such nodes out. What would overflow on a GPU does not overflow there,
-and nothing is rounded. The certificate is therefore of a twin that computes in float32 and rounds to float16 after each
+and little is rounded. The certificate is therefore of a twin that computes in float32 and rounds to float16 after each
 node, as a GPU does that adds up in float32 and stores halves.
 """
 
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.onnx import OnnxEditor
-from export.operations import BETWEEN, Graph, find_operations, float_initializers, signal_inputs
+from export.operations import BETWEEN, Graph, find_operations, float_initializers, signal_inputs, without_weights
 from export.precision import Built
 
 GRAPH = "model.onnx"
@@ -158,8 +158,7 @@ class _Rewriting:
     def finished(self, model: Any, typed_as: dict[str, int] | None = None) -> Any:
         """Return the model with these nodes, and only the constants that they use."""
         used = {name for node in self.nodes for name in node.input}
-        new = onnx.ModelProto()
-        new.CopyFrom(_without_weights(model))
+        new = without_weights(model)
         new.graph.node.extend(self.nodes)
         new.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
         new.graph.initializer.extend(self.constants.values())
@@ -167,16 +166,3 @@ class _Rewriting:
             if typed_as and value.name in typed_as:
                 value.type.tensor_type.elem_type = typed_as[value.name]
         return new
-
-
-def _without_weights(model: Any) -> Any:
-    """Return the model's inputs, outputs, shapes and versions, without copying its weights."""
-    bare = onnx.ModelProto()
-    bare.ir_version, bare.producer_name = model.ir_version, model.producer_name
-    bare.producer_version = model.producer_version
-    bare.opset_import.extend(model.opset_import)
-    bare.functions.extend(model.functions)
-    bare.graph.name = model.graph.name
-    for part in ("input", "output", "value_info"):
-        getattr(bare.graph, part).extend(getattr(model.graph, part))
-    return bare

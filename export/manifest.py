@@ -31,6 +31,7 @@ def build_manifest(
     edits: Mapping[str, NamedEdit] | None = None,
     latent_input: str = "z",
     layers: Sequence[int] | None = None,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -43,6 +44,7 @@ def build_manifest(
         edits: The run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
         layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
+        precision: Of the exported files.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     digest = sha256_of(checkpoint.path)
@@ -66,6 +68,7 @@ def build_manifest(
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},
         versions={"latentclr": __version__, "torch": torch.__version__, **_versions(*packages)},
+        precision=precision,
         parity={certificate.engine: certificate.as_dict() for certificate in parity},
     ).as_dict()
 

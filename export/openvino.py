@@ -11,6 +11,7 @@ from export.errors import ExportError
 from serving.contract.openvino_engine import OpenVINOError, compile_model, import_openvino
 from serving.contract.tensors import OUTPUTS
 
+MODEL = "model.xml"
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -24,14 +25,34 @@ def export_openvino(onnx: Path, path: Path) -> None:
     Raises:
         ExportError: OpenVINO is not installed, or cannot read the graph.
     """
+    save_model(read_onnx(onnx), path)
+
+
+def read_onnx(path: Path) -> Any:
+    """Read an ONNX file as an `openvino.Model`, with one name for each input and output.
+
+    Raises:
+        ExportError: OpenVINO is not installed, or cannot read the graph.
+    """
     try:
-        openvino = import_openvino()
-        model = openvino.Core().read_model(str(onnx))
-        for tensor in (*model.inputs, *model.outputs):  # Triton's backend takes any name, so there is to be but one
-            tensor.get_tensor().set_names({_name_of(tensor)})
-        openvino.save_model(model, str(path), compress_to_fp16=False)
+        model = import_openvino().Core().read_model(str(path))
     except (OpenVINOError, RuntimeError) as error:
-        raise ExportError(f"OpenVINO export failed: {str(error).splitlines()[0][:300]}") from None
+        raise ExportError(f"OpenVINO cannot read the graph: {str(error).splitlines()[0][:300]}") from None
+    for tensor in (*model.inputs, *model.outputs):  # Triton's backend takes any of the names, so there is to be but one
+        tensor.get_tensor().set_names({_name_of(tensor)})
+    return model
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Write an `openvino.Model`, `.xml` and `.bin`, with its weights in the types that they have.
+
+    Raises:
+        ExportError: OpenVINO cannot write it.
+    """
+    try:
+        import_openvino().save_model(model, str(path), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ExportError(f"OpenVINO cannot write {path}: {str(error).splitlines()[0][:300]}") from None
 
 
 class OpenVINOEditor:

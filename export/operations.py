@@ -108,3 +108,16 @@ def _shape(value: Any) -> list[int]:
 def float_initializers(model: Any) -> dict[str, Any]:
     """Return a graph's constants of float32 by name."""
     return {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+
+
+def without_weights(model: Any) -> Any:
+    """Return the model's inputs, outputs, shapes and versions, without copying its weights."""
+    bare = onnx.ModelProto()
+    bare.ir_version, bare.producer_name = model.ir_version, model.producer_name
+    bare.producer_version = model.producer_version
+    bare.opset_import.extend(model.opset_import)
+    bare.functions.extend(model.functions)
+    bare.graph.name = model.graph.name
+    for part in ("input", "output", "value_info"):
+        getattr(bare.graph, part).extend(getattr(model.graph, part))
+    return bare

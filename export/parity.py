@@ -158,6 +158,8 @@ class Judge:
         say: Callable[[str], None] = lambda line: None,
         notice: float = NOTICE_S,
         what: str = "parity",
+        stop: Gate | None = None,
+        quiet: bool = False,
     ) -> dict[str, Comparison]:
         """Let engines draw all pictures.
 
@@ -166,12 +168,14 @@ class Judge:
             say: Is told how long it takes, judged by the first two batches, if that is long.
             notice: Seconds that are long.
             what: Stands beside the progress bar.
+            stop: Draw no more once a picture misses this gate by itself.
+            quiet: Show no bar.
 
         Raises:
             ExportError: An engine's outputs have another type or shape, or other rows are valid.
         """
         compared, took = {name: _Compared() for name in engines}, []
-        with progress_bar(self.images, "image", desc=what, delay=2) as bar:
+        with progress_bar(self.images, "image", desc=what, delay=2, disable=quiet) as bar:
             for number, case in enumerate(self.cases):
                 start = time.monotonic()
                 if number not in self._expected:
@@ -192,6 +196,10 @@ class Judge:
                             " Ctrl-C ends it, and nothing is published"
                         )
                 bar.update(len(expected))
+                if stop and any(
+                    stop.misses(row) for one in compared.values() for row in one.comparison.rows[-len(expected) :]
+                ):
+                    break
         return {name: found.comparison for name, found in compared.items()}
 
 

@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from export.editor import FusedEditor, check_latent_input
-from export.engines import BACKENDS, DEFAULT, check_engines, export_graphs
+from export.engines import BACKENDS, check_engines, export_graphs
 from export.errors import ExportError
 from export.golden import save_golden
 from export.manifest import build_manifest
 from export.options import TritonOptions
 from export.parity import check_parity
+from export.reduced import check_precision, export_reduced
 from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
 from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
+from latentclr.scores.report import read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
+from serving.contract.certificate import GATES, Gate
 from serving.contract.errors import CatalogError
 from serving.contract.openvino_engine import OpenVINOError, import_openvino
 from serving.contract.published import PublishedModel
@@ -31,7 +34,9 @@ def export_run(
     repository: Path,
     name: str,
     *,
-    engines: Sequence[str] = DEFAULT,
+    engines: Sequence[str] | None = None,
+    precision: str = "fp32",
+    quality: str | None = None,
     options: TritonOptions | None = None,
     max_batch_size: int | None = None,
     opset: int = 18,
@@ -45,7 +50,10 @@ def export_run(
         words: Overrides of the run's configuration.
         repository: Triton model repository.
         name: Model name, of the first engine; each further one's adds `_` and the engine.
-        engines: `onnxruntime`, `openvino`, `torchscript`.
+        engines: `onnxruntime`, `openvino`, `torchscript`; None for the first and the last, or in reduced precision for
+            the one that has it.
+        precision: `fp32`, `bf16`, `fp16` or `int8`.
+        quality: What every graph must hold, see `Gate.parse`; None for `exact`, or in reduced precision `certified`.
         options: How Triton is to serve it.
         max_batch_size: Short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
@@ -57,11 +65,13 @@ def export_run(
 
     Raises:
         LatentCLRError: The run cannot be opened, an engine is not known or not installed, a graph cannot be made or
-            differs from eager, or the disk is full.
+            misses its quality, or the disk is full.
     """
+    gate = Gate.parse(quality) if quality is not None else GATES["exact" if precision == "fp32" else "certified"]
     options = options or TritonOptions()
     if max_batch_size is not None:
         options = replace(options, max_batch_size=max_batch_size)
+    engines = check_precision(precision, engines, options, say)
     check_engines(engines)
     check_left_behind(repository, name, [BACKENDS[engine] for engine in engines])
     if "openvino" in engines:
@@ -82,10 +92,18 @@ def export_run(
     end = slider_end(checkpoint.config["model"]["alpha"])
     remove_dead_folders()
     with temporary_folder("export") as folder:
-        made = export_graphs(editor, engines, folder, opset)
         alphas = [-end, -end / 2, end / 4, end]
         try:
-            certificates = check_parity(editor, made.engines, alphas, say=say, fed=fed)
+            if precision == "fp32":
+                made = export_graphs(editor, engines, folder, opset)
+                certificates = check_parity(editor, made.engines, alphas, gate, say=say, fed=fed)
+            else:
+                scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
+                ranges = [one.range for one in scores.directions] if scores else [(-end, end)] * editor.directions.k
+                made, certificates = export_reduced(
+                    editor, engines, precision, gate, folder,
+                    alphas=alphas, ranges=ranges, fed=fed, opset=opset, pictures=checkpoint.path.parent, say=say,
+                )  # fmt: skip
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         for certificate in certificates:
@@ -93,7 +111,15 @@ def export_run(
         if edits:
             say(f"named edits: {', '.join(edits)}")
         manifest = build_manifest(
-            name, generator, checkpoint, made.all_files, certificates, edits, latent_input, config.feed_layers
+            name,
+            generator,
+            checkpoint,
+            made.all_files,
+            certificates,
+            edits,
+            latent_input,
+            config.feed_layers,
+            precision,
         )
         golden = save_golden(folder, editor, manifest, alphas, fed)
         manifest["files_sha256"][golden.name] = sha256_of(golden)

@@ -41,7 +41,8 @@ def model_config(
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
-    latent, resolution = manifest["latent"], manifest["generator"]["resolution"]
+    latent, height = manifest["latent"], manifest["generator"]["resolution"]
+    width = manifest["generator"].get("width") or height
     # OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
     # are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
     open_rows = backend == "openvino"
@@ -58,7 +59,7 @@ def model_config(
     if manifest["generator"]["classes"] is not None:
         config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[*batch, 1], reshape=per_row)
     image, valid = output_names(backend)
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, resolution, resolution, 3])
+    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, height, width, 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[*batch, 1], reshape=per_row)
     target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
     kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")

@@ -206,6 +206,7 @@ PARSERS = (
     r"openvino\.Core",
     r"ai_edge_litert\.interpreter\.Interpreter",
     r"(builtins\.)?(eval|exec|__import__)",
+    r"importlib\.util\.(spec_from_\w+|module_from_spec)|importlib\.machinery\..+|runpy\..+",
     r"ast\.literal_eval",
 )
 READERS: dict[str, tuple[set[str], str]] = {
@@ -230,6 +231,10 @@ READERS: dict[str, tuple[set[str], str]] = {
     "latentclr/scores/runtime.py": (
         {"onnxruntime.InferenceSession", "ai_edge_litert.interpreter.Interpreter"},
         "LiteNetwork and onnx_session themselves: networks whose files the scorers have bounded and checked",
+    ),
+    "latentclr/generators/plugin.py": (
+        {"importlib.util.spec_from_file_location", "importlib.util.module_from_spec"},
+        "the user's own Python, by the user's word on the command line",
     ),
     "latentclr/catalog.py": ({"json.loads"}, "package data, which the wheel brings"),
     "latentclr/generators/biggan/imagenet.py": ({"json.loads"}, "package data, which the wheel brings"),
@@ -306,6 +311,8 @@ def test_what_comes_from_outside_passes_the_named_readers(package):
         ("from omegaconf import OmegaConf\nOmegaConf.load(x)", "omegaconf.OmegaConf.load"),
         ("import zipfile as z\nwith z.ZipFile(x) as a: pass", "zipfile.ZipFile"),
         ("value = eval(x)", "eval"),
+        ("import runpy\nrunpy.run_path(x)", "runpy.run_path"),
+        ("from importlib import util\nutil.spec_from_file_location(x, y)", "importlib.util.spec_from_file_location"),
     ],
 )
 def test_the_check_of_readers_can_fail(code, found):

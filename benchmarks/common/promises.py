@@ -8,7 +8,8 @@ from typing import Any
 from common.report import target
 
 PACKAGE, REFERENCE = "pytorch_pretrained_biggan", "grouped reference"
-COMPARED = {"biggan": PACKAGE, "stylegan2": REFERENCE}  # generator -> what it is to be faster than
+PLAIN = "plain operations"
+COMPARED = {"biggan": PACKAGE, "stylegan2": REFERENCE, "stylegan3": PLAIN}  # generator -> what it is to be faster than
 SERVED_OVERHEAD_MS = 1.0  # for the small generator
 SERVED_RATIO = 1.05  # for the large ones
 EXPORT_MIB = 10_000
@@ -18,6 +19,7 @@ SPEED_UPS = {
     ("biggan", 128, "openvino bf16"): 4.0,
     ("stylegan2", 256, "onnxruntime"): 1.9,
     ("stylegan2", 1024, "onnxruntime"): 4.0,
+    **{("stylegan3", resolution, "onnxruntime"): 2.0 for resolution in (256, 512, 1024)},
 }
 # (generator, engine) -> worst difference of a pixel from eager, in 1/255; engines of float32: 1
 WORST_STEPS = {("biggan", "openvino bf16"): 2}

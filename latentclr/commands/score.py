@@ -17,7 +17,7 @@ from latentclr.errors import ConfigError
 from latentclr.files import sha256_of, write_together
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
-from latentclr.pictures.render import AT_ONCE
+from latentclr.pictures.render import at_once
 from latentclr.progress import duration, progress_bar
 from latentclr.scores.compare import compare, comparison_lines
 from latentclr.scores.measure import FEWEST_CODES, Measured, measure, steps_of
@@ -85,7 +85,7 @@ def _score(
         click.echo(RANDOM_NOTICE)
     total = steps_of(directions.k, config.codes)
     first_class = generator.class_ids[0] if generator.class_ids else None
-    some = min(8, max(1, AT_ONCE // generator.resolution**2))
+    some = min(8, at_once(generator))
     needed = total / some * seconds_a_picture(generator, generator.sample_seeds(seed, some).to(device), first_class)
     if needed > 6 * NOTICE_S:
         click.echo(f"scoring {name} takes {duration(needed)}; codes={FEWEST_CODES} takes a part of that")

@@ -67,6 +67,41 @@ class Families(Mapping[str, Any]):
 FAMILIES = Families()
 
 
+def is_built_in(name: str) -> bool:
+    """Return whether a generator's name is one of this package's families, or none that anybody could bring."""
+    from latentclr.generators.plugin import is_word
+
+    return not is_word(name) and (name not in FAMILIES or is_ours(entries()[name]))
+
+
+def generator_class(name: str, word: str | None, *, run: bool = False) -> type[BaseGeneratorConfig]:
+    """Return the configuration class of a generator; code of others is imported by the user's word alone.
+
+    Args:
+        name: Of a family, or the word under which a plug-in is meant or was recorded.
+        word: What the user typed behind `generator=`; None for nothing.
+        run: Whether `name` comes out of a run, which makes it no word of the user's.
+
+    Raises:
+        ConfigError: There is none of that name (the nearest are given), it is another one than the run's, or a run's
+            plug-in is to be used and the user has not named it.
+    """
+    from latentclr.generators.plugin import plugin_class
+
+    if not is_built_in(name):
+        if run and word is None:
+            raise ConfigError(
+                f"this run's generator is a plug-in, and code runs by your word only: name it again, generator=... (the"
+                f" run says {name})"
+            )
+        if word is not None and is_built_in(word):
+            raise ConfigError(f"generator={word}: this run was trained with the plug-in {name}")
+        return plugin_class(name if word is None else word)
+    if run and word not in (None, name):
+        raise ConfigError(f"generator={word}: this run was trained with generator {name}")
+    return family(name)
+
+
 def family(name: str) -> type[BaseGeneratorConfig]:
     """Return the configuration class of a family.
 
@@ -76,7 +111,8 @@ def family(name: str) -> type[BaseGeneratorConfig]:
     if not any(is_ours(entry) for entry in entries().values()):
         raise ConfigError("latentclr's own generators are not registered: install it again, as with pip install -e .")
     if name not in FAMILIES:
-        raise ConfigError(f"generator must be one of {', '.join(FAMILIES)}, got {name!r}{nearest(name, FAMILIES)}")
+        known = f"{', '.join(FAMILIES)} or FILE.py:FUNCTION"
+        raise ConfigError(f"generator must be one of {known}, got {name!r}{nearest(name, FAMILIES)}")
     return FAMILIES[name]
 
 

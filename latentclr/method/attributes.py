@@ -27,7 +27,7 @@ from torch import Tensor
 from latentclr.errors import ConfigError, ScorerError, nearest
 from latentclr.generators.base import Generator
 from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import AT_ONCE
+from latentclr.pictures.render import at_once
 from latentclr.progress import progress_bar
 from latentclr.scores.scorer import Scorer, build_scorers, find_attributes
 
@@ -219,12 +219,13 @@ def picture_metric(generator: Generator, to_code: Tensor, codes: int, fed: Tenso
         for i, code in enumerate(p):
             rows = []
             moved = torch.cat([torch.zeros_like(steps[:1]), steps])  # [1 + R, D]
-            for part in moved.split(_at_once(generator)):
+            for part in moved.split(at_once(generator)):
                 ps = code + fed[:, None] * part[:, None]  # [B, L, D]
                 class_id = None if classes is None else classes[i].expand(len(ps))
                 images = generator.synthesize(ps, class_id).clamp(-1, 1)
-                if images.shape[2] > METRIC_SIDE:
-                    images = F.adaptive_avg_pool2d(images, METRIC_SIDE)
+                height, width = images.shape[2:]
+                if max(height, width) > METRIC_SIDE:
+                    images = F.adaptive_avg_pool2d(images, (min(height, METRIC_SIDE), min(width, METRIC_SIDE)))
                 rows.append(images.flatten(1).cpu())
                 bar.update(len(ps))
             images = torch.cat(rows)
@@ -247,8 +248,8 @@ def _scored_samples(
     device, layers = fed.device, generator.latent.layers
     codes, values, classes = [], [], []
     with progress_bar(samples, "picture", desc="scores", delay=1.0) as bar:
-        for start in range(0, samples, _at_once(generator)):
-            count = min(_at_once(generator), samples - start)
+        for start in range(0, samples, at_once(generator)):
+            count = min(at_once(generator), samples - start)
             z = generator.sample(count, rng).to(device)
             other = None if fed.bool().all() else generator.sample(count, rng).to(device)
             class_id = generator.sample_classes(count, rng)
@@ -267,7 +268,3 @@ def _scored_samples(
             classes.append(np.zeros(count, np.int64) if class_id is None else class_id.numpy())
             bar.update(count)
     return np.concatenate(codes), np.concatenate(values), np.concatenate(classes)
-
-
-def _at_once(generator: Generator) -> int:
-    return min(32, max(1, AT_ONCE // generator.resolution**2))

@@ -246,13 +246,18 @@ def grid(
 def draw_codes(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
     """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
     images = []
-    at_once = min(32, max(1, AT_ONCE // generator.resolution**2))
     with progress_bar(len(ps), "image", desc="pictures", delay=2, leave=False) as bar:
-        for part in ps.split(at_once):
+        for part in ps.split(at_once(generator)):
             images.append(to_uint8(generator.synthesize(part, one_class(class_id, part))).cpu())
             bar.update(len(part))
     pixels: Pixels = torch.cat(images).numpy()
     return pixels
+
+
+def at_once(generator: Generator) -> int:
+    """Return how many pictures go through a generator together."""
+    height, width = generator.size
+    return min(32, max(1, AT_ONCE // (height * width)))
 
 
 def one_class(class_id: int | None, codes: Tensor) -> Tensor | None:

@@ -205,10 +205,9 @@ def _comparison(rows: Sequence[Row], own: int) -> str:
         body.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
     return f"""<h2>Compared with the others</h2>
 <div class="scroll"><table><thead><tr><th>run</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>
-<p class="soft">Signed numbers are differences from the first row. Intervals are 95 % bootstrap
-intervals over directions (purity, effect, twins),
-attributes (the same in all rows), or held-out codes (RCA), and over seeds where a row has several. Better: the interval
-of the difference lies above 0, or below for twins.</p>"""
+<p class="soft">Signed numbers are differences from the first row. Intervals are 95 %:
+Student's t over the runs of a row; a bootstrap over directions where it has one run, over attributes (how many are
+moved) and over held-out codes (RCA). Better: the interval of the difference lies above 0, or below for twins.</p>"""
 
 
 def _card(k: int, scores: RunScores, strip: Pixels) -> str:

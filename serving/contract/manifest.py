@@ -35,7 +35,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Generator:
-    """The generator whose pictures are edited.
+    """The generator whose pictures are edited: `resolution` pixels high, and `width` wide if that differs.
 
     `random_weights` marks one that was never trained; `truncation` is what its latent noise was cut to, if it was.
     """
@@ -46,6 +46,12 @@ class Generator:
     random_weights: bool
     classes: Classes | None
     truncation: float | None = None
+    width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a picture in pixels."""
+        return self.resolution, self.width or self.resolution
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,10 @@ class Directions:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything a client has to know of a served editor."""
+    """Everything a client has to know of a served editor.
+
+    `parity` holds a certificate by engine, and `precision` is that of their arithmetic.
+    """
 
     name: str
     generator: Generator
@@ -125,6 +134,7 @@ class Manifest:
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `parse_manifest` reads, as plain data for JSON."""
@@ -135,6 +145,7 @@ class Manifest:
             "generator": {
                 "name": self.generator.name,
                 "resolution": self.generator.resolution,
+                **({} if self.generator.width is None else {"width": self.generator.width}),
                 "weights_sha256": self.generator.weights_sha256,
                 "random_weights": self.generator.random_weights,
                 "classes": classes and {"names": list(classes.names), "default": list(classes.default)},
@@ -156,6 +167,7 @@ class Manifest:
             "files_sha256": dict(self.files_sha256),
             "versions": dict(self.versions),
             "parity": dict(self.parity),
+            "precision": self.precision,
         }
 
 
@@ -251,6 +263,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
         versions=_words(raw.get("versions") or {}, "versions"),
         parity=dict(_table(raw.get("parity") or {}, "parity")),
+        precision=_name(raw.get("precision", "fp32"), "precision"),
     )
 
 
@@ -261,7 +274,7 @@ def read_generator(raw: Mapping[str, Any]) -> Generator:
         KeyError: A key is missing.
         ValueError: A value is out of range.
     """
-    classes, truncation = raw.get("classes"), raw.get("truncation")
+    classes, truncation, width = raw.get("classes"), raw.get("truncation"), raw.get("width")
     return Generator(
         name=_name(raw["name"], "generator.name"),
         resolution=_whole(raw["resolution"], "generator.resolution", 1, _MOST),
@@ -269,6 +282,7 @@ def read_generator(raw: Mapping[str, Any]) -> Generator:
         random_weights=_truth(raw.get("random_weights", False), "generator.random_weights"),
         classes=None if classes is None else _classes(_table(classes, "generator.classes")),
         truncation=None if truncation is None else _number(truncation, "generator.truncation"),
+        width=None if width is None else _whole(width, "generator.width", 1, _MOST),
     )
 
 

@@ -24,7 +24,7 @@ export class Sliders {
       title: edit.name,
       label: [edit.name],
       // A note by `latentclr name --auto` begins with its direction and range, which stand here already.
-      detail: [`direction ${edit.direction}`, edit.reverse ? 'reversed' : '', layersText(edit.layers),
+      detail: [`no. ${edit.direction}`, edit.reverse ? 'reversed' : '', layersText(edit.layers),
         edit.note.replace(/^auto \d+ [^ ]+: /, '')],
       range: edit.alpha,
       edit,

@@ -14,7 +14,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks soak robustness docs dist clean
+.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks precision soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
@@ -94,6 +94,13 @@ benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes ben
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+precision: $(MEASURABLE)  ## time and error of every precision tier (an hour or two); writes docs/precision.png
+	for size in dcgan_64 biggan_128 stylegan2_256 stylegan2_1024; do \
+	    $(BIN)/python benchmarks/precision.py --generator $${size%_*} --resolution $${size#*_} \
+	        --output $(RESULTS)/precision_$$size.json || exit; \
+	done
+	$(BIN)/python benchmarks/plot_precision.py $(RESULTS)/precision_*.json --output docs/precision.png
 
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png

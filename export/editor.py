@@ -103,7 +103,7 @@ class FusedEditor(nn.Module):
             ]
             ps = z + torch.cat(steps, dim=1)  # [N, L, D]
         else:
-            p = self.generator.encode(z) if self.latent_input == "z" else z  # [N, D]
+            p = self.generator.encode(z, class_id) if self.latent_input == "z" else z  # [N, D]
             d = self.directions.select(p, direction)  # [N, 1 + M, D]
             ps = p[:, None] + alpha.transpose(1, 2) @ d  # [N, L, D]
         image = self.generator.synthesize(ps, class_id)  # [N, 3, H, W] in [-1, 1]
@@ -124,15 +124,22 @@ class FusedEditor(nn.Module):
         alpha = torch.ones(n, m, latent.layers)
         return (z, direction, alpha, torch.zeros(n, dtype=torch.int64)) if self.conditional else (z, direction, alpha)
 
-    def sample_codes(self, n: int, rng: torch.Generator) -> Tensor:
-        """Draw n codes as the latent input takes them: [N, D], or [N, L, D] with a code of its own at each layer."""
-        if self.latent_input == "z":
-            return self.generator.sample(n, rng)
+    def sample_codes(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Draw n codes as the latent input takes them, and of a conditional generator any of all classes.
+
+        Returns:
+            Codes [N, D], or [N, L, D] with a code of its own at each layer; and class_id [N], or None.
+        """
         latent = self.generator.latent
         layers = latent.layers if self.latent_input == "w+" else 1
+        z = self.generator.sample(n * layers, rng)  # [N * L, D]
+        names = self.generator.class_names
+        class_id = None if names is None else torch.randint(len(names), (n,), generator=rng)
+        if self.latent_input == "z":
+            return z, class_id
         with torch.no_grad():
-            w = self.generator.encode(self.generator.sample(n * layers, rng))  # [N * L, D]
-        return w.unflatten(0, (n, layers)) if self.latent_input == "w+" else w
+            w = self.generator.encode(z, None if class_id is None else class_id.repeat_interleave(layers))
+        return w.unflatten(0, (n, layers)) if self.latent_input == "w+" else w, class_id
 
 
 def check_latent_input(generator: Generator, latent_input: str) -> None:

@@ -28,6 +28,7 @@ from export.triton_config import model_config
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
+from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import changing, rename_together
 from serving.contract.layout import (
     CONFIG_FILE,
@@ -57,7 +58,8 @@ def publish(
     Args:
         repository: The model repository; made if missing.
         name: Of the first backend's model; each further one is a twin, `<name>_<engine>`.
-        graphs: backend -> exported file; the engine's weights beside it go with it.
+        graphs: backend -> exported file; the engine's weights beside it go with it, and a `golden.npz` with each, one
+            file on the disk for all of them.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
 
@@ -87,6 +89,8 @@ def publish(
                 shutil.copyfile(graph, folder / engine.file)
                 if engine.weights and (weights := graph.with_name(engine.weights)).exists():
                     _share(weights, repository / model, folder / engine.weights)
+                if (golden := graph.with_name(GOLDEN_FILE)).exists():
+                    _share(golden, staging / name, folder / GOLDEN_FILE)
                 (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
                 config = model_config(model, backend, {**manifest, "name": model}, options, version)
                 for place in (folder, folder.parent):
@@ -246,12 +250,12 @@ def _config_of(staging: Path, repository: Path, model: str) -> tuple[Path, Path]
     return staging / model / CONFIG_FILE, repository / model / CONFIG_FILE
 
 
-def _share(weights: Path, model: Path, target: Path) -> None:
-    """Give a version the same file as an older version where the bytes are the same, else a copy."""
+def _share(file: Path, model: Path, target: Path) -> None:
+    """Give a version the same file as another version in a model's folder where the bytes are the same, else a copy."""
     for version in reversed(versions_of(model)):
-        known = model / str(version) / weights.name
-        if known.is_file() and filecmp.cmp(known, weights, shallow=False):
+        known = model / str(version) / file.name
+        if known.is_file() and filecmp.cmp(known, file, shallow=False):
             with contextlib.suppress(OSError):  # not all file systems have hard links
                 os.link(known, target)
                 return
-    shutil.copyfile(weights, target)
+    shutil.copyfile(file, target)

@@ -13,7 +13,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
-from serving.contract.layout import BF16, MAX_ROWS, TENSORRT_CACHE
+from serving.contract.layout import MAX_ROWS, TENSORRT_CACHE
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor, output_names
 
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
@@ -41,7 +41,8 @@ def model_config(
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
-    latent, resolution = manifest["latent"], manifest["generator"]["resolution"]
+    latent, height = manifest["latent"], manifest["generator"]["resolution"]
+    width = manifest["generator"].get("width") or height
     # OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
     # are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
     open_rows = backend == "openvino"
@@ -58,7 +59,7 @@ def model_config(
     if manifest["generator"]["classes"] is not None:
         config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[*batch, 1], reshape=per_row)
     image, valid = output_names(backend)
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, resolution, resolution, 3])
+    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, height, width, 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[*batch, 1], reshape=per_row)
     target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
     kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")
@@ -69,7 +70,7 @@ def model_config(
         _add_batching(config, options)
     if options.cache:
         config.response_cache.enable = True
-    _add_engine(config, options, manifest)
+    _add_engine(config, options)
     for rows in warm_up_sizes(options):
         _add_warm_up(config, rows, latent["layers"])
     config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
@@ -101,13 +102,11 @@ def _add_batching(config: pb.ModelConfig, options: TritonOptions) -> None:
     policy.max_queue_size = max(_QUEUED_AT_LEAST, _QUEUED_BATCHES * options.max_batch_size)
 
 
-def _add_engine(config: pb.ModelConfig, options: TritonOptions, manifest: Mapping[str, Any]) -> None:
+def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
     if options.threads:
         config.parameters[_THREADS[config.backend]].string_value = str(options.threads)
     if config.backend == "openvino":
         config.parameters["PERFORMANCE_HINT"].string_value = "LATENCY"
-        if manifest.get("precision") == "bf16":
-            config.parameters[BF16].string_value = "YES"
     if options.target == "cpu" or config.backend != "onnxruntime":
         return
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator

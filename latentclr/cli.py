@@ -20,10 +20,12 @@ COMMANDS_ELSEWHERE = {
     "names": "latentclr.commands.names:names",
     "import": "latentclr.commands.import_run:import_",
     "weights": "latentclr.commands.weights:weights",
+    "check": "export.check:check",
     "export": "export.cli:export",
     "rollback": "export.cli:rollback",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",
+    "certify": "serving.certify.command:certify",
     "studio": "serving.studio.cli:studio",
     "doctor": "serving.doctor.command:doctor",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,9 +23,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from latentclr.config import GENERATORS, GROUPS, HParamsConfig, TrainConfig, check
+from latentclr.config import GROUPS, BaseGeneratorConfig, HParamsConfig, TrainConfig, check
 from latentclr.errors import ConfigError, nearest
 from latentclr.files import replacing
+from latentclr.generators.registry import FIRST, generator_class, is_built_in
 from serving.contract.documents import check_plain
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def compose_train(words: Words) -> TrainConfig:
     """
     overrides = parse_overrides(words).items
     groups = [o for o in overrides if _is_group(o)]
+    generator = next((str(o.value()) for o in reversed(groups) if o.key_or_group == "generator"), FIRST)
+    groups = [o for o in groups if o.key_or_group != "generator"]
     for o in groups:
         options, wanted = GROUPS[o.key_or_group], str(o.value())
         if wanted not in options:
@@ -77,30 +80,57 @@ def compose_train(words: Words) -> TrainConfig:
     finally:
         GlobalHydra.instance().clear()
     chosen: Any = OmegaConf.to_container(cfg)
-    return _typed(chosen, overrides, TrainConfig)
+    chosen["generator"] = {"name": generator}
+    return _typed(chosen, overrides, TrainConfig, generator_class(generator, generator))
 
 
-def compose_run(saved: dict[str, Any], words: Words, schema: type[C]) -> C:
+def compose_run(saved: dict[str, Any], words: Words, schema: type[C], *, closed: bool = False) -> C:
     """Lay overrides over the saved configuration of a run.
 
     Args:
         saved: The run's configuration as plain data.
         words: Overrides; a group may be named again (as when a command is repeated to resume) but not changed.
         schema: TrainConfig, or GenConfig with its further options.
+        closed: The generator is not going to be built; of a plug-in's options only the feature layer is then read.
 
     Raises:
-        ConfigError: As `compose_train`, or the saved configuration is damaged.
+        ConfigError: As `compose_train`, or the saved configuration is damaged, or the run's generator is a plug-in and
+            no word names it.
     """
-    overrides = parse_overrides(words).items
+    parsed = parse_overrides(words)
+    overrides = parsed.items
     for o in overrides:
         if _is_group(o):
+            if o.key_or_group == "generator":
+                continue
             was = _get(saved, f"{o.key_or_group.replace('/', '.')}.name")
-            options = GROUPS[o.key_or_group]
-            chosen = options.get(str(o.value()))
+            chosen = GROUPS[o.key_or_group].get(str(o.value()))
             name = chosen["name"] if isinstance(chosen, dict) else getattr(chosen, "name", None)
             if name != was:
                 raise ConfigError(f"{o.input_line}: this run was trained with {o.key_or_group} {was}")
-    return _typed(saved, overrides, schema)
+    try:
+        check_plain(saved)
+    except ValueError as error:
+        raise ConfigError(f"the saved configuration is damaged: it {error}") from None
+    generator = _get(saved, "generator.name")
+    if not isinstance(generator, str):
+        raise ConfigError(f"the run's generator is {generator!r}, expected a name")
+    if closed and not is_built_in(generator):
+        kept = {key: value for key, value in saved["generator"].items() if key in ("name", "feature_layer")}
+        return _typed({**saved, "generator": kept}, overrides, schema, BaseGeneratorConfig)
+    word = parsed.value("generator")
+    cls = generator_class(generator, None if word is None else str(word), run=True)
+    if not is_built_in(generator):
+        saved = {**saved, "generator": _renamed(saved["generator"], cls)}
+    return _typed(saved, overrides, schema, cls)
+
+
+def _renamed(section: Mapping[str, Any], cls: type[BaseGeneratorConfig]) -> dict[str, Any]:
+    """Give a plug-in's saved options the name that it has today, or say what it no longer takes."""
+    name, known = cls().name, {option.name for option in dataclasses.fields(cls)}
+    if unknown := [str(key) for key in section if key not in known]:
+        raise ConfigError(f"the run has generator.{unknown[0]}, which {name} does not take")
+    return {**section, "name": name}
 
 
 def check_resumable(saved: TrainConfig, config: TrainConfig, run: Path) -> None:
@@ -128,6 +158,10 @@ class Overrides:
     def keys(self) -> frozenset[str]:
         """What was given, whatever its value."""
         return frozenset(o.key_or_group for o in self.items)
+
+    def only(self, key: str) -> Overrides:
+        """Return those for one key."""
+        return Overrides(tuple(o for o in self.items if o.key_or_group == key))
 
     def value(self, key: str) -> Any:
         """Return the last value that was given for a key; None if there is none."""
@@ -192,25 +226,19 @@ def _is_group(override: Override) -> bool:
 
 def _register() -> None:
     store = ConfigStore.instance()
-    for group, options in GROUPS.items():
+    groups = {group: options for group, options in GROUPS.items() if group != "generator"}
+    for group, options in groups.items():
         for name, node in options.items():
             store.store(group=group, name=name, node=node, package=group.replace("/", "."))
-    defaults: list[Any] = [{group: next(iter(options))} for group, options in GROUPS.items()]
+    defaults: list[Any] = [{group: next(iter(options))} for group, options in groups.items()]
     store.store(name="train", node={"defaults": ["_self_", *defaults]})
 
 
-def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C]) -> C:
-    try:
-        check_plain(values)
-    except ValueError as error:
-        raise ConfigError(f"the saved configuration is damaged: it {error}") from None
-    generator = _get(values, "generator.name")
-    if not isinstance(generator, str) or generator not in GENERATORS:
-        raise ConfigError(f"the run's generator is {generator!r}, expected one of {', '.join(GENERATORS)}")
+def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C], cls: type[BaseGeneratorConfig]) -> C:
     names = {option.name for option in dataclasses.fields(schema)}
     known = {key: value for key, value in values.items() if key in names}
     # The free-form arguments are empty here: merging must not mix one class's arguments into another's.
-    base = schema(generator=GENERATORS[generator](), hparams=HParamsConfig(optimizer={}, scheduler={}))
+    base = schema(generator=cls(), hparams=HParamsConfig(optimizer={}, scheduler={}))
     try:
         cfg = OmegaConf.merge(OmegaConf.structured(base), known)
     except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
@@ -223,6 +251,12 @@ def _typed(values: dict[str, Any], overrides: Sequence[Override], schema: type[C
     for o in overrides:
         if not _is_group(o):
             _apply(cfg, o)
+    missing = [f"generator.{key}" for key in cfg.generator if OmegaConf.is_missing(cfg.generator, key)]
+    if missing:
+        raise ConfigError(f"generator={cfg.generator.name} needs {missing[0]}=...")
+    name = str(values["generator"]["name"])
+    if cfg.generator.name != name:
+        raise ConfigError(f"generator.name is chosen with generator=NAME, got {cfg.generator.name!r}")
     try:
         config = OmegaConf.to_object(cfg)
     except (OmegaConfBaseException, ValueError, OverflowError, TypeError) as error:
@@ -237,7 +271,8 @@ def _apply(cfg: DictConfig, override: Override) -> None:
     parent, _, leaf = key.rpartition(".")
     section = OmegaConf.select(cfg, parent) if parent else cfg
     free = parent in ("hparams.optimizer", "hparams.scheduler")  # arguments of a class that torch names
-    if not isinstance(section, DictConfig) or (leaf not in section and not free):
+    # Its keys, because a value that is still missing is not `in` it.
+    if not isinstance(section, DictConfig) or (leaf not in list(section.keys()) and not free):
         raise ConfigError(f"unknown option {key!r}{nearest(key, _keys(cfg))}")
     if isinstance(section[leaf] if leaf in section else None, DictConfig):
         if key in GROUPS:

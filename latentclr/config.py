@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from latentclr.errors import ConfigError
+from latentclr.generators.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from latentclr.generators.base import Generator
 
 
 def _option(default: Any, help: str) -> Any:
@@ -22,11 +26,25 @@ def _option(default: Any, help: str) -> Any:
 
 
 @dataclass
-class GeneratorConfig:
-    """What every generator has."""
+class BaseGeneratorConfig:
+    """What every generator has; `generators.registry` knows the classes by name."""
 
     name: str = "???"
     feature_layer: str = "???"
+
+    def build(self) -> Generator:
+        """Load the generator, frozen, on the CPU.
+
+        Raises:
+            GeneratorError: The weights are missing or unusable, or an option is out of range.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is loaded")
+
+
+@dataclass
+class GeneratorConfig(BaseGeneratorConfig):
+    """What every generator with a file of weights has."""
+
     weights: str | None = _option(None, "weights file or folder; random for seeded noise; null for the usual ones")
 
 
@@ -36,6 +54,12 @@ class DCGANConfig(GeneratorConfig):
 
     name: str = "dcgan"
     feature_layer: str = _option("main.2", "main.0 ... main.13; main.2 is 4x4, main.5 8x8, main.8 16x16")
+
+    def build(self) -> Generator:
+        """Load it."""
+        from latentclr.generators.dcgan import load_dcgan
+
+        return load_dcgan(self.weights)
 
 
 @dataclass
@@ -48,6 +72,12 @@ class BigGANConfig(GeneratorConfig):
     truncation: float = _option(0.4, "latent codes are truncation * normal cut at +-2")
     class_name: Any = _option("husky", "ImageNet name, id or WordNet synset, or a list of them")
 
+    def build(self) -> Generator:
+        """Load it."""
+        from latentclr.generators.biggan.biggan import load_biggan
+
+        return load_biggan(self.weights, self.resolution, self.truncation, self.class_name)
+
 
 @dataclass
 class StyleGAN2Config(GeneratorConfig):
@@ -59,6 +89,13 @@ class StyleGAN2Config(GeneratorConfig):
     use_w: bool = _option(True, "directions live in W; false: in Z")
     truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
     noise_seed: int | None = _option(None, "seed of the fixed noise; null for the file's own")
+    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
+
+    def build(self) -> Generator:
+        """Load it."""
+        from latentclr.generators.stylegan2.stylegan2 import load_stylegan2
+
+        return load_stylegan2(self)
 
 
 @dataclass
@@ -133,7 +170,7 @@ class HParamsConfig:
 class TrainConfig:
     """latentclr train."""
 
-    generator: GeneratorConfig = field(default_factory=DCGANConfig)
+    generator: BaseGeneratorConfig = field(default_factory=DCGANConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -181,12 +218,6 @@ class ScoreConfig(TrainConfig):
     codes: int = _option(96, "latent codes that everything is measured on; half as many take half the time")
 
 
-GENERATORS: dict[str, type[GeneratorConfig]] = {
-    "dcgan": DCGANConfig,
-    "biggan": BigGANConfig,
-    "stylegan2": StyleGAN2Config,
-}
-
 COMPUTED = ("random", "sefa", "ganspace", "vectors", "attributes")
 """Direction models that nothing is trained for: K fixed vectors, found in one go."""
 FIXED_VECTORS = ("global", *COMPUTED)
@@ -204,8 +235,8 @@ _OWN = {  # of single models
 }
 
 # Groups: name -> option -> what it sets. The first option is the default.
-GROUPS: dict[str, dict[str, Any]] = {
-    "generator": GENERATORS,
+GROUPS: dict[str, Mapping[str, Any]] = {
+    "generator": FAMILIES,
     "model": {
         **{name: ModelConfig(name=name) for name in ("global", "linear", "nonlinear")},
         **{name: ModelConfig(name=name, alpha=[-3.0, 3.0]) for name in COMPUTED},
@@ -235,7 +266,7 @@ def check(config: TrainConfig) -> None:
         raise ConfigError(f"k must be at least 2 (the loss compares directions with each other), got {config.k}")
     if h.batch_size < 2:
         raise ConfigError(f"hparams.batch_size must be at least 2 (the loss compares samples), got {h.batch_size}")
-    for group in ("generator", "model", "projector", "loss"):
+    for group in ("model", "projector", "loss"):
         name = getattr(config, group).name
         if name not in GROUPS[group]:
             raise ConfigError(f"{group} must be one of {', '.join(GROUPS[group])}, got {name!r}")
@@ -354,7 +385,7 @@ def option_sections() -> dict[str, list[Line]]:
         prefix = f"{option.name}."
         if option.name == "generator":
             sections["generator, any of them"] = list(_lines(GeneratorConfig, prefix))
-            for cls in GENERATORS.values():
+            for cls in FAMILIES.ours():
                 sections[_heading(cls)] = list(_lines(cls, prefix, dataclasses.fields(GeneratorConfig)))
         else:
             default = type(option.default_factory())

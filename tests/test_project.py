@@ -206,6 +206,7 @@ PARSERS = (
     r"openvino\.Core",
     r"ai_edge_litert\.interpreter\.Interpreter",
     r"(builtins\.)?(eval|exec|__import__)",
+    r"importlib\.util\.(spec_from_\w+|module_from_spec)|importlib\.machinery\..+|runpy\..+",
     r"ast\.literal_eval",
 )
 READERS: dict[str, tuple[set[str], str]] = {
@@ -231,6 +232,10 @@ READERS: dict[str, tuple[set[str], str]] = {
         {"onnxruntime.InferenceSession", "ai_edge_litert.interpreter.Interpreter"},
         "LiteNetwork and onnx_session themselves: networks whose files the scorers have bounded and checked",
     ),
+    "latentclr/generators/plugin.py": (
+        {"importlib.util.spec_from_file_location", "importlib.util.module_from_spec"},
+        "the user's own Python, by the user's word on the command line",
+    ),
     "latentclr/catalog.py": ({"json.loads"}, "package data, which the wheel brings"),
     "latentclr/generators/biggan/imagenet.py": ({"json.loads"}, "package data, which the wheel brings"),
     "serving/backends/batching.py": ({"json.loads"}, "what Triton hands to its own backend"),
@@ -240,6 +245,7 @@ READERS: dict[str, tuple[set[str], str]] = {
         "compile_model itself: the served model, or the graph that an export has just written",
     ),
     "export/openvino.py": ({"openvino.Core"}, "the graph that this process has just written"),
+    "export/openvino_lowered.py": ({"onnx.load"}, "the graph that this process has just written"),
     "serving/backends/pytorch/model.py": ({"torch.jit.load"}, "the served model, run by Triton"),
     "serving/doctor/command.py": ({"onnxruntime.InferenceSession"}, "a graph that the doctor has just made"),
     "export/onnx.py": ({"onnx.load", "onnxruntime.InferenceSession"}, "the graph that this process has just written"),
@@ -306,6 +312,8 @@ def test_what_comes_from_outside_passes_the_named_readers(package):
         ("from omegaconf import OmegaConf\nOmegaConf.load(x)", "omegaconf.OmegaConf.load"),
         ("import zipfile as z\nwith z.ZipFile(x) as a: pass", "zipfile.ZipFile"),
         ("value = eval(x)", "eval"),
+        ("import runpy\nrunpy.run_path(x)", "runpy.run_path"),
+        ("from importlib import util\nutil.spec_from_file_location(x, y)", "importlib.util.spec_from_file_location"),
     ],
 )
 def test_the_check_of_readers_can_fail(code, found):
@@ -333,9 +341,11 @@ def loaded_by(code: str) -> set[str]:
         "from latentclr.cli import cli; cli(['gen', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['score', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['name', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['check', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['certify', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['rollback', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['doctor', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['studio', '--help'], standalone_mode=False)",

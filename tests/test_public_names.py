@@ -67,6 +67,7 @@ COMMANDS = {
     " --grpc-only --shared-memory --engine --image --print-command",
     "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --from --force -o --output"
     " --url --model --timeout",
+    "certify": "--url --model --repository --golden --quality --requests --timeout --json",
     "studio": "RUN --url --repository --model --host --port --token --allow-host --catalog --timeout",
     "doctor": "--repository --host",
 }

@@ -35,11 +35,14 @@ class LayeredGenerator(Generator):
     def _run(self, ps: Tensor, last: int, class_id: Tensor | None) -> Tensor:
         x = ps.new_zeros(ps.shape[0], WIDTH)  # [N, WIDTH]
         if self.class_names is not None:
-            assert class_id is not None
-            x = x + self.classes[class_id]
+            x = x + self._of_class(class_id)
         for i in range(last + 1):
             x = torch.tanh(x @ self.hidden[i] + ps[:, i] @ self.inputs[i])
         return x
+
+    def _of_class(self, class_id: Tensor | None) -> Tensor:
+        assert class_id is not None
+        return self.classes[class_id]
 
     def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
         return self._run(ps, self.feature_layers.index(self.check_layer(layer)), class_id)
@@ -66,6 +69,27 @@ def dcgan_tensors(dim: int = 24, channels: tuple[int, ...] = (12, 6), seed: int 
             tensors[f"main.{3 * i + 1}.running_var"] = 0.5 + torch.rand(after, generator=rng)
             tensors[f"main.{3 * i + 1}.num_batches_tracked"] = torch.tensor(7)
     return tensors
+
+
+class MappedGenerator(LayeredGenerator):
+    """Conditional in its mapping alone, as StyleGAN2 is: w = tanh(M z + the class's shift), and then no class."""
+
+    name = "mapped"
+    use_w = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(1)
+        self.map = nn.Parameter(torch.randn(D, D, generator=rng) / D**0.5, requires_grad=False)
+        self.shifts = nn.Parameter(3 * torch.randn(len(CLASSES), D, generator=rng), requires_grad=False)
+        self.class_names, self.class_ids = CLASSES, (1, 3)
+
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
+        assert class_id is not None, "the mapping wants a class"
+        return torch.tanh(z @ self.map + self.shifts[class_id])
+
+    def _of_class(self, class_id: Tensor | None) -> Tensor:
+        return self.classes[:1] * 0
 
 
 class SceneGenerator(Generator):

@@ -94,7 +94,7 @@ def name(
         raise click.UsageError("expected a name, or --auto")
     if any(limit is not None for limit in limits.values()):
         raise ConfigError("--min-effect, --min-purity and --min-agreement need --auto")
-    config, checkpoint = open_run(run, [], TrainConfig)
+    config, checkpoint = open_run(run, [], TrainConfig, closed=True)
     folder = checkpoint.path.parent
     name = unicodedata.normalize("NFC", name) if remove else check_name(name)  # what should never have been one can go
 
@@ -163,7 +163,7 @@ def names(run: Path, publish: bool, repository: Path, name: str, force: bool) ->
     from latentclr.config import TrainConfig
     from latentclr.training.experiment import named_edits, open_run
 
-    config, checkpoint = open_run(run, [], TrainConfig)
+    config, checkpoint = open_run(run, [], TrainConfig, closed=True)
     if publish:
         for line in publish_names(config, checkpoint, repository, name, force):
             click.echo(line)

@@ -20,6 +20,7 @@ from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import check_resumable, compose_run, compose_train, parse_overrides, save_config
 from latentclr.config import COMPUTED, TrainConfig
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError
+from latentclr.generators.plugin import short_name
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import BUDGET_S, draw_overview
 from latentclr.pictures.plots import loss_curve
@@ -56,7 +57,8 @@ def run_train(words: Sequence[str]) -> bool:
         _check_trained(run)
         resumed = load_resume(run / RESUME_FILE)
         config = compose_run(resumed["config"], overrides, TrainConfig)
-        check_resumable(compose_run(resumed["config"], [], TrainConfig), config, run)
+        before = compose_run(resumed["config"], overrides.only("generator"), TrainConfig)
+        check_resumable(before, config, run)
         source, run = run, Path(config.output_dir) if "output_dir" in overrides.keys and config.output_dir else run
         if source.resolve() != run.resolve():
             _check_free(run)
@@ -217,7 +219,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 def _new_run_folder(config: TrainConfig) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return Path("outputs") / f"{config.generator.name}-{config.model.name}-k{config.k}" / stamp
+    return Path("outputs") / f"{short_name(config.generator.name)}-{config.model.name}-k{config.k}" / stamp
 
 
 @contextlib.contextmanager

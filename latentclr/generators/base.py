@@ -5,6 +5,7 @@ Symbols: N batch, D latent size, L latent inputs, F feature size, H and W image 
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class LatentSpec:
     """
 
     dim: int
-    layers: int
-    sampler: str
+    layers: int = 1
+    sampler: str = "standard_normal"
     truncation: float | None = None
 
 
@@ -42,9 +43,10 @@ class Generator(nn.Module, ABC):
     parameter ever collects gradients; gradients flow through to the latent codes.
 
     Attributes:
-        name: The name in the registry.
+        name: The family's name, or the plug-in's own.
         latent: How z is drawn, D and L.
-        resolution: H = W in pixels.
+        resolution: H in pixels.
+        width: W in pixels; None where it is H.
         feature_layers: Exact names accepted by `features`.
         class_names: Names of the classes of a conditional generator, by id; None for an unconditional one.
         class_ids: The classes that training draws from; empty for an unconditional generator.
@@ -55,11 +57,23 @@ class Generator(nn.Module, ABC):
     name: str
     latent: LatentSpec
     resolution: int
+    width: int | None = None
     feature_layers: tuple[str, ...]
     class_names: tuple[str, ...] | None = None
     class_ids: tuple[int, ...] = ()
     weights_sha256: str = ""
     random_weights: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.resolution, self.width or self.resolution
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        first = next(itertools.chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if first is None else first.device
 
     def freeze(self) -> None:
         """Switch to inference behaviour and stop all parameters from collecting gradients.
@@ -77,8 +91,16 @@ class Generator(nn.Module, ABC):
         """Stay in inference mode, whatever the module around it does."""
         return super().train(False)
 
-    def encode(self, z: Tensor) -> Tensor:
-        """Map z [N, D] to the space in which directions live [N, D]; the identity unless a subclass says otherwise."""
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
+        """Map z [N, D] to the space in which directions live; the identity unless a subclass says otherwise.
+
+        Args:
+            z: [N, D].
+            class_id: [N] int64 of a class-conditional generator, whose mapping may depend on it.
+
+        Returns:
+            [N, D].
+        """
         return z
 
     @abstractmethod
@@ -128,9 +150,13 @@ class Generator(nn.Module, ABC):
             )
         return layer
 
+    def default_layer(self) -> str:
+        """Return the feature layer of a run that names none."""
+        return self.feature_layers[0]
+
     def feature_size(self, layer: str) -> int:
         """Return F, the number of values of one sample's flattened features at `layer`."""
-        device = next(self.parameters()).device
+        device = self.device
         ps = torch.zeros(1, self.latent.layers, self.latent.dim, device=device)
         class_id = torch.zeros(1, dtype=torch.int64, device=device) if self.class_names else None
         with torch.no_grad():
@@ -168,6 +194,7 @@ class Generator(nn.Module, ABC):
         return {
             "name": self.name,
             "resolution": self.resolution,
+            **({} if self.width is None else {"width": self.width}),
             "weights_sha256": self.weights_sha256,
             "random_weights": self.random_weights,
             "classes": None

@@ -27,7 +27,7 @@ from torch import Tensor
 from latentclr.errors import ConfigError, ScorerError, nearest
 from latentclr.generators.base import Generator
 from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import AT_ONCE
+from latentclr.pictures.render import at_once
 from latentclr.progress import progress_bar
 from latentclr.scores.scorer import Scorer, build_scorers, find_attributes
 
@@ -211,19 +211,21 @@ def picture_metric(generator: Generator, to_code: Tensor, codes: int, fed: Tenso
     """
     device, axes = fed.device, to_code.shape[1]
     steps = (METRIC_STEP * to_code.T).float().to(device)  # [R, D]
-    p = generator.encode(generator.sample(codes, rng).to(device))  # [C, D]
-    classes = generator.sample_classes(codes, rng)
+    z, classes = generator.sample(codes, rng).to(device), generator.sample_classes(codes, rng)
+    classes = None if classes is None else classes.to(device)
+    p = generator.encode(z, classes)  # [C, D]
     total = torch.zeros(axes, axes, dtype=torch.float64)
     with progress_bar(codes * (1 + axes), "picture", desc="changes", delay=1.0) as bar:
         for i, code in enumerate(p):
             rows = []
             moved = torch.cat([torch.zeros_like(steps[:1]), steps])  # [1 + R, D]
-            for part in moved.split(_at_once(generator)):
+            for part in moved.split(at_once(generator)):
                 ps = code + fed[:, None] * part[:, None]  # [B, L, D]
-                class_id = None if classes is None else classes[i].expand(len(ps)).to(device)
+                class_id = None if classes is None else classes[i].expand(len(ps))
                 images = generator.synthesize(ps, class_id).clamp(-1, 1)
-                if images.shape[2] > METRIC_SIDE:
-                    images = F.adaptive_avg_pool2d(images, METRIC_SIDE)
+                height, width = images.shape[2:]
+                if max(height, width) > METRIC_SIDE:
+                    images = F.adaptive_avg_pool2d(images, (min(height, METRIC_SIDE), min(width, METRIC_SIDE)))
                 rows.append(images.flatten(1).cpu())
                 bar.update(len(ps))
             images = torch.cat(rows)
@@ -246,15 +248,17 @@ def _scored_samples(
     device, layers = fed.device, generator.latent.layers
     codes, values, classes = [], [], []
     with progress_bar(samples, "picture", desc="scores", delay=1.0) as bar:
-        for start in range(0, samples, _at_once(generator)):
-            count = min(_at_once(generator), samples - start)
-            p = generator.encode(generator.sample(count, rng).to(device))  # [B, D]
-            ps = p[:, None].expand(-1, layers, -1)  # [B, L, D]
-            if not fed.bool().all():
-                other = generator.encode(generator.sample(count, rng).to(device))
-                ps = torch.where(fed.bool()[:, None], ps, other[:, None])
+        for start in range(0, samples, at_once(generator)):
+            count = min(at_once(generator), samples - start)
+            z = generator.sample(count, rng).to(device)
+            other = None if fed.bool().all() else generator.sample(count, rng).to(device)
             class_id = generator.sample_classes(count, rng)
-            images = generator.synthesize(ps, None if class_id is None else class_id.to(device))
+            there = None if class_id is None else class_id.to(device)
+            p = generator.encode(z, there)  # [B, D]
+            ps = p[:, None].expand(-1, layers, -1)  # [B, L, D]
+            if other is not None:
+                ps = torch.where(fed.bool()[:, None], ps, generator.encode(other, there)[:, None])
+            images = generator.synthesize(ps, there)
             pixels = to_uint8(images).cpu().numpy()
             told = [scorer(pixels) for scorer in scorers]
             codes.append(p.double().cpu().numpy())
@@ -264,7 +268,3 @@ def _scored_samples(
             classes.append(np.zeros(count, np.int64) if class_id is None else class_id.numpy())
             bar.update(count)
     return np.concatenate(codes), np.concatenate(values), np.concatenate(classes)
-
-
-def _at_once(generator: Generator) -> int:
-    return min(32, max(1, AT_ONCE // generator.resolution**2))

@@ -120,11 +120,11 @@ def ganspace(
 @torch.no_grad()
 def _rows(generator: Generator, z: Tensor, layer: str | None, class_id: int | None) -> Tensor:
     """Return w [B, D], or the flattened activations of a layer [B, F], float64 on the CPU."""
-    device, parts = next(generator.parameters()).device, []
+    device, parts = generator.device, []
     for part in z.to(device).split(ROWS_THROUGH):
-        p = generator.encode(part)
+        classes = None if class_id is None else torch.full((len(part),), class_id, device=device)
+        p = generator.encode(part, classes)
         if layer is not None:
-            classes = None if class_id is None else torch.full((len(p),), class_id, device=device)
             p = generator.features(p[:, None].expand(-1, generator.latent.layers, -1), layer, classes).flatten(1)
         parts.append(p.double().cpu())
     return torch.cat(parts)

@@ -69,13 +69,17 @@ class ContrastiveStep(nn.Module):
         self.generator, self.directions, self.projector, self.options = generator, directions, projector, options
         generator.check_layer(options.layer)
         fed = feed_mask(options.feed_layers, generator.latent.layers)
-        if options.feed_layers is not None:
-            reaching = generator.inputs_reaching(options.layer)
-            if not fed[:reaching].any():
-                raise ConfigError(
-                    f"feed_layers {list(options.feed_layers)} cannot change {options.layer}: only the latent inputs"
-                    f" 0..{reaching - 1} reach it; use one of those or a later feature layer"
-                )
+        reaching = generator.inputs_reaching(options.layer)
+        if reaching == 0:
+            raise ConfigError(
+                f"no gradient comes back from {options.layer} to the code: {generator.name} may run under"
+                " torch.no_grad, detach or round there; choose another feature layer"
+            )
+        if options.feed_layers is not None and not fed[:reaching].any():
+            raise ConfigError(
+                f"feed_layers {list(options.feed_layers)} cannot change {options.layer}: only the latent inputs"
+                f" 0..{reaching - 1} reach it; use one of those or a later feature layer"
+            )
         self.register_buffer("fed", fed, persistent=False)  # [L]
 
     def sample(self, batch_size: int, rng: torch.Generator) -> Batch:
@@ -105,7 +109,7 @@ class ContrastiveStep(nn.Module):
         device, dtype = batch.z.device.type, self.options.autocast
         with torch.autocast(device, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             with torch.no_grad():
-                p = generator.encode(batch.z)  # [B, D]
+                p = generator.encode(batch.z, batch.class_id)  # [B, D]
                 unedited = p[:, None].expand(-1, generator.latent.layers, -1)  # [B, L, D]
                 base = self.projector(generator.features(unedited, layer, batch.class_id))  # [B, F']
             step = batch.alpha[:, None, None] * self.directions(p)  # [K, B, D]

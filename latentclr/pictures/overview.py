@@ -12,7 +12,15 @@ from torch import Tensor
 from latentclr.config import TrainConfig, shown_alphas
 from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions
-from latentclr.pictures.render import alpha_label, corner_label, draw_codes, edited_images, grid, save_picture
+from latentclr.pictures.render import (
+    alpha_label,
+    corner_label,
+    draw_codes,
+    edited_images,
+    grid,
+    one_class,
+    save_picture,
+)
 from latentclr.progress import duration
 
 logger = logging.getLogger(__name__)
@@ -46,7 +54,8 @@ def seconds_a_picture(generator: Generator, z: Tensor, class_id: int | None) -> 
     def draw() -> float:
         start = time.perf_counter()
         with torch.no_grad():
-            draw_codes(generator, generator.encode(z)[:, None].expand(-1, generator.latent.layers, -1), class_id)
+            p = generator.encode(z, one_class(class_id, z))
+            draw_codes(generator, p[:, None].expand(-1, generator.latent.layers, -1), class_id)
         return time.perf_counter() - start
 
     first = draw()

@@ -84,7 +84,7 @@ def edited_images(
         uint8 [M, A, H, W, 3].
     """
     with torch.no_grad():
-        p = generator.encode(z)  # [1, D]
+        p = generator.encode(z, one_class(class_id, z))  # [1, D]
         codes = walk_codes(directions, p, chosen, alphas, iterative)  # [M, A, D]
         mask = torch.ones(generator.latent.layers, device=z.device) if fed is None else fed
         edited = [a for a, alpha in enumerate(alphas) if alpha != 0]  # E of them
@@ -189,7 +189,7 @@ class Drawing:
         alpha = strengths[..., None] * torch.stack([edit.sign * self._mask(edit) for edit in edits])  # [A, M, L]
         chosen = torch.tensor([[edit.direction for edit in edits]], device=z.device)  # [1, M]
         with torch.no_grad():
-            p = self.generator.encode(z)  # [1, D]
+            p = self.generator.encode(z, one_class(class_id, z))  # [1, D]
             d = self.directions.select(p, chosen)[0]  # [M, D]
             ps = p[:, None] + alpha.transpose(1, 2).to(z.device) @ d  # [A, L, D]
             return draw_codes(self.generator, ps, class_id)[None]
@@ -246,14 +246,23 @@ def grid(
 def draw_codes(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
     """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
     images = []
-    at_once = min(32, max(1, AT_ONCE // generator.resolution**2))
     with progress_bar(len(ps), "image", desc="pictures", delay=2, leave=False) as bar:
-        for part in ps.split(at_once):
-            classes = None if class_id is None else torch.full((len(part),), class_id, device=ps.device)
-            images.append(to_uint8(generator.synthesize(part, classes)).cpu())
+        for part in ps.split(at_once(generator)):
+            images.append(to_uint8(generator.synthesize(part, one_class(class_id, part))).cpu())
             bar.update(len(part))
     pixels: Pixels = torch.cat(images).numpy()
     return pixels
+
+
+def at_once(generator: Generator) -> int:
+    """Return how many pictures go through a generator together."""
+    height, width = generator.size
+    return min(32, max(1, AT_ONCE // (height * width)))
+
+
+def one_class(class_id: int | None, codes: Tensor) -> Tensor | None:
+    """Return a class for each of N codes [N, ...] as a tensor [N] beside them; None for none."""
+    return None if class_id is None else torch.full((len(codes),), class_id, device=codes.device)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:

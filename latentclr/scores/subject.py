@@ -15,7 +15,7 @@ from torch import Tensor
 from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions
 from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import AT_ONCE
+from latentclr.pictures.render import at_once
 from latentclr.training.rng import stream
 
 Pixels = NDArray[np.uint8]
@@ -94,7 +94,7 @@ class Subject:
         ids = self.generator.class_ids
         classes = torch.tensor([ids[i % len(ids)] for i in range(count)], device=self.fed.device) if ids else None
         with torch.no_grad():
-            p = self.generator.encode(z)
+            p = self.generator.encode(z, classes)
             return Codes(p, self.directions(p), classes, self.fed)
 
     def render(self, ps: Tensor, class_id: Tensor | None) -> Pixels:
@@ -115,9 +115,9 @@ class Subject:
         ])  # fmt: skip
 
     def _parts(self, ps: Tensor, class_id: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
-        at_once = min(32, max(1, AT_ONCE // self.generator.resolution**2))
-        parts = ps.split(at_once)
-        return list(zip(parts, [None] * len(parts) if class_id is None else class_id.split(at_once), strict=True))
+        count = at_once(self.generator)
+        parts = ps.split(count)
+        return list(zip(parts, [None] * len(parts) if class_id is None else class_id.split(count), strict=True))
 
 
 def pooled(features: Tensor) -> Tensor:

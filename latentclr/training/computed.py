@@ -96,7 +96,7 @@ def _of_scores(config: TrainConfig, generator: Generator, k: int | None, rng: to
     if k not in (None, len(names)):
         raise ConfigError(f"k is the number of attributes ({len(names)}), got {k}: leave it out")
     scorers = scorers_for(config.model.scorers, names)
-    fed = feed_mask(config.feed_layers, generator.latent.layers).to(next(generator.parameters()).device)
+    fed = feed_mask(config.feed_layers, generator.latent.layers).to(generator.device)
     fitted = fit_attributes(generator, scorers, names, config.model.samples or SAMPLES, fed, rng)
     said, named = [f"{fitted.trusted:.0%} of the pictures are trusted"], {}
     for i, name in enumerate(names):

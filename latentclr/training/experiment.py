@@ -10,9 +10,9 @@ import torch
 from latentclr.catalog import CATALOG_FILE, NamedEdit, fitting_edits, published_edits, readable_edits
 from latentclr.compose import Words, compose_run, parse_overrides, plain
 from latentclr.config import StyleGAN2Config, TrainConfig, check_alpha
-from latentclr.errors import ConfigError
+from latentclr.errors import CheckpointError, ConfigError
 from latentclr.generators.base import Generator
-from latentclr.generators.registry import build_generator
+from latentclr.generators.registry import build_generator, is_built_in
 from latentclr.method.step import ContrastiveStep, StepOptions
 from latentclr.origin.run import SUFFIXES, load_origin_run
 from latentclr.training.checkpoint import (
@@ -63,13 +63,14 @@ def new_step(config: TrainConfig, device: torch.device) -> ContrastiveStep:
     return ContrastiveStep(generator, directions, projector, step_options(config, device)).to(device)
 
 
-def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
+def open_run(run: Path, words: Words, schema: type[C], *, closed: bool = False) -> tuple[C, Checkpoint]:
     """Read a checkpoint of a run, and the run's configuration with overrides laid over it.
 
     Args:
         run: A run folder or a checkpoint file, ours or of the origin's trainer.
         words: Overrides; `checkpoint=best|last|FILE` chooses the checkpoint.
         schema: TrainConfig or GenConfig.
+        closed: The generator is not going to be built, see `compose_run`.
 
     Raises:
         LatentCLRError: There is no usable checkpoint, or an override is wrong or would change the trained model.
@@ -78,7 +79,7 @@ def open_run(run: Path, words: Words, schema: type[C]) -> tuple[C, Checkpoint]:
     which = words.value("checkpoint")
     path = find_checkpoint(run, None if which is None else str(which))
     checkpoint = load_origin_run(path, run) if path.suffix in SUFFIXES else load_checkpoint(path)
-    config = compose_run(checkpoint.config, words, schema)
+    config = compose_run(checkpoint.config, words, schema, closed=closed)
     trained = checkpoint.config
     for section, keys in {
         "model": ("name", "depth", "normalize", "orient"),
@@ -137,6 +138,14 @@ def trained_generator(config: TrainConfig, checkpoint: Checkpoint) -> Generator:
         LatentCLRError: It cannot be used, or does not fit the checkpoint.
     """
     generator = build_generator(config.generator)
+    recorded, now = checkpoint.generator.get("weights_sha256"), generator.weights_sha256
+    same = {**checkpoint.config["generator"], "name": config.generator.name} == plain(config)["generator"]
+    if not is_built_in(config.generator.name) and same and now != recorded:
+        # A plug-in's name may mean something else today, so that this is no wish for other weights.
+        raise CheckpointError(
+            f"{config.generator.name} is not the generator that {checkpoint.path} was trained on: its weights have"
+            f" SHA-256 {now[:12]}..., expected {str(recorded)[:12]}..."
+        )
     check_generator(checkpoint, generator)
     return generator
 

@@ -257,8 +257,9 @@ class Trainer:
         directions, generator = self.step.directions, self.step.generator
         if isinstance(directions, MLPDirections) and directions.orient:
             with torch.no_grad():
-                z = generator.sample(AXIS_CODES, stream(self.config.seed, "axes"))
-                directions.set_axes(generator.encode(z.to(self.processes.device)))
+                rng, device = stream(self.config.seed, "axes"), self.processes.device
+                z, classes = generator.sample(AXIS_CODES, rng), generator.sample_classes(AXIS_CODES, rng)
+                directions.set_axes(generator.encode(z.to(device), None if classes is None else classes.to(device)))
 
     def _save_weights(self, name: str, loss: float | None) -> None:
         self._orient()

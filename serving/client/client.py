@@ -80,6 +80,15 @@ class EditClient:
         """
         return self._connection.describe().manifest
 
+    @property
+    def description(self) -> Description:
+        """How the server has the model configured: its engine, versions and batch size; asked for as the manifest is.
+
+        Raises:
+            ServingError: As `manifest`.
+        """
+        return self._connection.describe()
+
     def refresh(self) -> Manifest:
         """Ask the model again what it is, to see a version that was published meanwhile.
 

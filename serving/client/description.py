@@ -28,6 +28,8 @@ class Description:
         valid: Name of the output that marks good rows.
         image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open.
         versions: The model's versions that it describes; empty if the configuration leaves that to the server.
+        backend: Triton's name for what runs it; empty if the configuration leaves that to the server.
+        accelerators: What the backend is to use, such as `tensorrt fp16`.
     """
 
     name: str
@@ -37,6 +39,8 @@ class Description:
     valid: str
     image_bytes: int
     versions: tuple[str, ...] = ()
+    backend: str = ""
+    accelerators: tuple[str, ...] = ()
 
     def seen(self, version: str) -> Description | None:
         """Compare with the version that an answer came from.
@@ -67,6 +71,8 @@ def describe_model(
     manifest: str | None,
     versions: Sequence[int | str] = (),
     max_rows: str | None = None,
+    backend: str = "",
+    accelerators: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> Description:
     """Make sense of a model's configuration, which each protocol brings in a form of its own.
 
@@ -77,6 +83,8 @@ def describe_model(
         manifest: The text of the parameter `manifest`, None if there is none.
         versions: Those of a specific `version_policy`, if that is the model's.
         max_rows: The text of the parameter `MAX_ROWS`: the batch size of a model that has none configured.
+        backend: As configured.
+        accelerators: Name and parameters of each execution accelerator.
 
     Raises:
         ManifestError: There is no manifest, it cannot be understood, or an output is missing.
@@ -97,6 +105,11 @@ def describe_model(
         valid=valid,
         image_bytes=math.prod(shape) if min(shape, default=0) > 0 else 0,
         versions=tuple(str(version) for version in versions),
+        backend=backend,
+        accelerators=tuple(
+            " ".join([accelerator, *parameters.get("precision_mode", "").lower().split()])
+            for accelerator, parameters in accelerators
+        ),
     )
 
 

@@ -141,6 +141,8 @@ def requested(description: Description) -> list[Any]:
 
 def read_config(config: Any) -> Description:
     """Read Triton's `ModelConfig` message."""
+    accelerators = config.optimization.execution_accelerators
+    named = [*accelerators.gpu_execution_accelerator, *accelerators.cpu_execution_accelerator]
     return describe_model(
         config.name,
         int(config.max_batch_size),
@@ -148,6 +150,8 @@ def read_config(config: Any) -> Description:
         config.parameters["manifest"].string_value if "manifest" in config.parameters else None,
         list(config.version_policy.specific.versions),
         config.parameters[MAX_ROWS].string_value if MAX_ROWS in config.parameters else None,
+        config.backend,
+        [(entry.name, dict(entry.parameters)) for entry in named],
     )
 
 

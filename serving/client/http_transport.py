@@ -49,6 +49,10 @@ class HttpTransport:
         """Read a model's configuration."""
         config = _json(self._ask("GET", f"/v2/models/{quote(model, safe='')}/config", timeout)[1])
         try:
+            accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+            named = [
+                entry for kind in ("gpu", "cpu") for entry in accelerators.get(f"{kind}_execution_accelerator", [])
+            ]
             return describe_model(
                 config["name"],
                 int(config["max_batch_size"]),
@@ -56,6 +60,8 @@ class HttpTransport:
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
                 config.get("version_policy", {}).get("specific", {}).get("versions", []),
                 config.get("parameters", {}).get(MAX_ROWS, {}).get("string_value"),
+                str(config.get("backend", "")),
+                [(entry["name"], entry.get("parameters", {})) for entry in named],
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error

@@ -41,7 +41,7 @@ def replay(client: EditClient, recipe: Recipe, codes: ArrayLike | None = None, *
     def plan(manifest: Manifest) -> Request:
         if not force:
             recipe.check_model(manifest)
-        recipe.check_size(manifest.generator.resolution)
+        recipe.check_size(manifest.generator.size)
         if recipe.seed is not None:
             if codes is not None:
                 raise InvalidEdit(f"the picture is of seed {recipe.seed}: give no codes")

@@ -35,7 +35,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Generator:
-    """The generator whose pictures are edited.
+    """The generator whose pictures are edited: `resolution` pixels high, and `width` wide if that differs.
 
     `random_weights` marks one that was never trained; `truncation` is what its latent noise was cut to, if it was.
     """
@@ -46,6 +46,12 @@ class Generator:
     random_weights: bool
     classes: Classes | None
     truncation: float | None = None
+    width: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of a picture in pixels."""
+        return self.resolution, self.width or self.resolution
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,7 @@ class Manifest:
             "generator": {
                 "name": self.generator.name,
                 "resolution": self.generator.resolution,
+                **({} if self.generator.width is None else {"width": self.generator.width}),
                 "weights_sha256": self.generator.weights_sha256,
                 "random_weights": self.generator.random_weights,
                 "classes": classes and {"names": list(classes.names), "default": list(classes.default)},
@@ -267,7 +274,7 @@ def read_generator(raw: Mapping[str, Any]) -> Generator:
         KeyError: A key is missing.
         ValueError: A value is out of range.
     """
-    classes, truncation = raw.get("classes"), raw.get("truncation")
+    classes, truncation, width = raw.get("classes"), raw.get("truncation"), raw.get("width")
     return Generator(
         name=_name(raw["name"], "generator.name"),
         resolution=_whole(raw["resolution"], "generator.resolution", 1, _MOST),
@@ -275,6 +282,7 @@ def read_generator(raw: Mapping[str, Any]) -> Generator:
         random_weights=_truth(raw.get("random_weights", False), "generator.random_weights"),
         classes=None if classes is None else _classes(_table(classes, "generator.classes")),
         truncation=None if truncation is None else _number(truncation, "generator.truncation"),
+        width=None if width is None else _whole(width, "generator.width", 1, _MOST),
     )
 
 

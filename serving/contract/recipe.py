@@ -144,19 +144,19 @@ class Recipe:
         }
         return json.dumps(record, default=_plain)
 
-    def check_size(self, resolution: int) -> None:
+    def check_size(self, size: tuple[int, int]) -> None:
         """Do nothing if the pictures together are no larger than a picture file that can be read.
 
         Args:
-            resolution: Pixels of one side of the model's pictures.
+            size: (H, W) of the model's pictures in pixels.
 
         Raises:
             InvalidEdit: They are larger, so no picture that was ever written is of this recipe.
         """
-        side = resolution * self.scale
-        if len(self) * side * side > MOST_PIXELS:
+        height, width = (side * self.scale for side in size)
+        if len(self) * height * width > MOST_PIXELS:
             raise InvalidEdit(
-                f"the recipe is of {len(self)} pictures of {side} x {side} pixels, the most are {MOST_PIXELS} pixels"
+                f"the recipe is of {len(self)} pictures of {width} x {height} pixels, the most are {MOST_PIXELS} pixels"
             )
 
     def check_model(self, manifest: Manifest) -> None:

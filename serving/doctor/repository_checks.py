@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.contract.documents import read_manifest
 from serving.contract.files import sha256_of
+from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
@@ -22,6 +23,7 @@ from serving.contract.layout import (
 )
 from serving.contract.lock import holder
 from serving.contract.manifest import parse_manifest
+from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, compile_model
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.running import Running
 from serving.errors import ManifestError
@@ -137,7 +139,12 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
+    if config.backend == "openvino":
+        yield from _check_openvino(subject, folder / main)
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
+    if GOLDEN_FILE in set(expected) - mine:
+        text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
+        yield Finding(WARN, subject, text)
     for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file():
@@ -145,6 +152,16 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         elif (found := sha256_of(path)) != expected[name]:
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+
+
+def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:
+    """Let OpenVINO load a version's model, where it is installed."""
+    try:
+        compile_model(path)
+    except OpenVINOMissing:
+        yield Finding(WARN, subject, "is for OpenVINO, which is not installed here: pip install 'latentclr[openvino]'")
+    except OpenVINOError as error:
+        yield Finding(BAD, subject, str(error))
 
 
 def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
@@ -156,11 +173,14 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
     mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
     text = read_config(model / CONFIG_FILE).parameters["manifest"].string_value
     files = parse_manifest(text).files_sha256 if text else {}
+    if tuple(versions) == served.versions and files == served.files:
+        if GOLDEN_FILE in files:
+            command = f"latentclr certify --url {running.url} --model {model.name} --repository {model.parent}"
+            yield Finding(OK, f"model {model.name}", f"served; what that Triton really draws is proven by {command}")
+        return
     if tuple(versions) != served.versions:
         said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
-    elif files != served.files:
-        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     else:
-        return
+        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
     yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")

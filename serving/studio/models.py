@@ -193,7 +193,8 @@ class ModelInfo(BaseModel):
 
     name: str
     generator: str
-    resolution: int
+    resolution: Annotated[int, Field(description="Height of a picture in pixels.")]
+    width: int
     random_weights: bool
     weights_sha256: str
     directions: int

@@ -19,18 +19,18 @@ _LONGEST_SIDE = 16_383  # WebP's limit; JPEG's is 65,535
 _FRAME_MS, _END_MS = 60, 400
 
 
-def check_size(count: int, side: int, scale: int) -> None:
+def check_size(count: int, size: tuple[int, int], scale: int) -> None:
     """Refuse a picture that would be too large, before it is drawn.
 
     Args:
         count: Number of tiles, side by side.
-        side: Pixels of one side of a tile, before it is enlarged.
+        size: (H, W) of a tile in pixels, before it is enlarged.
         scale: How many times each side is enlarged.
 
     Raises:
         InvalidEdit: It would be too wide or have too many pixels.
     """
-    width, height = count * side * scale, side * scale
+    height, width = size[0] * scale, count * size[1] * scale
     if width > _LONGEST_SIDE or width * height > _MOST_PIXELS:
         raise InvalidEdit(
             f"a picture must be at most {_LONGEST_SIDE} pixels wide and {_MOST_PIXELS // 10**6} million in all, "

@@ -85,6 +85,7 @@ class Service:
             name=manifest.name,
             generator=manifest.generator.name,
             resolution=manifest.generator.resolution,
+            width=manifest.generator.size[1],
             random_weights=manifest.generator.random_weights,
             weights_sha256=manifest.generator.weights_sha256,
             directions=manifest.directions.count,
@@ -137,7 +138,7 @@ class Service:
         """
 
         def plan(manifest: Manifest) -> Request:
-            check_size(1, manifest.generator.resolution, request.scale)
+            check_size(1, manifest.generator.size, request.scale)
             row = self._strengths(self._with_names(manifest, request.edits), request.edits)
             return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
 
@@ -152,7 +153,7 @@ class Service:
         """
 
         def plan(manifest: Manifest) -> Request:
-            check_size(len(request.seeds), manifest.generator.resolution, request.scale)
+            check_size(len(request.seeds), manifest.generator.size, request.scale)
             row = self._strengths(self._with_names(manifest, request.edits), request.edits)
             codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in request.seeds])  # [N, D]
             return edit_request(manifest, Subject(z=codes, class_id=request.class_id), row)
@@ -170,7 +171,7 @@ class Service:
 
         def plan(manifest: Manifest) -> Request:
             # The frames of a gif lie behind one another, but all of them are in memory.
-            check_size(len(walks), manifest.generator.resolution, request.scale)
+            check_size(len(walks), manifest.generator.size, request.scale)
             named = self._with_names(manifest, walks[0])  # once: a file that changes must not change some rows
             rows = [self._strengths(named, edits) for edits in walks]
             return walk_request(manifest, Subject(request.seed, class_id=request.class_id), rows)
@@ -181,7 +182,7 @@ class Service:
         """Draw one seed with each of N edits alone, small: those that are not remembered in one batch.
 
         Returns:
-            RGB pictures [N, S, S, 3].
+            RGB pictures [N, H, W, 3], the longer side as asked for.
 
         Raises:
             InvalidEdit: Something is out of the model's range.

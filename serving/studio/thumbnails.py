@@ -17,7 +17,7 @@ MOST_BYTES = 32 * 1024 * 1024
 
 
 class Thumbnails:
-    """The pictures [S, S, 3] drawn last, within `MOST_BYTES`; threads may share them."""
+    """The pictures [H, W, 3] drawn last, within `MOST_BYTES`; threads may share them."""
 
     def __init__(self) -> None:
         """Start with none."""
@@ -49,8 +49,10 @@ class Thumbnails:
 
 
 def shrink(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Make pictures [N, H, W, 3] smaller, [N, S, S, 3], unless they are as small already."""
-    if images.shape[1] <= side:
+    """Make pictures [N, H, W, 3] smaller, the longer side S, unless they are as small already."""
+    height, width = images.shape[1:3]
+    if max(height, width) <= side:
         return images
-    small = [Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS, reducing_gap=3) for image in images]
+    size = (max(1, round(side * width / max(height, width))), max(1, round(side * height / max(height, width))))
+    small = [Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3) for image in images]
     return np.stack([np.asarray(picture) for picture in small])

@@ -204,3 +204,29 @@ def test_no_gpu_is_one_line() -> None:
     done = run_apart("edit_latency.py", "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["Error: --device cuda: PyTorch finds no GPU here"]
+
+
+@needs_faces
+@pytest.mark.slow
+def test_the_gpu_pack_stands_without_a_gpu(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    engines = "eager,eager channels-last,eager cuda-graph,torchscript,onnxruntime,served,tensorrt tf32"
+    options = ["--device", "cpu", "--quick", "--engines", engines, "--batch", "1,2", "--requests", "50"]
+    options += ["--folder", str(tmp_path / "kept"), "--output", str(output)]
+    got = record("gpu_pack.py", *options, random_weights=True)
+    assert json.loads(output.read_text()) == got
+    rows = {(row["engine"], row["batch"]): row for row in got["results"]}
+    for engine in ("eager", "eager channels-last", "torchscript", "onnxruntime", "served"):
+        for batch in (1, 2):
+            row = rows[engine, batch]
+            if engine == "served" and "left_out" in row:
+                continue
+            assert row["p50_ms"] <= row["p99_ms"] and row["certificate"]["holds"] == ["exact", "certified"]
+            assert row["certificate"]["images"] == 8
+    assert rows["eager cuda-graph", None]["left_out"] == rows["tensorrt tf32", None]["left_out"] == "needs a GPU"
+    assert rows["memory", None]["memory"]["onnxruntime"]["requests"] == 50
+    assert rows["prepare", None]["onnx_s"] > 0
+    assert got["targets"][0] == {"name": "rows in fp32 that are not exact", "value": 0, "at_most": 0, "met": True}
+    # A second call measures nothing again, and adds what is new.
+    again = record("gpu_pack.py", *options, "--engines", "eager", random_weights=True)
+    assert len(again["results"]) == len(got["results"]) - 2 - 1

@@ -62,7 +62,7 @@ def test_equal_codes_draw_the_same_image_in_all_forms(kind):
 
 def test_each_layer_goes_its_own_code_s_way():
     made = editor("w+")
-    codes = made.sample_codes(2, torch.Generator().manual_seed(5))  # [N, L, D]
+    codes, _ = made.sample_codes(2, torch.Generator().manual_seed(5))  # [N, L, D]
     _, direction, alpha = request(2)
     ps = codes.clone()
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_each_layer_goes_its_own_code_s_way():
 @pytest.mark.parametrize("latent_input", ["w", "w+"])
 def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
     made = editor(latent_input)
-    codes = made.sample_codes(2, torch.Generator().manual_seed(5))
+    codes, _ = made.sample_codes(2, torch.Generator().manual_seed(5))
     with torch.no_grad():
         ps = codes if latent_input == "w+" else codes[:, None].expand(-1, L, -1)
         expected = to_uint8(made.generator.synthesize(ps))
@@ -96,7 +96,7 @@ def test_no_edits_on_every_engine(latent_input, tmp_path):
     made = editor(latent_input)
     export_onnx(made, tmp_path / "model.onnx")
     export_torchscript(made, tmp_path / "model.pt")
-    codes = made.sample_codes(2, torch.Generator().manual_seed(5)).numpy()
+    codes = made.sample_codes(2, torch.Generator().manual_seed(5))[0].numpy()
     none = np.zeros((2, 0), np.int64), np.zeros((2, 0, L), np.float32)
     zero = np.ones((2, 1), np.int64), np.zeros((2, 1, L), np.float32)
     for engine in (OnnxEditor(tmp_path / "model.onnx", threads=1), TorchScriptEditor(tmp_path / "model.pt")):
@@ -286,7 +286,7 @@ def test_on_triton(server, trained, invoke, tmp_path, name, latent_input, engine
     from serving import EditClient
 
     made = FusedEditor(StyleGAN2(tensors()), load_checkpoint(trained / "best.safetensors").directions, latent_input)
-    codes = made.sample_codes(3, torch.Generator().manual_seed(9))
+    codes, _ = made.sample_codes(3, torch.Generator().manual_seed(9))
     alpha = torch.zeros(3, 1, L)
     alpha[:, :, 3:5] = 2.5  # smile reaches its own layers only
     with torch.no_grad():

@@ -94,9 +94,10 @@ def test_no_warning_of_torch_reaches_the_user(run, tmp_path, start):
 def test_what_is_there(published):
     repository, result = published
     assert sorted(everything(repository)) == [
-        "faces", "faces/1", "faces/1/config.pbtxt", "faces/1/model.onnx", "faces/1/parity.json", "faces/config.pbtxt",
-        "faces_torchscript", "faces_torchscript/1", "faces_torchscript/1/config.pbtxt",
-        "faces_torchscript/1/model.pt", "faces_torchscript/1/parity.json", "faces_torchscript/config.pbtxt",
+        "faces", "faces/1", "faces/1/config.pbtxt", "faces/1/golden.npz", "faces/1/model.onnx", "faces/1/parity.json",
+        "faces/config.pbtxt", "faces_torchscript", "faces_torchscript/1", "faces_torchscript/1/config.pbtxt",
+        "faces_torchscript/1/golden.npz", "faces_torchscript/1/model.pt", "faces_torchscript/1/parity.json",
+        "faces_torchscript/config.pbtxt",
     ]  # fmt: skip
     assert f"published {repository / 'faces' / '1'}" in result.stdout
     assert f"serve it: latentclr serve --repository {repository}" in result.stdout

@@ -28,7 +28,7 @@ const connection = new Connection(start, () => { if (model) describe(); });
 const dialogs = new Dialogs(() => connection.check());
 
 // What the page shows need not be exact, so a large model's pictures travel compressed.
-const format = () => (model.resolution <= SMALL_SIDE ? 'png' : 'jpeg');
+const format = () => (Math.max(model.resolution, model.width) <= SMALL_SIDE ? 'png' : 'jpeg');
 
 // ---- pictures
 
@@ -262,7 +262,7 @@ async function start(error) {
     return false;
   }
   model = described;
-  const facts = [model.generator, `${model.resolution} px`, `${model.directions} directions`];
+  const facts = [model.generator, model.width === model.resolution ? `${model.width} px` : `${model.width} × ${model.resolution} px`, `${model.directions} directions`];
   if (model.layers > 1) facts.push(`${model.layers} layers`);
   if (model.random_weights) facts.push('untrained');
   $('model').textContent = facts.join(' · ');
@@ -273,10 +273,12 @@ async function start(error) {
   delete $('layout').dataset.empty;
   beforeKey = '';
   shown = '';
+  const times = Math.ceil(CANVAS_SIDE / Math.max(model.width, model.resolution)); // the browser enlarges what is smooth by then
   for (const canvas of [$('before'), $('after')]) {
-    const side = model.resolution * Math.ceil(CANVAS_SIDE / model.resolution); // the browser enlarges what is smooth by then
-    if (canvas.width !== side) canvas.width = canvas.height = side;
+    if (canvas.width !== times * model.width) canvas.width = times * model.width;
+    if (canvas.height !== times * model.resolution) canvas.height = times * model.resolution;
   }
+  $('stage').style.setProperty('--ratio', model.width / model.resolution);
   changed.walked = undefined;
   gallery.forget();
   const next = fromHash(location.hash, model);
@@ -348,7 +350,7 @@ $('png').addEventListener('click', () => {
 $('gif').addEventListener('click', () => {
   const key = walkKey(), [low, high] = sliders.range(key);
   const alphas = Array.from({ length: GIF_FRAMES }, (_, i) => low + ((high - low) * i) / (GIF_FRAMES - 1));
-  const scale = Math.min(8, Math.max(1, Math.round(GIF_SIDE / model.resolution)));
+  const scale = Math.min(8, Math.max(1, Math.round(GIF_SIDE / Math.max(model.width, model.resolution))));
   const body = { ...request(state, { without: key }), walk: target(key, state.edits.get(key)), alphas, scale, format: 'gif' };
   save_as($('gif'), '/api/sweep', body, `seed_${state.seed}_walk.gif`);
 });

@@ -26,13 +26,15 @@ export function debounce(ms, action) {
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Draws tile `index` of `count` that lie side by side, smoothly enlarged to the canvas.
+// Draws tile `index` of `count` that lie side by side, smoothly enlarged to fit into the canvas.
 export function drawTile(canvas, image, index = 0, count = 1) {
-  const side = image.width / count;
+  const side = image.width / count, times = Math.min(canvas.width / side, canvas.height / image.height);
+  const w = side * times, h = image.height * times;
   const context = canvas.getContext('2d', { willReadFrequently: true });
   context.imageSmoothingEnabled = true;
   context.imageSmoothingQuality = 'high';
-  context.drawImage(image, index * side, 0, side, image.height, 0, 0, canvas.width, canvas.height);
+  if (w < canvas.width || h < canvas.height) context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(image, index * side, 0, side, image.height, (canvas.width - w) / 2, (canvas.height - h) / 2, w, h);
 }
 
 export function clear(canvas) {

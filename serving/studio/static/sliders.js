@@ -23,9 +23,9 @@ export class Sliders {
     const named = model.edits.map((edit) => this.#row(`~${edit.name}`, {
       title: edit.name,
       label: [edit.name],
-      // A note by `latentclr name --auto` says the direction itself.
-      detail: [edit.note.includes(`direction ${edit.direction}`) ? '' : `direction ${edit.direction}`,
-        edit.reverse ? 'reversed' : '', layersText(edit.layers), edit.note],
+      // A note by `latentclr name --auto` begins with its direction and range, which stand here already.
+      detail: [`no. ${edit.direction}`, edit.reverse ? 'reversed' : '', layersText(edit.layers),
+        edit.note.replace(/^auto \d+ [^ ]+: /, '')],
       range: edit.alpha,
       edit,
     }));

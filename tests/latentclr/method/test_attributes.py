@@ -44,7 +44,7 @@ class Lamp(Generator):
             self.class_names, self.class_ids = CLASSES, (1, 3)
         self.freeze()
 
-    def encode(self, z: Tensor) -> Tensor:
+    def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
         return z * self.spread
 
     def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:

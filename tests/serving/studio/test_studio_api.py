@@ -329,11 +329,11 @@ def test_a_picture_too_large_is_refused_before_it_is_drawn() -> None:
     from serving.errors import InvalidEdit
     from serving.studio.pictures import check_size
 
-    check_size(15, 1024, 1)
+    check_size(15, (1024, 1024), 1)
     with pytest.raises(InvalidEdit, match="16384 x 1024"):
-        check_size(16, 1024, 1)
+        check_size(16, (1024, 1024), 1)
     with pytest.raises(InvalidEdit, match="64 million"):
-        check_size(1, 1024, 8)
+        check_size(1, (1024, 1024), 8)
 
 
 def test_what_is_not_there_is_404_and_the_wrong_verb_405(studio: Any) -> None:

@@ -314,7 +314,7 @@ def test_hostile_texts_stay_text(studio: Any, visit: Any) -> None:
     )
     page = opened(visit(studio.url))
     page.get_by_text("got '<img src=x onerror=alert(1)>'").wait_for()  # what is no name is told, as text
-    page.get_by_text("direction 1 · <img src=y>").wait_for()
+    page.get_by_text("no. 1 · <img src=y>").wait_for()
     assert page.locator("#sliders img, #toast img").count() == 0
     with drawn(page):
         drag(page, slider(page, "hat"), 0.8)

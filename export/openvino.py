@@ -35,7 +35,8 @@ def read_onnx(path: Path) -> Any:
         ExportError: OpenVINO is not installed, or cannot read the graph.
     """
     try:
-        model = import_openvino().Core().read_model(str(path))
+        openvino = import_openvino()
+        model = openvino.Core().read_model(str(path))
     except (OpenVINOError, RuntimeError) as error:
         raise ExportError(f"OpenVINO cannot read the graph: {str(error).splitlines()[0][:300]}") from None
     for tensor in (*model.inputs, *model.outputs):  # Triton's backend takes any of the names, so there is to be but one

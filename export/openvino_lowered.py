@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from export.errors import ExportError
@@ -163,10 +162,3 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of the packages that NNCF imports
         log.setLevel(logging.ERROR)
         yield
-
-
-def calibration_of(cases: Sequence[Arrays]) -> list[Arrays]:
-    """Return requests of one picture each, as NNCF takes ranges from: rows of batches, in their order."""
-    return [
-        tuple(np.ascontiguousarray(array[i : i + 1]) for array in case) for case in cases for i in range(len(case[0]))
-    ]

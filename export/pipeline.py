@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from export.editor import FusedEditor, check_latent_input
-from export.engines import BACKENDS, check_engines, export_graphs
+from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
+from export.fastest import AUTO, candidates, fastest, fastest_of
 from export.golden import save_golden
 from export.manifest import build_manifest
 from export.options import TritonOptions
-from export.parity import check_parity
+from export.parity import Judge, check_parity
 from export.reduced import check_precision, export_reduced
 from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
@@ -21,7 +23,7 @@ from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
 from latentclr.scores.report import read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
-from serving.contract.certificate import GATES, Gate
+from serving.contract.certificate import GATES, Certificate, Gate
 from serving.contract.errors import CatalogError
 from serving.contract.openvino_engine import OpenVINOError, import_openvino
 from serving.contract.published import PublishedModel
@@ -50,8 +52,8 @@ def export_run(
         words: Overrides of the run's configuration.
         repository: Triton model repository.
         name: Model name, of the first engine; each further one's adds `_` and the engine.
-        engines: `onnxruntime`, `openvino`, `torchscript`; None for the first and the last, or in reduced precision for
-            the one that has it.
+        engines: `onnxruntime`, `openvino`, `torchscript`, or `auto` alone: the fastest here. None for the first and the
+            last of these, or in reduced precision for the one that has it.
         precision: `fp32`, `bf16`, `fp16` or `int8`.
         quality: What every graph must hold, see `Gate.parse`; None for `exact`, or in reduced precision `certified`.
         options: How Triton is to serve it.
@@ -71,9 +73,13 @@ def export_run(
     options = options or TritonOptions()
     if max_batch_size is not None:
         options = replace(options, max_batch_size=max_batch_size)
+    automatic = engines is not None and AUTO in engines
+    if automatic:
+        engines = candidates(engines or (), precision)
     engines = check_precision(precision, engines, options, say)
     check_engines(engines)
-    check_left_behind(repository, name, [BACKENDS[engine] for engine in engines])
+    if not automatic:
+        check_left_behind(repository, name, [BACKENDS[engine] for engine in engines])
     if "openvino" in engines:
         check_openvino(options, say)
     config, checkpoint = open_run(run, words, TrainConfig)
@@ -93,17 +99,34 @@ def export_run(
     remove_dead_folders()
     with temporary_folder("export") as folder:
         alphas = [-end, -end / 2, end / 4, end]
+        request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
         try:
             if precision == "fp32":
                 made = export_graphs(editor, engines, folder, opset)
-                certificates = check_parity(editor, made.engines, alphas, gate, say=say, fed=fed)
+                if automatic:
+                    judge = Judge(editor, alphas, fed)
+                    made, certificates = fastest(
+                        made,
+                        request,
+                        lambda name, engine: check_parity(editor, {name: engine}, (), gate, say=say, judge=judge),
+                        say,
+                    )
+                else:
+                    certificates = check_parity(editor, made.engines, alphas, gate, say=say, fed=fed)
             else:
                 scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
                 ranges = [one.range for one in scores.directions] if scores else [(-end, end)] * editor.directions.k
-                made, certificates = export_reduced(
-                    editor, engines, precision, gate, folder,
-                    alphas=alphas, ranges=ranges, fed=fed, opset=opset, pictures=checkpoint.path.parent, say=say,
-                )  # fmt: skip
+
+                def reduced(names: Sequence[str], place: Path) -> tuple[Graphs, list[Certificate]]:
+                    return export_reduced(
+                        editor, names, precision, gate, place,
+                        alphas=alphas, ranges=ranges, fed=fed, opset=opset, pictures=checkpoint.path.parent, say=say,
+                    )  # fmt: skip
+
+                if automatic:
+                    made, certificates = fastest_of(engines, reduced, request, folder, say)
+                else:
+                    made, certificates = reduced(engines, folder)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         for certificate in certificates:
@@ -123,6 +146,8 @@ def export_run(
         )
         golden = save_golden(folder, editor, manifest, alphas, fed, made.engines, gate)
         manifest["files_sha256"][golden.name] = sha256_of(golden)
+        for place in {graph.parent for graph in made.files.values()} - {golden.parent}:
+            shutil.copyfile(golden, place / golden.name)
         for lost in unknown_names(repository, name, manifest):
             say(f"named edits: {lost}")
         return publish(repository, name, made.files, manifest, options)

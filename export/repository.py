@@ -124,7 +124,7 @@ def check_left_behind(repository: Path, name: str, backends: Iterable[str]) -> N
         engines = " ".join(f"--engine {twin.removeprefix(name + '_')}" for twin in lost)
         raise ExportError(
             f"{repository} also holds {', '.join(lost)}, which would go on serving the older version: export with "
-            f"{engines} as well, or remove {'it' if len(lost) == 1 else 'them'}"
+            f"{engines} as well, under another --name, or remove {'it' if len(lost) == 1 else 'them'}"
         )
 
 

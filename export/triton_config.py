@@ -13,7 +13,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
-from serving.contract.layout import BF16, MAX_ROWS, TENSORRT_CACHE
+from serving.contract.layout import MAX_ROWS, TENSORRT_CACHE
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor, output_names
 
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
@@ -70,7 +70,7 @@ def model_config(
         _add_batching(config, options)
     if options.cache:
         config.response_cache.enable = True
-    _add_engine(config, options, manifest)
+    _add_engine(config, options)
     for rows in warm_up_sizes(options):
         _add_warm_up(config, rows, latent["layers"])
     config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
@@ -102,13 +102,11 @@ def _add_batching(config: pb.ModelConfig, options: TritonOptions) -> None:
     policy.max_queue_size = max(_QUEUED_AT_LEAST, _QUEUED_BATCHES * options.max_batch_size)
 
 
-def _add_engine(config: pb.ModelConfig, options: TritonOptions, manifest: Mapping[str, Any]) -> None:
+def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
     if options.threads:
         config.parameters[_THREADS[config.backend]].string_value = str(options.threads)
     if config.backend == "openvino":
         config.parameters["PERFORMANCE_HINT"].string_value = "LATENCY"
-        if manifest.get("precision") == "bf16":
-            config.parameters[BF16].string_value = "YES"
     if options.target == "cpu" or config.backend != "onnxruntime":
         return
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator

@@ -59,8 +59,9 @@ COMMANDS = {
     "weights list": "",
     "weights path": "NAME",
     "weights verify": "NAMES",
-    "export": "WORDS --repository --name --target --max-batch-size --instances --queue-delay --queue-timeout --cache"
-    " --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path --config-name",
+    "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
+    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path"
+    " --config-name",
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",

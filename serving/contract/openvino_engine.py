@@ -22,11 +22,16 @@ class OpenVINOError(ServingError):
     """OpenVINO is missing, or cannot run a model."""
 
 
+class OpenVINOMissing(OpenVINOError):
+    """OpenVINO is not installed."""
+
+
 def import_openvino() -> Any:
     """Import OpenVINO without its telemetry.
 
     Raises:
-        OpenVINOError: It is not installed, or damaged.
+        OpenVINOMissing: It is not installed.
+        OpenVINOError: It is damaged.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # then importing it fails, as allowed for
     try:
@@ -34,7 +39,7 @@ def import_openvino() -> Any:
     except ModuleNotFoundError as error:
         if error.name != "openvino":
             raise OpenVINOError(f"OpenVINO cannot be imported: {error}") from None
-        raise OpenVINOError("OpenVINO is not installed: pip install 'latentclr[openvino]'") from None
+        raise OpenVINOMissing("OpenVINO is not installed: pip install 'latentclr[openvino]'") from None
     except Exception as error:  # whatever a damaged installation raises
         raise OpenVINOError(f"OpenVINO cannot be imported: {error}") from None
     return openvino

@@ -23,6 +23,7 @@ from serving.contract.layout import (
 )
 from serving.contract.lock import holder
 from serving.contract.manifest import parse_manifest
+from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, compile_model
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.running import Running
 from serving.errors import ManifestError
@@ -138,6 +139,8 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
+    if config.backend == "openvino":
+        yield from _check_openvino(subject, folder / main)
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
     if GOLDEN_FILE in set(expected) - mine:
         text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
@@ -149,6 +152,16 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         elif (found := sha256_of(path)) != expected[name]:
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+
+
+def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:
+    """Let OpenVINO load a version's model, where it is installed."""
+    try:
+        compile_model(path)
+    except OpenVINOMissing:
+        yield Finding(WARN, subject, "is for OpenVINO, which is not installed here: pip install 'latentclr[openvino]'")
+    except OpenVINOError as error:
+        yield Finding(BAD, subject, str(error))
 
 
 def _compare(model: Path, running: Running | None) -> Iterator[Finding]:

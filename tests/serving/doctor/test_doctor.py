@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import re
 import shutil
 import socket
 import sys
@@ -59,7 +61,7 @@ def test_this_machine_is_well(models: Path) -> None:
 
 
 def test_exit_code_1_when_something_is_broken(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for check in ("check_packages", "check_onnxruntime", "check_embedded", "check_docker"):
+    for check in ("check_packages", "check_onnxruntime", "check_openvino", "check_embedded", "check_docker"):
         monkeypatch.setattr(doctor, check, lambda: iter(()))
     (models / "edit" / "1" / "model.onnx").unlink()
     result: Result = CliRunner().invoke(doctor.doctor, ["--repository", str(models)])
@@ -149,6 +151,16 @@ def test_no_onnxruntime(monkeypatch: pytest.MonkeyPatch, error: Exception, statu
     (finding,) = doctor.check_onnxruntime()
     assert finding.status == status
     assert ("pip install" in finding.text) == (status == WARN)
+
+
+def test_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = doctor.check_openvino()
+    if importlib.util.find_spec("openvino") is not None:
+        assert finding.status == OK
+        assert re.fullmatch(r"works; this CPU has (no )?bfloat16.*", finding.text)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (finding,) = doctor.check_openvino()
+    assert (finding.status, finding.text[:30]) == (OK, "is not installed; models expor")
 
 
 @pytest.mark.parametrize(("installed", "status"), [("0.7.0", BAD), (None, WARN)])

@@ -144,7 +144,7 @@ def export_run(
             config.feed_layers,
             precision,
         )
-        golden = save_golden(folder, editor, manifest, alphas, fed)
+        golden = save_golden(folder, editor, manifest, alphas, fed, made.engines, gate)
         manifest["files_sha256"][golden.name] = sha256_of(golden)
         for place in {graph.parent for graph in made.files.values()} - {golden.parent}:
             shutil.copyfile(golden, place / golden.name)

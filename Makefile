@@ -86,7 +86,7 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	        --output $(RESULTS)/training_step_$$generator.json || exit; \
 	done
 	$(BIN)/python benchmarks/edit_latency.py $(TIERS) --output $(RESULTS)/edit_latency_dcgan.json
-	for size in biggan_128 stylegan2_256 stylegan2_1024; do \
+	for size in biggan_128 stylegan2_256 stylegan2_1024 stylegan3_256 stylegan3_1024 stylegan3-r_256; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
 	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done

@@ -21,7 +21,7 @@ from latentclr.files import replacing
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->\n"
-NAMES = {"dcgan": "faces", "biggan": "BigGAN", "stylegan2": "StyleGAN2"}  # in README
+NAMES = {"dcgan": "faces", "biggan": "BigGAN", "stylegan2": "StyleGAN2", "stylegan3": "StyleGAN3"}  # in README
 LOADS = (None, 1, 16, 32)  # clients of which the table tells; None are the arrivals
 Record = dict[str, Any]
 Section = tuple[str, str]  # title, Markdown

@@ -16,6 +16,7 @@ import torch
 
 from export.editor import FusedEditor
 from export.errors import ExportError
+from export.reasons import reason_of
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, OUTPUTS
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,9 +44,10 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
     dynamic = {"z": {0: n}, DIRECTION: {0: n, 1: m}, ALPHA: {0: n, 1: m}, CLASS_ID: {0: n}}
     # Batch and edit counts above 1 keep torch.export from specialising; three is no size of anything else here.
     try:
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        with warnings.catch_warnings(), _quiet("torch", "torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own internals
-            with contextlib.redirect_stdout(io.StringIO()):
+            # Where it stops, it prints the graph so far.
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 torch.onnx.export(
                     editor,
                     editor.example_inputs(3, 2),
@@ -60,7 +62,7 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
                 )
         onnx.checker.check_model(str(path))
     except Exception as error:  # torch.onnx raises a family of its own, and whatever its passes raise
-        raise ExportError(f"ONNX export failed: {type(error).__name__}: {str(error).splitlines()[0][:300]}") from error
+        raise ExportError(f"ONNX export failed: {reason_of(error)}") from error
 
 
 def read_graph(path: Path) -> Any:

@@ -18,7 +18,7 @@ from export.precision import RANKING, Clock, Frontier, Lowered, search
 from serving.contract.certificate import Certificate, Gate
 from serving.contract.layout import WEIGHTS_FILE
 
-CALIBRATION = 64  # edited pictures, and eight that are not
+CALIBRATION = 128  # edited pictures, and sixteen that are not
 _UNIT = (-1.0, -0.5, 0.25, 1.0)  # of a direction's own range
 _RANKING_SEED, _CALIBRATION_SEED = 1, 2  # other codes than the certificate's
 REFUSED = {
@@ -100,7 +100,7 @@ def export_reduced(
     ranking = Judge(editor, alphas, fed, _RANKING_SEED, RANKING)
     made, certificates = Graphs(), []
     for engine in engines:
-        lowered, clock = _lowered(engine, precision, plain, samples, folder, editor)
+        lowered, clock = lowered_graph(engine, precision, plain, samples, folder, editor)
         found = search(lowered, ranking, judge, gate, folder, clock, say)
         for line in frontier_table(found):
             say(line)
@@ -161,7 +161,7 @@ def why_none(found: Frontier) -> str:
     return f"{what} misses {found.gate.name}{kept}: {last.why}"
 
 
-def _lowered(
+def lowered_graph(
     engine: str, precision: str, plain: Path, samples: Sequence[Arrays], folder: Path, editor: FusedEditor
 ) -> tuple[Lowered, Clock | None]:
     """Return what can be lowered, and a clock against the same engine in float32."""

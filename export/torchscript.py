@@ -14,6 +14,7 @@ from torch.jit import TracerWarning  # type: ignore[attr-defined]
 
 from export.editor import FusedEditor
 from export.errors import ExportError
+from export.reasons import reason_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -33,8 +34,8 @@ def export_torchscript(editor: FusedEditor, path: Path) -> None:
             warnings.simplefilter("ignore", TracerWarning)  # parity over many shapes is the real check
             traced = torch.jit.trace(editor, editor.example_inputs(3, 2), check_trace=False)
             torch.jit.freeze(traced.eval()).save(str(path))
-    except (RuntimeError, TypeError) as error:
-        raise ExportError(f"TorchScript export failed: {str(error).splitlines()[0][:300]}") from error
+    except Exception as error:  # whatever the generator raises when it is traced
+        raise ExportError(f"TorchScript export failed: {reason_of(error)}") from error
 
 
 class TorchScriptEditor:

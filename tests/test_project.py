@@ -341,6 +341,7 @@ def loaded_by(code: str) -> set[str]:
         "from latentclr.cli import cli; cli(['gen', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['score', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['name', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['check', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",

@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_families import FAMILIES, QUICK
 
 from export.editor import FusedEditor
-from latentclr.config import TrainConfig
+from latentclr.config import TrainConfig, slider_end
 from latentclr.generators.registry import is_built_in
+from latentclr.training.checkpoint import load_checkpoint
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.contract.catalog import CatalogFile
@@ -52,12 +53,14 @@ def test_a_family_walks_through_everything(name: str, tmp_path: Path, invoke: Ca
         assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception}"
         return result.output
 
-    call("train", *words, *STEPS, f"output_dir={run}")
+    call("train", *STEPS, *words, f"output_dir={run}")
     call("train", f"checkpoint={run}", *again, "hparams.iterations=5")
     config, checkpoint = open_run(run, again, TrainConfig)
     generator = trained_generator(config, checkpoint)
+    end = slider_end(config.model.alpha)
     (height, width), latent, first_class = generator.size, generator.latent, (generator.class_ids or (0,))[0]
-    assert checkpoint.iteration == 5 and checkpoint.generator["weights_sha256"] == generator.weights_sha256
+    assert load_checkpoint(run / "last.safetensors").iteration == 5
+    assert checkpoint.generator["weights_sha256"] == generator.weights_sha256
     assert generator.feature_size(config.generator.feature_layer) > 0
 
     assert "held-out loss" in call("eval", run, *again)
@@ -72,7 +75,7 @@ def test_a_family_walks_through_everything(name: str, tmp_path: Path, invoke: Ca
     assert "onnx: " in report and "torchscript: " in report
 
     editor = FusedEditor(generator, checkpoint.directions)
-    z, fed = generator.sample_seeds(7, 1), torch.full((1, 1, latent.layers), 2.0)
+    z, fed = generator.sample_seeds(7, 1), torch.full((1, 1, latent.layers), end / 3)
     classes = [torch.tensor([first_class])] if editor.conditional else []
     with torch.no_grad():
         expected, valid = editor(z, torch.tensor([[1]]), fed, *classes)
@@ -87,7 +90,7 @@ def test_a_family_walks_through_everything(name: str, tmp_path: Path, invoke: Ca
                 names = manifest.generator.classes
                 assert (names is None) == (generator.class_names is None)
                 assert names is None or names.names == generator.class_names
-                served = client.edit(seed=7, edits={"mine": 2.0}, **picked).images
+                served = client.edit(seed=7, edits={"mine": end / 3}, **picked).images
                 assert np.abs(served.astype(int) - expected.numpy().astype(int)).max() <= 1
                 assert client.sweep(seed=7, direction=0, alphas=[-1, 0, 1], **picked).images.shape[1:3] == (
                     height,
@@ -106,7 +109,7 @@ def test_a_family_walks_through_everything(name: str, tmp_path: Path, invoke: Ca
                 model = studio.get("/api/model").json()
                 assert (model["resolution"], model["width"]) == (height, width)
                 assert model["class_count"] == len(generator.class_names or ())
-                edits = [{"name": "mine", "alpha": 2.0}]
+                edits = [{"name": "mine", "alpha": end / 3}]
                 body = {"seed": 7, "edits": edits, "format": "png", **picked}
                 one = opened(studio.post("/api/image", json=body).content)
                 assert np.abs(one.astype(int) - expected[0].numpy().astype(int)).max() <= 1

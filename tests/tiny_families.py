@@ -25,14 +25,14 @@ def dcgan(folder: Path) -> list[str]:
 
 
 def biggan(folder: Path) -> list[str]:
-    """128 x 128 pixels, D = 8, L = 11, two of ImageNet's classes."""
+    """128 x 128 pixels, D = 8, L = 11, two of ImageNet's classes; noise, which strong edits make chaos of."""
     spec = dataclasses.replace(spec_for(128), channel_width=4, z_dim=8, class_embed_dim=2)
     (folder / "biggan").mkdir()
     config = {**dataclasses.asdict(spec), "layers": [list(layer) for layer in spec.layers]}
     (folder / "biggan" / "config.json").write_text(json.dumps(config))
     save_file(biggan_tensors(spec), folder / "biggan" / "model.safetensors")
     return ["generator=biggan", f"generator.weights={folder / 'biggan'}", "generator.class_name=[robin,husky]",
-            "generator.feature_layer=generator.layers.1"]  # fmt: skip
+            "generator.feature_layer=generator.layers.1", "model.alpha=[-0.3,+0.3]"]  # fmt: skip
 
 
 def stylegan2(folder: Path) -> list[str]:

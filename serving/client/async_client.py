@@ -82,6 +82,10 @@ class AsyncEditClient:
         """What the model says about itself; see `EditClient.manifest`."""
         return (await self._describe(None)).manifest
 
+    async def description(self) -> Description:
+        """How the server has the model configured; see `EditClient.description`."""
+        return await self._describe(None)
+
     async def refresh(self) -> Manifest:
         """Ask the model again what it is; see `EditClient.refresh`."""
         self._description = None

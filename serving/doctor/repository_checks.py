@@ -142,11 +142,12 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     if config.backend == "openvino":
         yield from _check_openvino(subject, folder / main)
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
+    if GOLDEN_FILE in set(expected) - mine:
+        text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
+        yield Finding(WARN, subject, text)
     for name in sorted(mine & set(expected)):
         path = folder / name
-        if not path.is_file() and name == GOLDEN_FILE:
-            yield Finding(WARN, subject, f"{path} is missing: `latentclr certify` then needs --golden FILE")
-        elif not path.is_file():
+        if not path.is_file():
             yield Finding(BAD, subject, f"{path} is missing")
         elif (found := sha256_of(path)) != expected[name]:
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"

@@ -182,14 +182,19 @@ def load_r3gan(config: Options) -> R3GAN:
         tensors, digest = random_tensors(WIDTHS[:stages], GROUPS[:stages]), ""
     else:
         path = Path(config.weights)
-        tensors, digest = _read_tensors(path), sha256_of(path)
+        tensors, digest = read_tensors(path), sha256_of(path)
     generator = R3GAN(tensors)
     generator.class_ids = chosen_classes(config.classes, len(generator.class_names or ()))
     generator.random_weights, generator.weights_sha256 = kind == "random", digest
     return generator
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a weights file as name -> tensor under the authors' names; what a file contains is never run.
+
+    Raises:
+        GeneratorError: The file is missing, damaged, asks to run code or is no R3GAN.
+    """
     if path.suffix not in (".pkl", ".pickle"):
         return load_tensors(path)
     tree = generator_of(load_pickle(path), path)

@@ -17,12 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError
-from latentclr.files import replacing, sha256_of
+from latentclr.files import sha256_of
 from latentclr.generators.base import Generator, LatentSpec
 from latentclr.generators.classes import chosen_classes, numbered_classes
 from latentclr.generators.stylegan2.classes import find_weights, resolution_of
@@ -266,23 +264,3 @@ def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
     generator.class_ids = chosen_classes(config.classes, generator.mapping.classes)
     generator.random_weights, generator.weights_sha256 = kind == "random", digest
     return generator
-
-
-def convert_weights(source: Path, target: Path) -> None:
-    """Rewrite any supported weights file as safetensors, checked, in float32 and with latent_avg.
-
-    Raises:
-        GeneratorError: `source` is not a StyleGAN2 that `load_stylegan2` would take, or `target` not `.safetensors`.
-        SaveError: `target` could not be written.
-    """
-    if target.suffix != ".safetensors":
-        raise GeneratorError(f"converted weights are written as .safetensors, got {target.name}")
-    tensors = read_tensors(source)
-    tensors["latent_avg"] = StyleGAN2(tensors).latent_avg
-    # Cloned, because safetensors refuses tensors that share memory, and a `torch.save` file may hold such.
-    tensors = {key: value.float().contiguous().clone() for key, value in tensors.items()}
-    with replacing(target) as temporary:
-        try:
-            save_file(tensors, temporary)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None

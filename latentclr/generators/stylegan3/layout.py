@@ -24,7 +24,7 @@ UPSAMPLING = 2  # of the leaky ReLU
 CRITICAL = 2  # last layers that keep all frequencies
 FIRST_CUTOFF, FIRST_STOPBAND, LAST_STOPBAND = 2.0, 2.0**2.1, 2.0**0.3  # the last relative to the last cutoff
 OUTPUT_SCALE, CLAMP = 0.25, 256.0
-MAX_LAYERS, MAX_PIXELS, MAX_TAPS = 64, 4096, 64
+MAX_LAYERS, MAX_PIXELS, MAX_TAPS = 64, 2112, 64
 LAYER = re.compile(r"synthesis\.(L(\d{1,3})_(\d{1,6})_(\d{1,6}))\.")
 
 

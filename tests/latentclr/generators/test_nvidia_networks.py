@@ -20,6 +20,7 @@ from latentclr.generators.stylegan2.stylegan2 import load_stylegan2
 from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.generators.stylegan3.layout import with_design
 from latentclr.generators.stylegan3.stylegan3 import StyleGAN3, load_stylegan3
+from latentclr.generators.weights.convert import convert_weights
 
 CONDITIONAL = "stylegan2_conditional_32"
 
@@ -80,6 +81,9 @@ def test_a_stylegan3_in_every_format_gives_the_golden_image(name: str, tmp_path:
     paths = [tmp_path / file for file in ("bare.safetensors", "whole.safetensors", "bare.pt")]
     content = {"training_set_kwargs": nvidia_files.EasyDict(path="x"), "G": None, "G_ema": stylegan3_pickle(whole)}
     paths += [nvidia_files.write_pickle(tmp_path / f"{p}.pkl", content, p) for p in (2, 3, 4, 5)]
+    for source in (paths[0], paths[-1]):
+        convert_weights(source, source.with_suffix(".converted.safetensors"))
+        paths.append(source.with_suffix(".converted.safetensors"))
     for path in paths:
         loaded = load_stylegan3(StyleGAN3Config(weights=str(path), truncation=1.0))
         assert_near(loaded.synthesize(expected["ws"]), expected["image_from_ws"])

@@ -10,13 +10,13 @@ import nvidia_files
 import pytest
 import torch
 from golden_networks import DATA, assert_near
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.r3gan.config import R3GANConfig
 from latentclr.generators.r3gan.layout import random_tensors
 from latentclr.generators.r3gan.r3gan import R3GAN, load_r3gan
+from latentclr.generators.weights.convert import convert_weights
 from latentclr.generators.weights.modules import generator_of
 from latentclr.generators.weights.safe_pickle import load_pickle
 
@@ -35,7 +35,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 def test_golden_numbers_from_the_authors_own_pickle(tmp_path: Path) -> None:
     expected = load_expected()
     ps, class_id = expected["z"][:, None], expected["class_id"]
-    save_file(tensors_of(PICKLE), tmp_path / "a.safetensors")
+    convert_weights(PICKLE, tmp_path / "a.safetensors")
     torch.save({key.removeprefix("Model."): t for key, t in tensors_of(PICKLE).items()}, tmp_path / "a.pt")
     for path in (PICKLE, tmp_path / "a.safetensors", tmp_path / "a.pt"):
         g = load_r3gan(R3GANConfig(weights=str(path), classes=[2]))

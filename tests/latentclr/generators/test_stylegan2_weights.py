@@ -18,8 +18,9 @@ from torch import Tensor
 from latentclr.cli import main
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2.layout import random_tensors
-from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, convert_weights, load_stylegan2
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, load_stylegan2
 from latentclr.generators.stylegan2.weights import read_tensors
+from latentclr.generators.weights.convert import convert_weights
 
 
 @dataclass

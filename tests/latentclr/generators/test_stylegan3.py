@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan3.layout import Design, random_tensors, with_design
-from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
+from latentclr.generators.stylegan3.stylegan3 import StyleGAN3, released
 
 TINY = Design(16, channel_base=80, channel_max=20, layers=4, margin=2)
 ROUND = Design(16, channel_base=80, channel_max=20, layers=4, margin=2, kernel=1, radial=True)
@@ -41,13 +41,14 @@ def test_golden_numbers(name: str) -> None:
 
 
 def test_released_networks_have_the_published_layers() -> None:
-    # The layers of stylegan3-r-ffhq-1024x1024, as its model card lists them.
-    names = Design(1024, channel_base=65536, channel_max=1024, kernel=1, radial=True).names()
-    assert names == [
-        *("L0_36_1024", "L1_36_1024", "L2_52_1024", "L3_52_1024", "L4_84_1024", "L5_148_1024", "L6_148_1024"),
-        *("L7_276_645", "L8_276_406", "L9_532_256", "L10_1044_161", "L11_1044_102", "L12_1044_64", "L13_1024_64"),
-        "L14_1024_3",
+    # As the layers of stylegan3-t-ffhq-1024x1024 and stylegan3-r-ffhq-1024x1024 are called in print-outs of them.
+    assert released(1024, "t").names() == [
+        *("L0_36_512", "L1_36_512", "L2_52_512", "L3_52_512", "L4_84_512", "L5_148_512", "L6_148_512", "L7_276_323"),
+        *("L8_276_203", "L9_532_128", "L10_1044_81", "L11_1044_51", "L12_1044_32", "L13_1024_32", "L14_1024_3"),
     ]
+    assert {"L9_532_256", "L10_1044_161", "L11_1044_102"} <= set(released(1024, "r").names())
+    with pytest.raises(GeneratorError, match=r"resolutions are 256, 512 and 1024, got 128"):
+        released(128, "t")
 
 
 def plain_layer(x: Tensor, tensors: dict[str, Tensor], name: str, w: Tensor) -> Tensor:
@@ -198,7 +199,10 @@ class Synthesis(nn.Module):
         return self.generator.synthesize(p[:, None].expand(-1, self.generator.latent.layers, -1))
 
 
-@pytest.mark.parametrize("design", [TINY, ROUND], ids=["t", "r"])
+@pytest.mark.parametrize(
+    "design",
+    [pytest.param(TINY, id="t", marks=pytest.mark.slow), pytest.param(ROUND, id="r", marks=pytest.mark.full)],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_exports_have_a_dynamic_batch(design: Design, tmp_path: Path) -> None:
     ort: Any = pytest.importorskip("onnxruntime")

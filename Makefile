@@ -15,7 +15,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks benchmarks-gpu soak robustness docs dist clean
+.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -95,6 +95,13 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+precision: $(INSTALLED)  ## time and error of every precision tier (an hour or two); writes docs/precision.png
+	for size in dcgan_64 biggan_128 stylegan2_256 stylegan2_1024; do \
+	    $(BIN)/python benchmarks/precision.py --generator $${size%_*} --resolution $${size#*_} \
+	        --output $(RESULTS)/precision_$$size.json || exit; \
+	done
+	$(BIN)/python benchmarks/plot_precision.py $(RESULTS)/precision_*.json --output docs/precision.png
 
 # Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.
 $(GPU): $(INSTALLED)

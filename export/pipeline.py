@@ -185,5 +185,9 @@ def check_openvino(options: TritonOptions, say: Callable[[str], None]) -> None:
         raise ExportError(str(error)) from None
     if options.target == "gpu":
         raise ExportError("openvino runs on CPUs (Triton's backend of that name refuses others), got target gpu")
+    say(
+        "openvino: NVIDIA's container computes in bfloat16 on a CPU that has it, whatever the model says; the embedded "
+        "server does as the certificate: `latentclr certify` tells"
+    )
     if options.queue_delay_us or options.queue_timeout_s:
         say("openvino: each request is a batch of its own there, so queue delay and timeout have no effect on it")

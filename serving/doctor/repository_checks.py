@@ -139,19 +139,22 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
-    if config.backend == "openvino":
-        yield from _check_openvino(subject, folder / main)
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
     if GOLDEN_FILE in set(expected) - mine:
         text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
         yield Finding(WARN, subject, text)
+    whole = True
     for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file():
+            whole = False
             yield Finding(BAD, subject, f"{path} is missing")
         elif (found := sha256_of(path)) != expected[name]:
+            whole = False
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+    if config.backend == "openvino" and whole:
+        yield from _check_openvino(subject, folder / main)
 
 
 def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:

@@ -3,8 +3,8 @@
 Each model's config.pbtxt names the one version that it describes and that is served. To publish is therefore to put a
 version folder there, which no server looks at yet, and then to replace config.pbtxt; to roll back is to replace
 config.pbtxt by the copy that lies in the older version's folder. Both are one rename, so a server that polls goes from
-one version to the other with configuration, manifest and weights always of the same version. A model and its
-TorchScript twin change together or not at all (see `serving.contract.journal`), one command at a time.
+one version to the other with configuration, manifest and weights always of the same version. A model, its
+TorchScript twin and its preview change together or not at all (see `serving.contract.journal`), one command at a time.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from serving.contract.layout import (
     MODEL_FILES,
     WEIGHTS_FILE,
     LayoutError,
+    preview_of,
     served_versions,
     twin_of,
     versions_of,
@@ -47,11 +48,12 @@ def publish(
     graphs: Mapping[str, Path],
     manifest: Mapping[str, Any],
     options: TritonOptions | None = None,
+    beside: Mapping[str, tuple[Mapping[str, Path], Mapping[str, Any]]] | None = None,
 ) -> list[Path]:
     """Put exported files where Triton looks for them.
 
-    A name that exists already gets the next version number (the same for both models); older versions stay. Everything
-    is written to a temporary folder first, and renamed when whole, both models or none.
+    A name that exists already gets the next version number (the same for all models); older versions stay. Everything
+    is written to a temporary folder first, and renamed when whole, all models or none.
 
     Args:
         repository: The model repository; made if missing.
@@ -59,6 +61,7 @@ def publish(
         graphs: backend -> exported file; a `generator.bin` beside the ONNX file goes with it.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
+        beside: name -> (graphs, manifest) of what is published together with it, such as its preview.
 
     Returns:
         The new version folders.
@@ -71,11 +74,14 @@ def publish(
     published: list[Path] = []
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
+        parts = [
+            (base if backend == "onnxruntime" else twin_of(base), backend, graph, described)
+            for base, (files, described) in {name: (graphs, manifest), **(beside or {})}.items()
+            for backend, graph in files.items()
+        ]
         with changing(repository) as staging:
-            version = max(next_version(repository / model) for model in models.values())
-            for backend, graph in graphs.items():
-                model = models[backend]
+            version = max(next_version(repository / model) for model, *_ in parts)
+            for model, backend, graph, described in parts:
                 if (repository / model).exists() and not (repository / model).is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, f"{repository / model} is not a folder")
                 folder = staging / model / str(version)
@@ -83,11 +89,11 @@ def publish(
                 shutil.copyfile(graph, folder / MODEL_FILES[backend])
                 if backend == "onnxruntime" and graph.with_name(WEIGHTS_FILE).exists():
                     _share(graph.with_name(WEIGHTS_FILE), repository / model, folder / WEIGHTS_FILE)
-                (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
-                config = model_config(model, backend, {**manifest, "name": model}, options, version)
+                (folder / "parity.json").write_text(json.dumps(described["parity"], indent=1))
+                config = model_config(model, backend, {**described, "name": model}, options, version)
                 for place in (folder, folder.parent):
                     (place / CONFIG_FILE).write_text(text_format.MessageToString(config))
-            published = _move_all(staging, repository, list(models.values()), version)
+            published = _move_all(staging, repository, [model for model, *_ in parts], version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
     finally:
@@ -100,7 +106,8 @@ def publish(
 def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
     """Serve an older version again (or a newer one): its configuration becomes the model's.
 
-    The TorchScript twin, if there is one, goes along: both or none. A server that polls follows by itself.
+    The TorchScript twin goes along, if there is one, and so does the preview, if that version has one: all or none. A
+    server that polls follows by itself.
 
     Args:
         repository: The model repository.
@@ -126,6 +133,11 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
                 if not older:
                     raise ExportError(f"{name} serves version {before[name]} and there is no older one")
                 to = older[-1]
+            previews = [preview_of(model) for model in models] if _has_preview(repository / name, to) else []
+            for model in previews:
+                if model == previews[0] or (repository / model / CONFIG_FILE).is_file():
+                    before[model] = served_version(repository / model)
+            models = list(before)
             for model in models:
                 (staging / model).mkdir()
                 (staging / model / CONFIG_FILE).write_text(_check_version(repository / model, to))
@@ -188,6 +200,15 @@ def _check_version(model: Path, version: int) -> str:
         if file in files and sha256_of(folder / file) != files[file]:
             raise ExportError(f"{folder / file} is not the file that its manifest describes")
     return (folder / CONFIG_FILE).read_text()
+
+
+def _has_preview(model: Path, version: int) -> bool:
+    """Whether a version's manifest says that it was published with a preview."""
+    try:
+        config = read_layout(model / str(version) / CONFIG_FILE)
+        return bool(read_manifest(config.parameters["manifest"].string_value).get("preview"))
+    except (LayoutError, ValueError, AttributeError):
+        return False  # whatever is wrong with the version is told where it is checked
 
 
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:

@@ -4,6 +4,8 @@ REPOSITORY/NAME/config.pbtxt                 what Triton reads; the parameter `m
 REPOSITORY/NAME/VERSION/model.onnx           the graph of a version; generator.bin beside it if that is large
 REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, to which `rollback` returns
 REPOSITORY/NAME_torchscript/...              the TorchScript twin, with model.pt
+REPOSITORY/NAME_preview/...                  the preview, if there is one: a smaller picture while a slider moves; its
+                                             twin is NAME_preview_torchscript
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from serving.contract.pbtxt import read_pbtxt
 from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
-TWIN = "_torchscript"
+TWIN, PREVIEW = "_torchscript", "_preview"
 _VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)  # str.isdigit() is true of ² and of digits without end, too
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILES = {"onnxruntime": "model.onnx", "pytorch": "model.pt"}
@@ -34,6 +36,12 @@ class LayoutError(ServingError):
 def twin_of(name: str) -> str:
     """Return the name of a model's TorchScript twin."""
     return name + TWIN
+
+
+def preview_of(name: str) -> str:
+    """Return the name of a model's preview; that of a twin is the preview's twin."""
+    base = name.removesuffix(TWIN)
+    return base + PREVIEW + name[len(base) :]
 
 
 def models_in(repository: Path) -> list[Path]:

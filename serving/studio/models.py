@@ -194,6 +194,7 @@ class ModelInfo(BaseModel):
     name: str
     generator: str
     resolution: int
+    preview: Annotated[int | None, Field(description="Pixels of a preview's side; null if there is none.")]
     random_weights: bool
     weights_sha256: str
     directions: int

@@ -47,8 +47,8 @@ class Likeness:
     mean_ssim: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
-        return asdict(self)
+        """Return it as plain data, rounded."""
+        return {key: round(value, 3) for key, value in asdict(self).items()}
 
     def __str__(self) -> str:
         return (

@@ -3,9 +3,9 @@
     python benchmarks/preview.py --output benchmarks/results/preview.json
 
 A StyleGAN2 with seeded weights is exported with a preview, which proves both graphs, and served by Triton; full
-pictures and previews take turns through `EditClient`. Besides, editors that stop at other sizes take turns in bare ONNX Runtime
-sessions. What one of them takes is what the layers up to there cost, so it is also the most that a client could save
-by sending back what these layers gave last time ("reuse"), when only later layers are edited.
+pictures and previews take turns through `EditClient`. Besides, editors that stop at other sizes take turns in bare
+ONNX Runtime sessions. What one of them takes is what the layers up to there cost, so it is also the most that a client
+could save by sending back what these layers gave last time ("reuse"), when only later layers are edited.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def model_config(
         name: The model's name, the same as its folder's.
         backend: `onnxruntime`, `openvino` or `pytorch`.
         manifest: See `manifest.build_manifest`; it travels as a parameter.
-        options: How to serve it.
+        options: How to serve it; TensorRT's precision is the manifest's, for a preview stays in float32.
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
@@ -114,7 +114,7 @@ def _add_engine(config: pb.ModelConfig, options: TritonOptions, manifest: Mappin
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     if options.tensorrt:
         accelerator = accelerators.add(name="tensorrt")
-        accelerator.parameters["precision_mode"] = options.tensorrt.upper()
+        accelerator.parameters["precision_mode"] = manifest.get("precision", options.tensorrt).upper()
         accelerator.parameters["trt_engine_cache_enable"] = "true"
         accelerator.parameters["trt_engine_cache_path"] = TENSORRT_CACHE
         accelerator.parameters["trt_engine_cache_prefix"] = config.name

@@ -36,7 +36,7 @@ from latentclr.generators.registry import build_generator
 from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.training.rng import stream
-from serving.contract.layout import DEFAULT_MODEL, preview_of
+from serving.contract.layout import DEFAULT_MODEL
 
 NAME = DEFAULT_MODEL
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",
@@ -52,15 +52,8 @@ RECORD = "export.json"
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder to export instead of a new one.")
 @click.option("--max-batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of the served model.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0 for PyTorch's own choice.")
-@click.option("--preview", type=click.IntRange(1), help="Pixels of a preview beside it.")
 def main(
-    folder: Path,
-    generator: str,
-    resolution: int | None,
-    run: Path | None,
-    max_batch_size: int,
-    threads: int,
-    preview: int | None,
+    folder: Path, generator: str, resolution: int | None, run: Path | None, max_batch_size: int, threads: int
 ) -> None:
     """Make a run and export it to FOLDER/models; end in one JSON line."""
     if threads:
@@ -76,19 +69,12 @@ def main(
         else:
             write_untrained(run, generator, resolution)
     start = time.perf_counter()
-    versions = export_run(
-        run, [], folder / "models", NAME, max_batch_size=max_batch_size, preview=preview, say=click.echo
-    )
+    versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, say=click.echo)
     record: dict[str, Any] = {
         "run": str(run.resolve()),
         "directions": "untrained" if new and generator != "dcgan" else "trained",
         "max_batch_size": max_batch_size,
-        "files": {
-            path.name: str(path.resolve())
-            for version in versions
-            for path in version.glob("model.*")
-            if preview_of(NAME) not in version.parent.name
-        },
+        "files": {path.name: str(path.resolve()) for version in versions for path in version.glob("model.*")},
         "export_s": round(time.perf_counter() - start, 1),
         "export_peak_mib": round(peak_kib() / 1024),
     }
@@ -98,13 +84,7 @@ def main(
 
 
 def export_apart(
-    folder: Path,
-    generator: str,
-    resolution: int | None,
-    run: Path | None,
-    max_batch_size: int,
-    threads: int,
-    preview: int | None = None,
+    folder: Path, generator: str, resolution: int | None, run: Path | None, max_batch_size: int, threads: int
 ) -> dict[str, Any]:
     """Run this script in a process of its own, unless the folder holds an export already; return its record.
 
@@ -117,7 +97,7 @@ def export_apart(
             raise BenchmarkError(f"{folder} holds an export for batches up to {record['max_batch_size']}: take another")
         return record
     options = {"--generator": generator, "--resolution": resolution, "--run": run,
-               "--max-batch-size": max_batch_size, "--threads": threads, "--preview": preview}  # fmt: skip
+               "--max-batch-size": max_batch_size, "--threads": threads}  # fmt: skip
     words = [str(word) for pair in options.items() if pair[1] is not None for word in pair]
     command = [sys.executable, __file__, str(folder), *words]
     with subprocess.Popen(

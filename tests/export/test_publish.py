@@ -203,9 +203,9 @@ def test_a_second_export_is_version_2_and_keeps_1(run, invoke, tmp_path):
         if name not in ("faces/config.pbtxt", "faces_torchscript/config.pbtxt"):
             assert second[name] == content
     assert set(second) - set(first) == {
-        "faces/2", "faces/2/config.pbtxt", "faces/2/model.onnx", "faces/2/parity.json",
-        "faces_torchscript/2", "faces_torchscript/2/config.pbtxt", "faces_torchscript/2/model.pt",
-        "faces_torchscript/2/parity.json",
+        "faces/2", "faces/2/config.pbtxt", "faces/2/golden.npz", "faces/2/model.onnx", "faces/2/parity.json",
+        "faces_torchscript/2", "faces_torchscript/2/config.pbtxt", "faces_torchscript/2/golden.npz",
+        "faces_torchscript/2/model.pt", "faces_torchscript/2/parity.json",
     }  # fmt: skip
     config = config_of(repository / "faces")
     assert list(config.version_policy.specific.versions) == [2]

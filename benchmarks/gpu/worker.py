@@ -24,9 +24,9 @@ from common.timing import summarise
 
 from gpu.engines import ENGINES, requests_of
 from gpu.models import Prepared, prepare, set_tf32
-from serving.certify.proof import batches, compare
+from serving.certify.proof import batches
 from serving.contract.certificate import GATES, Comparison
-from serving.contract.golden import Golden
+from serving.contract.golden import Golden, compare_golden
 
 MARK = "@@gpu "
 PREPARE, MEMORY = "prepare", "memory"
@@ -122,7 +122,7 @@ def certify(engine: Engine, golden: Golden, rows: int) -> dict[str, Any]:
     for group in batches(golden, rows):
         drawn |= zip(group, engine(*golden.request(group)), strict=True)
     comparison = Comparison()
-    compare(comparison, golden, drawn)
+    compare_golden(comparison, golden, drawn)
     measured = comparison.measured()
     return {**measured, "holds": [name for name, gate in GATES.items() if not gate.misses(measured)]}
 

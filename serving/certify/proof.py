@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from serving.client.alpha_range import telling
 from serving.client.client import EditClient
 from serving.contract.certificate import CertificateError, Comparison
-from serving.contract.golden import GOLDEN_FILE, Golden
+from serving.contract.golden import GOLDEN_FILE, Golden, compare_golden
 from serving.errors import InvalidEdit
 
 
@@ -70,7 +70,7 @@ def prove(
                 drawn |= zip(rows, _draw(client, golden, rows), strict=True)
                 proof.warm_up += 1
                 done(len(rows))
-            compare(proof.comparison, golden, drawn)
+            compare_golden(proof.comparison, golden, drawn)
         single = [row for row in range(len(golden)) if golden.edits[row] == 1]
         for row in itertools.islice(itertools.cycle(single), requests):
             arrays = golden.request([row])
@@ -106,12 +106,3 @@ def _draw(client: EditClient, golden: Golden, rows: list[int]) -> NDArray[np.uin
     if images.shape != wanted:
         raise CertificateError(f"the server drew pictures of shape {list(images.shape)}, expected {list(wanted)}")
     return images
-
-
-def compare(comparison: Comparison, golden: Golden, drawn: Mapping[int, NDArray[np.uint8]]) -> None:
-    """Compare the pictures [H, W, 3] of all golden rows, by row, with those of the file."""
-    for row in range(len(golden)):
-        edits, base = int(golden.edits[row]), int(golden.unedited[row])
-        one = slice(row, row + 1)
-        unedited = (golden.images[base : base + 1], drawn[base][None]) if edits else None
-        comparison.add(golden.images[one], drawn[row][None], [golden.direction[row, :edits].tolist()], unedited)

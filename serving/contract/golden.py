@@ -9,7 +9,7 @@ The arrays, of R rows: the codes under the name of the model's own input (`z` [R
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract.arrays import read_npz
+from serving.contract.certificate import Comparison
 from serving.contract.documents import read_json
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, IMAGE, code_tensor
 from serving.errors import ServingError
@@ -68,6 +69,36 @@ class Golden:
         m = max(1, int(self.edits[rows].max()))
         direction, alpha = self.direction[rows, :m], self.alpha[rows, :m]
         return self.codes[rows], direction, alpha, *(() if self.class_id is None else (self.class_id[rows],))
+
+    def without(self, rows: Sequence[int]) -> Golden:
+        """Leave edited rows out."""
+        keep = ~np.isin(np.arange(len(self)), rows)
+        number = np.cumsum(keep) - 1  # of each row that is kept
+        return Golden(
+            codes=self.codes[keep],
+            direction=self.direction[keep],
+            alpha=self.alpha[keep],
+            edits=self.edits[keep],
+            unedited=number[self.unedited[keep]],
+            class_id=None if self.class_id is None else self.class_id[keep],
+            images=self.images[keep],
+            about=self.about,
+        )
+
+
+def compare_golden(
+    comparison: Comparison, golden: Golden, drawn: NDArray[np.uint8] | Mapping[int, NDArray[np.uint8]]
+) -> None:
+    """Compare the pictures that an engine drew of all golden rows, [H, W, 3] by row, with those of the file.
+
+    Raises:
+        CertificateError: Their shapes or types differ.
+    """
+    for row in range(len(golden)):
+        edits, base = int(golden.edits[row]), int(golden.unedited[row])
+        unedited = (golden.images[base : base + 1], drawn[base][None]) if edits else None
+        directions = [golden.direction[row, :edits].tolist()]
+        comparison.add(golden.images[row : row + 1], drawn[row][None], directions, unedited)
 
 
 def identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:

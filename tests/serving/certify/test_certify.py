@@ -16,6 +16,7 @@ import onnx
 import pytest
 from google.protobuf import text_format
 from onnx import TensorProto, helper, numpy_helper
+from tiny_models import nudge
 
 from latentclr.cli import cli
 from latentclr.files import sha256_of
@@ -58,17 +59,6 @@ def copy_model(repository: Path, name: str) -> Path:
     for config in (repository / name).rglob("config.pbtxt"):
         config.write_text(config.read_text().replace('name: "latent_edit"', f'name: "{name}"', 1))
     return repository / name / "1"
-
-
-def nudge(version: Path, factor: float) -> None:
-    """Scale the generator's first weights in the published graph."""
-    model = onnx.load(str(version / "model.onnx"))
-    tensor = max(
-        (it for it in model.graph.initializer if it.data_type == TensorProto.FLOAT and len(it.dims) == 4),
-        key=lambda it: np.prod(it.dims),
-    )
-    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
-    onnx.save(model, str(version / "model.onnx"))
 
 
 def blacken(version: Path, valid: bool) -> None:

@@ -166,7 +166,7 @@ def torch_editor(editor: FusedEditor) -> Engine:
     return lambda *arrays: (draw(*arrays), None)  # type: ignore[return-value]
 
 
-def _editor(name: str, resolution: int, run: Path | None) -> tuple[GeneratorConfig, FusedEditor, float]:
+def _editor(name: str, resolution: int, run: Path | None) -> tuple[Any, FusedEditor, float]:
     if run is not None:
         config, checkpoint = open_run(run, [], TrainConfig)
         editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
@@ -181,7 +181,7 @@ def _editor(name: str, resolution: int, run: Path | None) -> tuple[GeneratorConf
     return configs[name], FusedEditor(generator, directions), END
 
 
-def _reference(config: GeneratorConfig, editor: FusedEditor) -> tuple[str, FusedEditor]:
+def _reference(config: Any, editor: FusedEditor) -> tuple[str, FusedEditor]:
     generator: Any = editor.generator
     if isinstance(config, BigGANConfig) and isinstance(generator, BigGAN):
         return PACKAGE, FusedEditor(load_package_biggan(config, generator), editor.directions)

@@ -273,6 +273,13 @@ def _latency(record: Record) -> Section:
             f"| {row['batch']} | {row['engine']} | {row['p50_ms']:.2f} | {row['p90_ms']:.2f} | {row['p99_ms']:.2f}"
             f" | {row['images_per_s']:.0f} | {row['worst_step']}/255 |"
         )
+    for tier, found in settings.get("certificates", {}).items():
+        psnr = "identical" if found["psnr_db"] is None else f"PSNR {found['psnr_db']:.1f} dB"
+        lines.append(
+            f"\n*{tier.replace(':', ' ')}*, certificate of {found['images']} pictures: {psnr} and SSIM"
+            f" {found['ssim']:.4f} of the worst, mean at most {found['mean_step']:.2g}/255, edit fidelity"
+            f" {found['edit_fidelity']:.4f}; it holds {found['gate']}."
+        )
     title = f"One edit, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
     return title, "\n".join(lines) + f"\n\n{_source(record)}"
 

@@ -139,3 +139,13 @@ def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
     assert met["all engines in float321"] is True
     other = promises.edit_targets(rows, {**settings, "resolution": 256})
     assert not any("times faster" in entry["name"] for entry in other)
+
+
+def test_tiers_by_name(benchmark_module):
+    tiers = benchmark_module("references.tiers")
+    assert (tiers.tier_model("openvino:bf16"), tiers.tier_row("openvino:bf16")) == (
+        "tier_openvino_bf16", "openvino bf16, certified",
+    )  # fmt: skip
+    for text in ("openvino", "openvino:", "tensorflow:fp32", "openvino:fp64", ""):
+        with pytest.raises(benchmark_module("common.report").BenchmarkError, match="--tier must be ENGINE:PRECISION"):
+            tiers.split_tier(text)

@@ -311,3 +311,10 @@ def test_rows_that_are_bad_or_too_many(server):
             assert np.array_equal(images[1:], good[1:])
         with pytest.raises(InferenceServerException, match="a request may have at most 4 rows, got 5"):
             ask(5)
+
+
+def test_it_is_certified_where_it_is_served(server, published, invoke):
+    words = ("certify", "--url", server.grpc_url, "--model", "edit_openvino", "--repository", published[0])
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "holds exact" in result.stdout

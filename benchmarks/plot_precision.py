@@ -32,7 +32,7 @@ def main(records: tuple[Path, ...], output: Path) -> None:
     drawn: dict[str, Any] = {}
     for axes, record in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, record, drawn)
-    figure.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=6)
+    figure.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     with replacing(output) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
     click.echo(f"wrote {output}")
@@ -57,10 +57,14 @@ def _draw(axes: Any, record: dict[str, Any], drawn: dict[str, Any]) -> None:
                 drawn[tier] = marks
             if point["best"]:
                 axes.scatter(*place, facecolors="none", edgecolors=colour, s=150, zorder=2)
-    drawn["the gate; filled points hold it, the ringed ones are taken"] = axes.axhline(
-        1.0, color="tab:green", linestyle=":"
+    drawn["gate: filled points hold it, ringed ones are taken"] = axes.axhline(1.0, color="tab:green", linestyle=":")
+    shares = [point["gate_share"] for found in settings["frontiers"].values() for point in found["points"]]
+    axes.set(
+        yscale="log",
+        ylim=(0.1, 2 * max(5.0, *shares)),
+        xlim=(0, None),
+        xlabel=f"times faster than {settings['speed_up_over'].replace('_', ' ')}",
     )
-    axes.set(yscale="log", xlim=(0, None), xlabel=f"times faster than {settings['speed_up_over'].replace('_', ' ')}")
     axes.set_ylabel("error, in multiples of the gate's")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")

@@ -22,6 +22,7 @@ from serving.contract.certificate import Comparison, Gate
 
 RANKING = 8  # edited pictures that operations are ranked on
 RANKED = 100  # operations, the largest
+SMALL = 0.003  # of the arithmetic: an operation whose lowering may cost more than it saves
 CLOCK_S, CLOCK_RUNS = 1.0, 5  # of timing one graph: seconds at most, runs at least
 
 
@@ -180,12 +181,16 @@ def search(
         found.points.append(point)
         return point.passed
 
-    if not attempt([]) and names and found.points[0].cost < found.reference:
-        order = _most_harmful_first(lowered, ranking, trial, say)
+    # Lowering the smallest may cost more time, for the casts or quantisers around them, than it saves.
+    small = [one.name for one in lowered.operations if one.cost < SMALL] if clock else []
+    held = [attempt(kept) for kept in ([], small)[: 1 + bool(small)]]
+    start = min(found.points, key=lambda point: point.cost)
+    if not any(held) and names and start.cost < found.reference:
+        order = _most_harmful_first(lowered, ranking, trial, start.keep, say)
         low, high = 0, len(order)  # `low` is too few; all are float32
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if attempt(order[:middle]) else (middle, high)
+            low, high = (low, middle) if attempt([*start.keep, *order[:middle]]) else (middle, high)
     passed = [point for point in found.points if point.passed and point.cost < found.reference]
     found.best = min(passed, key=lambda point: point.cost, default=None)
     return found
@@ -227,9 +232,12 @@ class _Trial:
         return Point(keep, cost, measured, proven, passed, "" if passed else why_not(comparison, self.gate))
 
 
-def _most_harmful_first(lowered: Lowered, judge: Judge, trial: _Trial, say: Callable[[str], None]) -> list[str]:
+def _most_harmful_first(
+    lowered: Lowered, judge: Judge, trial: _Trial, kept: frozenset[str], say: Callable[[str], None]
+) -> list[str]:
     """Order the operations by the error that each makes when it alone is lowered, for the arithmetic that it has."""
-    by_cost = sorted(lowered.operations, key=lambda operation: -operation.cost)
+    left = [operation for operation in lowered.operations if operation.name not in kept]
+    by_cost = sorted(left, key=lambda operation: -operation.cost)
     ranked, rest = by_cost[:RANKED], by_cost[RANKED:]
     everything = frozenset(trial.costs)
     harm = {}

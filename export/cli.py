@@ -69,6 +69,9 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
 @click.option("--latent-input", type=click.Choice(LATENT_INPUTS), default="z", show_default=True,
               help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip
+@click.option("--preview", type=click.IntRange(1), metavar="PIXELS",
+              help="Publish NAME_preview too, whose smaller pictures appear while a slider moves; StyleGAN2 has one at "
+              "each power of two from 8.")  # fmt: skip
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
               help="Accepted for the origin's form.")  # fmt: skip
@@ -78,6 +81,7 @@ def export(
     name: str,
     opset: int,
     latent_input: str,
+    preview: int | None,
     config_path: Path | None,
     engines: tuple[str, ...],
     precision: str,
@@ -93,6 +97,7 @@ def export(
     Examples:
       latentclr export outputs/faces --repository model_repository --name latent_edit
       latentclr export outputs/faces --target gpu --precision fp16 --tensorrt fp16
+      latentclr export outputs/ffhq --preview 256
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
@@ -102,7 +107,7 @@ def export(
     run, overrides = split_run(words, config_path)
     for folder in export_run(
         run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
-        options=TritonOptions(**options), opset=opset, latent_input=latent_input, say=click.echo,
+        options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")
@@ -113,7 +118,10 @@ def export(
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               help="Triton model repository.")  # fmt: skip
 @click.option(
-    "--name", default=DEFAULT_MODEL, callback=_check_name, help="Model; its twins for other engines go along."
+    "--name",
+    default=DEFAULT_MODEL,
+    callback=_check_name,
+    help="Model; its twins for other engines and its preview go along.",
 )
 @click.option("--to", type=click.IntRange(1), help="Version to serve.  [default: the one before the present one]")
 def rollback(repository: Path, name: str, to: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError
-from serving.contract.openvino_engine import OpenVINOError, compile_model, import_openvino
+from serving.contract.openvino_engine import OpenVINOError, Runner, import_openvino
 from serving.contract.tensors import OUTPUTS
 
 MODEL = "model.xml"
@@ -71,15 +71,14 @@ class OpenVINOEditor:
             ExportError: OpenVINO cannot load it.
         """
         try:
-            self.request = compile_model(path, precision, threads).create_infer_request()
+            self.model = Runner(path, precision, threads)
         except OpenVINOError as error:
             raise ExportError(str(error)) from None
 
     def __call__(self, *inputs: Array) -> tuple[Array, Array]:
         """Run on numpy arrays in `forward`'s order; return (image, valid)."""
-        self.request.infer(list(inputs))
-        # Copies: the next call writes into the same memory.
-        image, valid = (self.request.get_tensor(name).data.copy() for name in OUTPUTS)
+        drawn = self.model(dict(zip(self.model.inputs, inputs, strict=True)))
+        image, valid = (drawn[name] for name in OUTPUTS)
         return image, valid.astype(np.bool_)
 
 

@@ -3,8 +3,8 @@
 Each model's config.pbtxt names the one version that it describes and that is served. To publish is therefore to put a
 version folder there, which no server looks at yet, and then to replace config.pbtxt; to roll back is to replace
 config.pbtxt by the copy that lies in the older version's folder. Both are one rename, so a server that polls goes from
-one version to the other with configuration, manifest and weights always of the same version. A model and its twins for
-other engines change together or not at all (see `serving.contract.journal`), one command at a time.
+one version to the other with configuration, manifest and weights always of the same version. A model, its twins for
+other engines and its preview change together or not at all (see `serving.contract.journal`), one command at a time.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from serving.contract.layout import (
     ENGINES,
     LayoutError,
     files_of,
+    preview_of,
     served_versions,
     twin_of,
     twins_of,
@@ -49,6 +50,7 @@ def publish(
     graphs: Mapping[str, Path],
     manifest: Mapping[str, Any],
     options: TritonOptions | None = None,
+    beside: Mapping[str, tuple[Mapping[str, Path], Mapping[str, Any]]] | None = None,
 ) -> list[Path]:
     """Put exported files where Triton looks for them.
 
@@ -62,6 +64,7 @@ def publish(
             file on the disk for all of them.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
+        beside: name -> (graphs, manifest) of what is published together with it, such as its preview.
 
     Returns:
         The new version folders.
@@ -75,12 +78,15 @@ def publish(
     published: list[Path] = []
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        models = models_of(name, graphs)
+        bases = {name: (graphs, manifest), **(beside or {})}
+        parts = [(base, backend, model) for base in bases for backend, model in models_of(base, bases[base][0]).items()]
+        models = [model for *_, model in parts]
         with changing(repository) as staging:
-            check_left_behind(repository, name, graphs)
-            version = max(next_version(repository / model) for model in models.values())
-            for backend, graph in graphs.items():
-                model = models[backend]
+            for base, (files, _) in bases.items():
+                check_left_behind(repository, base, files)
+            version = max(next_version(repository / model) for model in models)
+            for base, backend, model in parts:
+                graph, described = bases[base][0][backend], bases[base][1]
                 if (repository / model).exists() and not (repository / model).is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, f"{repository / model} is not a folder")
                 folder = staging / model / str(version)
@@ -90,12 +96,12 @@ def publish(
                 if engine.weights and (weights := graph.with_name(engine.weights)).exists():
                     _share(weights, repository / model, folder / engine.weights)
                 if (golden := graph.with_name(GOLDEN_FILE)).exists():
-                    _share(golden, staging / name, folder / GOLDEN_FILE)
-                (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
-                config = model_config(model, backend, {**manifest, "name": model}, options, version)
+                    _share(golden, staging / base, folder / GOLDEN_FILE)
+                (folder / "parity.json").write_text(json.dumps(described["parity"], indent=1))
+                config = model_config(model, backend, {**described, "name": model}, options, version)
                 for place in (folder, folder.parent):
                     (place / CONFIG_FILE).write_text(text_format.MessageToString(config))
-            published = _move_all(staging, repository, list(models.values()), version)
+            published = _move_all(staging, repository, models, version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
     finally:
@@ -131,7 +137,8 @@ def check_left_behind(repository: Path, name: str, backends: Iterable[str]) -> N
 def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
     """Serve an older version again (or a newer one): its configuration becomes the model's.
 
-    Its twins for other engines go along: all or none. A server that polls follows by itself.
+    Its twins for other engines go along, and so does the preview, if that version has one: all or none. A server that
+    polls follows by itself.
 
     Args:
         repository: The model repository.
@@ -157,6 +164,11 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
                 if not older:
                     raise ExportError(f"{name} serves version {before[name]} and there is no older one")
                 to = older[-1]
+            previews = [preview_of(model) for model in models] if _has_preview(repository / name, to) else []
+            for model in previews:
+                if model == previews[0] or (repository / model / CONFIG_FILE).is_file():
+                    before[model] = served_version(repository / model)
+            models = list(before)
             for model in models:
                 (staging / model).mkdir()
                 (staging / model / CONFIG_FILE).write_text(_check_version(repository / model, to))
@@ -219,6 +231,15 @@ def _check_version(model: Path, version: int) -> str:
         if file in files and sha256_of(folder / file) != files[file]:
             raise ExportError(f"{folder / file} is not the file that its manifest describes")
     return (folder / CONFIG_FILE).read_text()
+
+
+def _has_preview(model: Path, version: int) -> bool:
+    """Whether a version's manifest says that it was published with a preview."""
+    try:
+        config = read_layout(model / str(version) / CONFIG_FILE)
+        return bool(read_manifest(config.parameters["manifest"].string_value).get("preview"))
+    except (LayoutError, ValueError, AttributeError):
+        return False  # whatever is wrong with the version is told where it is checked
 
 
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:

@@ -37,7 +37,7 @@ def model_config(
         name: The model's name, the same as its folder's.
         backend: `onnxruntime`, `openvino` or `pytorch`.
         manifest: See `manifest.build_manifest`; it travels as a parameter.
-        options: How to serve it.
+        options: How to serve it; TensorRT's precision is the manifest's, for a preview stays in float32.
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
@@ -70,7 +70,7 @@ def model_config(
         _add_batching(config, options)
     if options.cache:
         config.response_cache.enable = True
-    _add_engine(config, options)
+    _add_engine(config, options, manifest)
     for rows in warm_up_sizes(options):
         _add_warm_up(config, rows, latent["layers"])
     config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
@@ -102,7 +102,7 @@ def _add_batching(config: pb.ModelConfig, options: TritonOptions) -> None:
     policy.max_queue_size = max(_QUEUED_AT_LEAST, _QUEUED_BATCHES * options.max_batch_size)
 
 
-def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
+def _add_engine(config: pb.ModelConfig, options: TritonOptions, manifest: Mapping[str, Any]) -> None:
     if options.threads:
         config.parameters[_THREADS[config.backend]].string_value = str(options.threads)
     if config.backend == "openvino":
@@ -112,7 +112,7 @@ def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     if options.tensorrt:
         accelerator = accelerators.add(name="tensorrt")
-        accelerator.parameters["precision_mode"] = options.tensorrt.upper()
+        accelerator.parameters["precision_mode"] = manifest.get("precision", options.tensorrt).upper()
         accelerator.parameters["trt_engine_cache_enable"] = "true"
         accelerator.parameters["trt_engine_cache_path"] = TENSORRT_CACHE
         accelerator.parameters["trt_engine_cache_prefix"] = config.name

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SERVING = """
     AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit LatestWins Manifest ManifestError
-    ModelUnavailable Ports RequestFailed RequestTimeout ServerStartError ServerUnavailable ServingError Superseded
-    TritonServer save_image
+    ModelUnavailable NoPreview Ports RequestFailed RequestTimeout ServerStartError ServerUnavailable ServingError
+    Superseded TritonServer save_image
 """.split()  # `from serving import ...`
 
 # docs/reference/: the Python API beside `serving`.
@@ -60,8 +60,8 @@ COMMANDS = {
     "weights path": "NAME",
     "weights verify": "NAMES",
     "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
-    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path"
-    " --config-name",
+    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --preview"
+    " --config-path --config-name",
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",

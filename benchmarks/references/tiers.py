@@ -56,7 +56,7 @@ def export_tier(run: Path, repository: Path, tier: str, max_batch_size: int, thr
         done = subprocess.run(command, env=child_environment(threads), capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BenchmarkError(last.removeprefix("Error: "))
+            raise BenchmarkError(last.rpartition("Error: ")[2])  # a progress bar may stand before it
     certificate: dict[str, Any] = read_json(report.read_bytes())[engine]
     return certificate
 

@@ -4,8 +4,11 @@ REPOSITORY/NAME/config.pbtxt                 what Triton reads; the parameter `m
 REPOSITORY/NAME/VERSION/model.onnx           the graph of a version; generator.bin beside it if that is large
 REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, to which `rollback` returns
 REPOSITORY/NAME_torchscript/...              the same editor for another engine, a twin; with model.pt
+REPOSITORY/NAME_preview/...                  the preview, if there is one: a smaller picture while a slider moves; its
+                                             twins are NAME_preview_ENGINE
 
-The first engine of an export is published as NAME, each further one as NAME_ENGINE. They change together or not at all.
+The first engine of an export is published as NAME, each further one as NAME_ENGINE, and the preview for the same
+engines. They change together or not at all.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from serving.contract.pbtxt import read_pbtxt
 from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
+PREVIEW = "_preview"
 _VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)  # str.isdigit() is true of ² and of digits without end, too
 CONFIG_FILE = "config.pbtxt"
 WEIGHTS_FILE = "generator.bin"
@@ -47,6 +51,7 @@ ENGINES = {
     "pytorch": Engine("torchscript", "model.pt"),
 }
 """Triton's backend -> engine."""
+_ENGINE_SUFFIXES = re.compile(rf"(_({'|'.join(engine.name for engine in ENGINES.values())}))+\Z")
 MODEL_FILES = {backend: engine.file for backend, engine in ENGINES.items()}
 """Backend -> the file that Triton looks for in a version's folder."""
 MAX_ROWS = "MAX_ROWS"
@@ -85,6 +90,12 @@ def files_of(backend: str, names: Collection[str]) -> set[str]:
     """Return those of a manifest's file names that this backend cannot do without; what Triton looks for, always."""
     engine = ENGINES[backend]
     return {engine.file} | ({engine.weights} & {*names} if engine.weights else set())
+
+
+def preview_of(name: str) -> str:
+    """Return the name of a model's preview; that of a twin is the preview's twin."""
+    base = _ENGINE_SUFFIXES.sub("", name) or name
+    return base + PREVIEW + name[len(base) :]
 
 
 def models_in(repository: Path) -> list[Path]:

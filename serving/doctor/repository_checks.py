@@ -17,12 +17,13 @@ from serving.contract.layout import (
     files_of,
     models_in,
     original_of,
+    preview_of,
     read_config,
     served_versions,
     versions_of,
 )
 from serving.contract.lock import holder
-from serving.contract.manifest import parse_manifest
+from serving.contract.manifest import Manifest, parse_manifest
 from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, compile_model
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.running import Running
@@ -48,6 +49,7 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
         yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
     yield from _unfinished(folder)
     yield from _apart(folder)
+    yield from _previews(folder)
     for model in models:
         if model.name.startswith(".tmp-"):
             text = (
@@ -95,6 +97,36 @@ def _apart(repository: Path) -> Iterator[Finding]:
             yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
 
 
+def _previews(repository: Path) -> Iterator[Finding]:
+    """Tell which previews are missing or of another version than their models, and which no model has any use for."""
+    for model in models_in(repository):
+        manifest = _manifest_of(model)
+        if manifest is None or manifest.preview_of:
+            continue
+        preview = repository / preview_of(model.name)
+        its = _manifest_of(preview)
+        original = original_of(repository, model.name)
+        command = f"latentclr rollback --repository {repository} --name {original} --to VERSION"
+        if manifest.preview is None:
+            if its is not None and its.preview_of:
+                text = f"is of an older export than {model.name}, which has no preview now: nobody asks for it"
+                yield Finding(WARN, f"model {preview.name}", text)
+        elif its is None:
+            text = f"its preview {preview.name} is not there: export again"
+            yield Finding(BAD, f"model {model.name}", text)
+        elif its.files_sha256 != manifest.preview.files_sha256:
+            text = f"its preview {preview.name} serves another version: {command}"
+            yield Finding(BAD, f"model {model.name}", text)
+
+
+def _manifest_of(model: Path) -> Manifest | None:
+    """Read a model's manifest; None without one, or if it cannot be read, which is told of the model itself."""
+    try:
+        return parse_manifest(read_config(model / CONFIG_FILE).parameters["manifest"].string_value)
+    except (LayoutError, ManifestError):
+        return None
+
+
 def _problems(model: Path) -> Iterator[Finding]:
     subject = f"model {model.name}"
     try:
@@ -139,19 +171,22 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
-    if config.backend == "openvino":
-        yield from _check_openvino(subject, folder / main)
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
     if GOLDEN_FILE in set(expected) - mine:
         text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
         yield Finding(WARN, subject, text)
+    whole = True
     for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file():
+            whole = False
             yield Finding(BAD, subject, f"{path} is missing")
         elif (found := sha256_of(path)) != expected[name]:
+            whole = False
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+    if config.backend == "openvino" and whole:
+        yield from _check_openvino(subject, folder / main)
 
 
 def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:

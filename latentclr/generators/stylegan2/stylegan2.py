@@ -10,6 +10,7 @@ weight is a constant of an exported graph. Symbols: N batch, L latent inputs, D 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -205,6 +206,21 @@ class StyleGAN2(Generator):
         if kind == "convs":
             return int(index) + 2
         return {"conv1": 1, "to_rgb1": 2}.get(layer) or 2 * int(index) + 4
+
+    def previews(self) -> tuple[int, ...]:
+        """Return 8, 16, ... up to half the resolution: the skip image of each block but the last."""
+        return tuple(2**power for power in range(3, self.resolution.bit_length() - 1))
+
+    def stopping_at(self, size: int) -> StyleGAN2:
+        """Return the generator whose picture is the skip image of `size` pixels; see `Generator.stopping_at`."""
+        if size not in self.previews():
+            raise self.no_preview(size)
+        blocks = size.bit_length() - 3  # 8 pixels are one block
+        smaller = copy.copy(self)
+        smaller._modules = dict(self._modules)  # the copy is shallow: its table of modules would be this one's
+        smaller.convs, smaller.to_rgbs = self.convs[: 2 * blocks], self.to_rgbs[:blocks]
+        smaller.resolution, smaller.feature_layers = size, self.feature_layers[: 2 + 3 * blocks]
+        return smaller
 
     def first_weights(self, inputs: Sequence[int]) -> Tensor:
         """Return the affine maps from w to styles [R, D], or the mapping's first layer where directions live in Z.

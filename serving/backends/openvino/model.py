@@ -11,14 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from serving.backends.batching import Arrays, Signature, execute, parameter, read_config
 from serving.contract.layout import BF16, MAX_ROWS
-from serving.contract.openvino_engine import compile_model
+from serving.contract.openvino_engine import Runner
 
 _PASSED_ON = ("PERFORMANCE_HINT", "NUM_STREAMS")
-_INT32 = np.iinfo(np.int32)
 
 
 class TritonPythonModel:
@@ -43,15 +40,14 @@ class TritonPythonModel:
             raise FileNotFoundError(f"there is no {path}")
         self._max_rows = parameter(config, MAX_ROWS, 0)
         parameters = {key: entry["string_value"] for key, entry in config.get("parameters", {}).items()}
-        model = compile_model(
+        self._model = Runner(
             path,
             "bf16" if parameters.get(BF16, "").upper() == "YES" else "f32",
             parameter(config, "INFERENCE_NUM_THREADS", 0),
             {key: parameters[key].upper() for key in _PASSED_ON if key in parameters},
         )
-        self._request = model.create_infer_request()
-        _require_equal("inputs", self._signature.inputs, [tensor.any_name for tensor in model.inputs])
-        _require_equal("outputs", self._signature.outputs, [tensor.any_name for tensor in model.outputs])
+        _require_equal("inputs", self._signature.inputs, self._model.inputs)
+        _require_equal("outputs", self._signature.outputs, self._model.outputs)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests, each of which is a batch of its own."""
@@ -61,11 +57,7 @@ class TritonPythonModel:
         rows = len(next(iter(inputs.values())))
         if 0 < self._max_rows < rows:
             raise ValueError(f"a request may have at most {self._max_rows} rows, got {rows}")
-        # OpenVINO computes with the low 32 bits of an index, so one far out of range could fall into it.
-        given = {name: a.clip(_INT32.min, _INT32.max) if a.dtype == np.int64 else a for name, a in inputs.items()}
-        self._request.infer(given, share_inputs=True)
-        # Copies: the next request writes into the same memory.
-        return {name: self._request.get_tensor(name).data.copy() for name in self._signature.outputs}
+        return self._model(inputs)
 
 
 def _require_equal(kind: str, configured: dict[str, Any], found: list[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
+from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript, with_preview
 
 from serving import TritonServer
 from serving.doctor import command as doctor
@@ -235,6 +235,26 @@ def test_what_the_repository_holds_is_not_what_the_server_serves(models: Path) -
         assert "serves other files as version 1" in words(list(check_models(models, running)), WARN)
         assert find_running("127.0.0.1", server.ports.grpc) is None
     assert find_running("127.0.0.1", server.ports.http) is None
+
+
+def test_previews(tmp_path: Path) -> None:
+    def rewritten(model: str, **changes: Any) -> None:
+        (tmp_path / model / "config.pbtxt").write_text(config(model, manifest={**manifests[model], **changes}))
+
+    manifests = with_preview(tmp_path, "edit")
+    assert words(list(check_models(tmp_path)), BAD) == ""
+    rewritten("edit", preview={"size": [4, 4], "files_sha256": {"model.onnx": "0" * 64}})
+    said = words(list(check_models(tmp_path)), BAD)
+    command = f"latentclr rollback --repository {tmp_path} --name edit --to VERSION"
+    assert said == f"model edit: its preview edit_preview serves another version: {command}"
+    rewritten("edit", preview=None)
+    findings = list(check_models(tmp_path))
+    assert words(findings, BAD) == ""
+    assert "model edit_preview: is of an older export than edit, which has no preview now" in words(findings, WARN)
+    rewritten("edit")
+    shutil.rmtree(tmp_path / "edit_preview")
+    said = words(list(check_models(tmp_path)), BAD)
+    assert said == "model edit: its preview edit_preview is not there: export again"
 
 
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ def open_golden(description: Description, repository: Path, file: Path | None) -
         raise GoldenError(f"{description.name} was published without golden requests: export it again")
     path = _find(repository / description.name, digest) if file is None else file
     try:
-        if not path.is_file() and path.exists() or path.is_file() and path.stat().st_size > LARGEST_FILE:
+        if (not path.is_file() and path.exists()) or (path.is_file() and path.stat().st_size > LARGEST_FILE):
             raise GoldenError(f"{path} is no file of at most {LARGEST_FILE >> 20} MiB")
         same = sha256_of(path) == digest
     except OSError as error:

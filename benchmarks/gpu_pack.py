@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ from serving.contract.documents import read_json_file
 COLUMNS = ("model", "engine", "batch", "p50_ms", "p99_ms", "images_per_s", "gpu_mib", "worst", "psnr_db", "ssim",
            "fidelity", "holds", "left_out")  # fmt: skip
 GROWTH = 0.02
+PREPARING, CORES_EACH = 0.5, 4  # of the time, at most; of the processes that do it
 STEP_S, GRACE_S = 90.0, 3.0  # the most for one engine, and for a process to end
 NO_TIME = "the time was over; call again with the same --output to go on"
 
@@ -79,14 +81,15 @@ class Pack:
     note: str | None
     output: Path | None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Take a row and write all."""
-        self.rows.append(row)
-        if self.output is not None:
-            write_record(
-                self.output, make_record("gpu_pack", self.start, self.settings, self.rows, [], True, self.note)
-            )
+        """Take a row and write all; several threads may come."""
+        with self._lock:
+            self.rows.append(row)
+            if self.output is not None:
+                record = make_record("gpu_pack", self.start, self.settings, self.rows, [], True, self.note)
+                write_record(self.output, record)
         shown = row.get("left_out") or f"p50 {row.get('p50_ms', '-')} ms"
         click.echo(f"{row['model']}, {row['engine']}, batch {row.get('batch') or '-'}: {shown}", err=True)
 
@@ -142,12 +145,17 @@ def main(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
-        for number, model in enumerate(models):
-            share = (deadline - time.monotonic()) / (len(models) - number)
+        tasks = []
+        for model in models:
             steps = [PREPARE, *(name for name in engines if not pack.measured(model, name, batches))]
-            if number == 0 and requests and not pack.measured(model, MEMORY, (None,)):
+            if model == models[0] and requests and not pack.measured(model, MEMORY, (None,)):
                 steps.append(MEMORY)
             task = Task(model, tuple(steps), str(folder / model), device, batches, runs, row_seconds, requests)
+            tasks += [task] if len(steps) > 1 else []
+        prepare_all(pack, tasks, time.monotonic() + PREPARING * (deadline - time.monotonic()))
+        tasks = [task for task in tasks if pack.measured(task.model, PREPARE, (None,))]
+        for number, task in enumerate(tasks):
+            share = (deadline - time.monotonic()) / (len(tasks) - number)
             measure_model(pack, task, time.monotonic() + share)
     rows = [_flat(row) for row in pack.rows]
     click.echo(table(rows, COLUMNS))
@@ -175,6 +183,16 @@ def kept_rows(output: Path | None, machine: dict[str, Any], device: str) -> list
     return rows
 
 
+def prepare_all(pack: Pack, tasks: Sequence[Task], deadline: float) -> None:
+    """Make all models ready, several at once: that is a CPU's work, and takes longer than to measure them."""
+    workers = max(1, min(len(tasks), (os.cpu_count() or 1) // CORES_EACH))
+    with ThreadPoolExecutor(workers) as pool:
+        threads = CORES_EACH if workers > 1 else 0
+        work = [pool.submit(_work, pack, replace(task, steps=(PREPARE,)), True, deadline, threads) for task in tasks]
+        for future in work:
+            future.result()
+
+
 def measure_model(pack: Pack, task: Task, deadline: float) -> None:
     """Run workers for the steps of one model until all have their rows, or its time is over."""
     for tf32 in (False, True):  # for TensorRT a setting of the whole process
@@ -189,9 +207,9 @@ def measure_model(pack: Pack, task: Task, deadline: float) -> None:
             left = _work(pack, replace(task, steps=tuple(left)), tf32, deadline)
 
 
-def _work(pack: Pack, task: Task, tf32: bool, deadline: float) -> list[str]:
+def _work(pack: Pack, task: Task, tf32: bool, deadline: float, threads: int = 0) -> list[str]:
     """Let one worker do a task; return the steps that are left after one that hung or crashed."""
-    environment = child_environment(0) | ({} if tf32 else {"NVIDIA_TF32_OVERRIDE": "0"})
+    environment = child_environment(threads) | ({} if tf32 else {"NVIDIA_TF32_OVERRIDE": "0"})
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), environment["PYTHONPATH"]])
     command = [sys.executable, "-m", "gpu.worker", task.text()]
     left, current, why = list(task.steps), PREPARE, ""

@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common.report import BenchmarkError
 from export_model import NAME, write_untrained
 
-import latentclr.config
 from export.editor import FusedEditor
 from export.golden import save_golden
 from export.manifest import build_manifest
@@ -82,12 +80,9 @@ def prepare(name: str, folder: Path, device: str) -> Prepared:
         device: What it is to be served on, `cpu` or `cuda`.
 
     Raises:
-        BenchmarkError: This version has no such generator.
         LatentCLRError: The faces' weights are not installed, or an export failed.
     """
     model = MODELS[name]
-    if model.generator == "stylegan3" and not hasattr(latentclr.config, "StyleGAN3Config"):
-        raise BenchmarkError("this version has no StyleGAN3")
     start = time.perf_counter()
     if not (folder / "run").exists():
         write_untrained(folder / "run", model.generator, model.resolution)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from serving.client.description import Description
 from serving.contract.files import sha256_of
-from serving.contract.golden import GOLDEN_FILE, Golden, GoldenError, identity_of, read_golden
+from serving.contract.golden import GOLDEN_FILE, LARGEST_FILE, Golden, GoldenError, identity_of, read_golden
 from serving.contract.layout import versions_of
 
 _SHOWN = {"weights_sha256": "weights", "checkpoint_sha256": "checkpoint"}
@@ -31,6 +31,8 @@ def open_golden(description: Description, repository: Path, file: Path | None) -
         raise GoldenError(f"{description.name} was published without golden requests: export it again")
     path = _find(repository / description.name, digest) if file is None else file
     try:
+        if (not path.is_file() and path.exists()) or (path.is_file() and path.stat().st_size > LARGEST_FILE):
+            raise GoldenError(f"{path} is no file of at most {LARGEST_FILE >> 20} MiB")
         same = sha256_of(path) == digest
     except OSError as error:
         raise GoldenError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -26,8 +26,10 @@ from serving.errors import ServingError
 GOLDEN_FILE = "golden.npz"
 LARGEST_PICTURES = 32 << 20
 """Bytes of the pictures of one golden file, at most: ten of 1024 pixels."""
+LARGEST_FILE = 128 << 20
+"""Bytes of a file that is read, packed and unpacked."""
 FORMAT = 1
-_LARGEST, _LARGEST_ABOUT, _MOST_ROWS = 128 << 20, 10_000, 10_000
+_LARGEST_ABOUT, _MOST_ROWS = 10_000, 10_000
 
 
 class GoldenError(ServingError):
@@ -149,7 +151,7 @@ def read_golden(path: Path) -> Golden:
         GoldenError: It cannot be read, or is none; one line.
     """
     try:
-        arrays = read_npz(path, _LARGEST)
+        arrays = read_npz(path, LARGEST_FILE)
         golden = _golden(arrays)
         _check(golden)
         return golden

@@ -189,6 +189,7 @@ def test_a_file_that_is_no_golden_file(certify, tmp_path, refused):
     path = tmp_path / "junk.npz"
     path.write_bytes(b"junk")
     assert "junk.npz is not a plain .npz archive" in refused(certify("--golden", path))
+    assert "/dev/zero is no file of at most 128 MiB" in refused(certify("--golden", "/dev/zero"))
     np.savez(path, image=np.zeros(3))
     assert "junk.npz is no golden file: it lacks 'about'" in refused(certify("--golden", path))
 

@@ -6,7 +6,8 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from test_precision import style_run as style_run  # a run of a tiny StyleGAN2
+from safetensors.torch import save_file
+from test_precision import style_tensors
 from tiny_models import nudge
 
 from export.editor import FusedEditor
@@ -19,6 +20,7 @@ from export.options import TritonOptions
 from export.parity import Judge
 from export.reduced import calibration_samples
 from export.repository import publish
+from latentclr.commands import run_train
 from latentclr.config import TrainConfig
 from latentclr.files import sha256_of
 from latentclr.training.experiment import open_run, trained_generator
@@ -48,12 +50,16 @@ def lowered(tier, plain, samples, folder):
 
 
 @pytest.fixture(scope="module")
-def repository(style_run, tmp_path_factory) -> Path:
+def repository(tmp_path_factory) -> Path:
     """Every tier with nothing kept in float32, published with the quality that it was measured to have, and no less."""
-    config, checkpoint = open_run(style_run, [], TrainConfig)
+    work = tmp_path_factory.mktemp("tiers")
+    save_file(style_tensors(), work / "w.safetensors")
+    words = ["generator=stylegan2", f"generator.weights={work / 'w.safetensors'}", "model=random", "k=3", "device=cpu",
+             "tensorboard=false", f"output_dir={work / 'run'}"]  # fmt: skip
+    assert run_train(words)
+    config, checkpoint = open_run(work / "run", [], TrainConfig)
     generator = trained_generator(config, checkpoint)
     editor = FusedEditor(generator, checkpoint.directions)
-    work = tmp_path_factory.mktemp("tiers")
     plain = work / "model.onnx"
     export_onnx(editor, plain)
     samples = calibration_samples(editor, [(-4.0, 4.0)] * editor.directions.k)

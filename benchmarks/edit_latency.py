@@ -3,11 +3,13 @@
     python benchmarks/edit_latency.py --batch 1,8 --output benchmarks/results/edit_latency_dcgan.json
     python benchmarks/edit_latency.py --generator biggan --resolution 128
     python benchmarks/edit_latency.py --generator stylegan2 --resolution 1024 --folder outputs/bench-1024
+    python benchmarks/edit_latency.py --generator stylegan3-r --batch 1
 
 All engines take turns in one run on the same requests, and their pictures are compared with our eager PyTorch on the
 CPU. The server is started here, on free ports, over a repository that has just been exported; the bare ONNX Runtime
-session and the served one read the same file with the same thread settings. BigGAN and StyleGAN2 have random weights
-of full size unless --run brings others, and the thing to be faster than is the package's module or the reference's way.
+session and the served one read the same file with the same thread settings. BigGAN, StyleGAN2 and
+StyleGAN3 (T; stylegan3-r is R) have random weights of full size unless --run brings others, and the thing to be faster
+than is the package's module, the reference's way or the plain form of the operations.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from common.engines import (
     torch_engine,
 )
 from common.machine import describe_machine
-from common.promises import COMPARED, PACKAGE, REFERENCE, edit_targets
+from common.promises import COMPARED, PACKAGE, PLAIN, REFERENCE, edit_targets
 from common.report import Benchmark, BenchmarkError, Numbers, finish
 from common.timing import affordable_runs, interleave, speed_up, summarise, table
 from common.work import gflop_per_image, matrix_product_peak
@@ -48,11 +50,15 @@ from export_model import NAME, RESOLUTIONS, export_apart
 from references.grouped_stylegan2 import load_grouped_stylegan2
 from references.openvino import PRECISIONS, has_openvino, openvino_engine
 from references.package_biggan import load_package_biggan
+from references.plain_stylegan3 import load_plain_stylegan3
+from references.tiers import export_tier, split_tier, tier_engine, tier_model, tier_row
 
 from export.editor import FusedEditor
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan3.config import StyleGAN3Config
+from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.triton.ports import Ports
@@ -88,6 +94,8 @@ class Served:
               help="Different requests, taken in turn and compared.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile too; default: for BigGAN.")
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Start Triton and measure it too.")
+@click.option("--tier", "tiers", multiple=True, metavar="ENGINE:PRECISION",
+              help="An export with its certificate too, such as openvino:bf16; repeat it.")  # fmt: skip
 @click.option("--note", help="A remark to keep with the numbers.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 def main(
@@ -103,6 +111,7 @@ def main(
     variety: int,
     compiled: bool | None,
     serve: bool,
+    tiers: tuple[str, ...],
     note: str | None,
     output: Path | None,
 ) -> None:
@@ -110,6 +119,8 @@ def main(
     start, place = describe_machine(), torch.device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("--device cuda: PyTorch finds no GPU here")
+    for tier in tiers:
+        split_tier(tier)
     if threads:
         torch.set_num_threads(threads)
     with contextlib.ExitStack() as stack:
@@ -150,10 +161,21 @@ def main(
         else:
             missing = "not installed: pip install 'latentclr[openvino]'"
             click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else missing))
-        served = stack.enter_context(_server(folder / "models")) if serve and has_session else None
+        certificates: dict[str, Any] = {}
+        for tier in tiers:
+            with _left_out(tier_row(tier)):
+                made = export_tier(Path(exported["run"]), folder / "models", tier, max(batches), threads)
+                engines[tier_row(tier)] = tier_engine(folder / "models", tier, threads)
+                certificates[tier] = made
+        models = [NAME, *(tier_model(tier) for tier in certificates)]
+        served = stack.enter_context(_server(folder / "models", models)) if serve and has_session else None
         if served is not None:
             engines["served, EditClient"] = lambda *arrays: served.edit.edit_rows(*arrays).images
             engines["served, raw gRPC"] = raw_grpc_engine(served.raw, NAME, editor.input_names)
+            for tier in certificates:
+                engines[f"served, {' '.join(split_tier(tier))}"] = raw_grpc_engine(
+                    served.raw, tier_model(tier), editor.input_names
+                )
         base = next(iter(engines))
         results: list[dict[str, Any]] = []
         for rows in batches:
@@ -178,7 +200,7 @@ def main(
             "k": editor.directions.k, "directions": exported["directions"], "speed_up_over": base,
             "matrix_product_peak_gflops": {name: round(peak, 1) for name, peak in peaks.items()},
             "export_s": exported["export_s"], "export_peak_mib": exported["export_peak_mib"],
-            "empty_round_trip": round_trip,
+            "empty_round_trip": round_trip, "certificates": certificates,
             "triton": served.raw.get_server_metadata().version if served else None,
         }  # fmt: skip
     click.echo(table(results, COLUMNS))
@@ -212,6 +234,8 @@ def _compared(config: TrainConfig, editor: FusedEditor) -> tuple[str, FusedEdito
             other = PACKAGE, load_package_biggan(config.generator, editor.generator)
         if isinstance(config.generator, StyleGAN2Config) and isinstance(editor.generator, StyleGAN2):
             other = REFERENCE, load_grouped_stylegan2(config.generator, editor.generator)
+        if isinstance(config.generator, StyleGAN3Config) and isinstance(editor.generator, StyleGAN3):
+            other = PLAIN, load_plain_stylegan3(config.generator, editor.generator)
     return None if other is None else (other[0], FusedEditor(other[1], editor.directions))
 
 
@@ -225,9 +249,9 @@ def _left_out(engine: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _server(repository: Path) -> Iterator[Served]:
-    # Only the ONNX model is loaded: another model's idle threads would be in its way.
-    with TritonServer(repository, ports=Ports(0, 0, 0), models=[NAME]) as server:
+def _server(repository: Path, models: list[str]) -> Iterator[Served]:
+    # Only what is measured is loaded: another model's idle threads would be in its way.
+    with TritonServer(repository, ports=Ports(0, 0, 0), models=models) as server:
         raw = triton.InferenceServerClient(server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)])
         with contextlib.closing(raw), EditClient(server.grpc_url, NAME) as client:
             yield Served(client, raw)

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,17 @@ from common.report import Benchmark, BenchmarkError, child_environment
 
 from export.pipeline import export_run
 from latentclr.compose import plain
-from latentclr.config import BigGANConfig, ModelConfig, StyleGAN2Config, TrainConfig
+from latentclr.config import (
+    BigGANConfig,
+    DCGANConfig,
+    GeneratorConfig,
+    ModelConfig,
+    StyleGAN2Config,
+    TrainConfig,
+)
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
+from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.training.checkpoint import make_directions, make_projector, save_checkpoint
 from latentclr.training.rng import stream
 from serving.contract.layout import DEFAULT_MODEL
@@ -32,7 +41,7 @@ from serving.contract.layout import DEFAULT_MODEL
 NAME = DEFAULT_MODEL
 FACES = ("k=16", "generator=dcgan", "model=nonlinear", "model.alpha=[-3.0,+3.0]", "hparams.batch_size=8",
          "hparams.iterations=20", "eval_iters=2", "tensorboard=false")  # fmt: skip
-RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256}  # used where none is given
+RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256, "stylegan3": 256, "stylegan3-r": 256}  # if none is given
 RECORD = "export.json"
 
 
@@ -58,7 +67,7 @@ def main(
         if generator == "dcgan":
             _train(run, threads)
         else:
-            _write_untrained(run, generator, resolution)
+            write_untrained(run, generator, resolution)
     start = time.perf_counter()
     versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, say=click.echo)
     record: dict[str, Any] = {
@@ -113,16 +122,25 @@ def _train(run: Path, threads: int) -> None:
         raise BenchmarkError(f"the short training run failed: {last.removeprefix('Error: ')}")
 
 
-def _write_untrained(run: Path, name: str, resolution: int) -> None:
-    alpha = [-3.0, 3.0] if name == "biggan" else 1.0
+def write_untrained(run: Path, name: str, resolution: int) -> None:
+    """Write a run folder of a generator with directions as they are before training.
+
+    Args:
+        run: The folder.
+        name: `dcgan` (the faces, with their weights), or `biggan`, `stylegan2`, `stylegan3`
+            or `stylegan3-r` with seeded random ones.
+        resolution: Of its pictures.
+    """
+    alpha = [-3.0, 3.0] if name in ("biggan", "dcgan") else 1.0
+    generators: dict[str, Callable[[], GeneratorConfig]] = {
+        "dcgan": DCGANConfig,
+        "biggan": lambda: BigGANConfig(resolution=resolution, weights="random"),
+        "stylegan2": lambda: StyleGAN2Config(weights=f"random:{resolution}"),
+        "stylegan3": lambda: StyleGAN3Config(weights=f"random:{resolution}"),
+        "stylegan3-r": lambda: StyleGAN3Config(weights=f"random:{resolution}", configuration="r"),
+    }
     # K = 2: an edit's cost does not grow with K, but the export's proof of parity does.
-    config = TrainConfig(
-        generator=BigGANConfig(resolution=resolution, weights="random")
-        if name == "biggan"
-        else StyleGAN2Config(weights=f"random:{resolution}"),
-        model=ModelConfig(name="nonlinear", alpha=alpha),
-        k=2,
-    )
+    config = TrainConfig(generator=generators[name](), model=ModelConfig(name="nonlinear", alpha=alpha), k=2)
     generator = build_generator(config.generator)
     rng = stream(config.seed, "init")
     directions = make_directions(plain(config), config.k, generator.latent.dim, rng)

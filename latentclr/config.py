@@ -89,6 +89,7 @@ class StyleGAN2Config(GeneratorConfig):
     use_w: bool = _option(True, "directions live in W; false: in Z")
     truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
     noise_seed: int | None = _option(None, "seed of the fixed noise; null for the file's own")
+    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
 
     def build(self) -> Generator:
         """Load it."""

@@ -14,6 +14,8 @@ from tiny_plugin import WORD
 from latentclr.generators.biggan.spec import spec_for
 from latentclr.generators.biggan.tensors import random_tensors as biggan_tensors
 from latentclr.generators.stylegan2.layout import random_tensors as stylegan2_tensors
+from latentclr.generators.stylegan3.layout import Design
+from latentclr.generators.stylegan3.layout import random_tensors as stylegan3_tensors
 
 
 def dcgan(folder: Path) -> list[str]:
@@ -39,6 +41,31 @@ def stylegan2(folder: Path) -> list[str]:
     return ["generator=stylegan2", f"generator.weights={folder / 'stylegan2.safetensors'}"]
 
 
+def stylegan2_classes(folder: Path) -> list[str]:
+    """8 x 8 pixels, D = 16, L = 4, three classes, of which training sees two."""
+    save_file(stylegan2_tensors(8, n_mlp=2, dim=16, width=8, classes=3), folder / "stylegan2.safetensors")
+    return ["generator=stylegan2", f"generator.weights={folder / 'stylegan2.safetensors'}", "generator.classes=[1,2]"]
+
+
+def stylegan3_t(folder: Path) -> list[str]:
+    """16 x 16 pixels, D = 12, L = 6, three classes."""
+    design = Design(16, channel_base=80, channel_max=20, layers=4, margin=2)
+    save_file(stylegan3_tensors(design, dim=12, classes=3), folder / "stylegan3.safetensors")
+    return ["generator=stylegan3", f"generator.weights={folder / 'stylegan3.safetensors'}"]
+
+
+def stylegan3_r(folder: Path) -> list[str]:
+    """16 x 16 pixels, D = 12, L = 6."""
+    design = Design(16, channel_base=80, channel_max=20, layers=4, margin=2, kernel=1, radial=True)
+    save_file(stylegan3_tensors(design, dim=12), folder / "stylegan3.safetensors")
+    return ["generator=stylegan3", f"generator.weights={folder / 'stylegan3.safetensors'}"]
+
+
+def r3gan(folder: Path) -> list[str]:
+    """16 x 16 pixels, D = 12, L = 1, three classes, from a pickle of its authors' code."""
+    return ["generator=r3gan", f"generator.weights={Path(__file__).parent / 'data' / 'r3gan_16' / 'network.pkl'}"]
+
+
 def plugin(folder: Path) -> list[str]:
     """Grey, 12 high and 16 wide, D = 10."""
     return [WORD]
@@ -61,6 +88,10 @@ FAMILIES: dict[str, Callable[[Path], list[str]]] = {
     "dcgan": dcgan,
     "biggan": biggan,
     "stylegan2": stylegan2,
+    "stylegan2_classes": stylegan2_classes,
+    "stylegan3_t": stylegan3_t,
+    "stylegan3_r": stylegan3_r,
+    "r3gan": r3gan,
 }
 QUICK = ("plugin_classes",)
 """Those that `make test` walks; the rest are in `make test-full`."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from latentclr.config import StyleGAN2Config
 from latentclr.generators.base import Generator
 from latentclr.generators.stylegan2.layout import check_layout, random_tensors
-from latentclr.generators.stylegan2.stylegan2 import EPS, MAPPING_LR, SLOPE, StyleGAN2
+from latentclr.generators.stylegan2.mapping import LEARNING_RATE
+from latentclr.generators.stylegan2.stylegan2 import EPS, SLOPE, StyleGAN2
 from latentclr.generators.stylegan2.weights import read_tensors
 
 
@@ -72,8 +73,8 @@ class GroupedStyleGAN2(Generator):
         x = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + EPS)  # [..., D]
         for i in range(1, self.n_mlp + 1):
             weight, bias = self._get(f"style.{i}.weight"), self._get(f"style.{i}.bias")
-            x = F.linear(x, weight * (MAPPING_LR / math.sqrt(weight.shape[1])))  # [..., D]
-            x = F.leaky_relu(x + bias * MAPPING_LR, SLOPE) * math.sqrt(2)
+            x = F.linear(x, weight * (LEARNING_RATE / math.sqrt(weight.shape[1])))  # [..., D]
+            x = F.leaky_relu(x + bias * LEARNING_RATE, SLOPE) * math.sqrt(2)
         return x
 
     def _run(self, ws: Tensor, last: str) -> Tensor:

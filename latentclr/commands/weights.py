@@ -78,8 +78,8 @@ def path_(name: str) -> None:
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 def convert(source: Path, target: Path) -> None:
-    """Rewrite StyleGAN2 weights (.pt, NVIDIA .pkl) as TARGET.safetensors; nothing in SOURCE is ever run."""
-    from latentclr.generators.stylegan2.stylegan2 import convert_weights
+    """Rewrite StyleGAN2, StyleGAN3 or R3GAN weights as TARGET.safetensors; nothing in SOURCE is ever run."""
+    from latentclr.generators.weights.convert import convert_weights
 
     convert_weights(source, target)
     click.echo(f"wrote {target}")

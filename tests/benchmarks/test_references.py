@@ -17,6 +17,9 @@ from latentclr.generators.biggan.spec import BigGANSpec
 from latentclr.generators.biggan.tensors import random_tensors as random_biggan
 from latentclr.generators.stylegan2.layout import random_tensors as random_stylegan2
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
+from latentclr.generators.stylegan3.layout import Design
+from latentclr.generators.stylegan3.layout import random_tensors as random_stylegan3
+from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -52,6 +55,22 @@ def test_grouped_stylegan2_equals_ours(benchmark_module, use_w: bool) -> None:
         torch.testing.assert_close(grouped.synthesize(ps), lean.synthesize(ps), rtol=0, atol=1e-5)
         for layer in lean.feature_layers:
             torch.testing.assert_close(grouped.features(ps, layer), lean.features(ps, layer), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "design", [Design(16, 80, 20, 3, False, 4, 2), Design(16, 80, 20, 1, True, 4, 2)], ids=["t", "r"]
+)
+def test_plain_stylegan3_equals_ours(benchmark_module, design: Design) -> None:
+    tensors = random_stylegan3(design, dim=12)
+    lean = StyleGAN3(dict(tensors), truncation=0.7)
+    plain = benchmark_module("references.plain_stylegan3").PlainStyleGAN3(lean, tensors)
+    z = lean.sample(3, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ps = torch.stack([lean.encode(z.roll(i, 0)) for i in range(lean.latent.layers)], dim=1)  # [N, L, D]
+        torch.testing.assert_close(plain.encode(z), lean.encode(z), rtol=0, atol=1e-5)
+        torch.testing.assert_close(plain.synthesize(ps), lean.synthesize(ps), rtol=0, atol=1e-4)
+        for layer in lean.feature_layers:
+            torch.testing.assert_close(plain.features(ps, layer), lean.features(ps, layer), rtol=0, atol=1e-4)
 
 
 def test_grouped_stylegan2_collects_gradients_of_its_weights(benchmark_module) -> None:

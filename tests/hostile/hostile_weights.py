@@ -21,9 +21,13 @@ from typing import Any
 
 import nvidia_files
 import torch
+from golden_networks import stylegan3_pickle
 from hostile_base import DATA, Base, Evil, dumps, safetensors_bytes, spoilt, torch_bytes
 from hostile_documents import hostile_copy, text_of
 from hostile_trial import Trial
+
+from latentclr.generators.stylegan3.layout import Design
+from latentclr.generators.stylegan3.layout import random_tensors as stylegan3_tensors
 
 _TOUCH = 'echo > "$CANARY"'
 _OPEN = "open(__import__('os').environ['CANARY'], 'w')"
@@ -399,6 +403,41 @@ def of_nvidia(base: Base) -> Iterator[Trial]:
         synthesis.meta["state"]["_modules"]["conv1"].meta["state"][attribute] = value
         content = nvidia_files.dumps({"G_ema": changed})
         yield Trial(".pkl", f"{attribute} of {type(value).__name__}", words, _writes("w.pkl", content), may_pass=True)
+    yield from _of_stylegan3(words)
+    yield from _of_r3gan(words)
+
+
+def _of_stylegan3(words: tuple[str, ...]) -> Iterator[Trial]:
+    design = Design(16, channel_base=80, channel_max=8, layers=4, margin=2)
+    tensors = stylegan3_tensors(design, dim=8)
+    first = design.names()[0]
+    for module, attribute, value in (
+        ("input", "size", [10**9, 10**9]), ("input", "size", [2000, 2000]), ("input", "bandwidth", float("nan")),
+        ("input", "sampling_rate", 10**400), (first, "padding", [10**12] * 4), (first, "padding", "a" * 10**6),
+        (first, "up_factor", 2**62), (first, "down_factor", 0), (first, "out_size", [[[]]]), (first, "conv_clamp", {}),
+    ):  # fmt: skip
+        changed = stylegan3_pickle(tensors)
+        synthesis = changed.meta["state"]["_modules"]["synthesis"].meta["state"]
+        synthesis["_modules"][module].meta["state"][attribute] = value
+        content = nvidia_files.dumps({"G_ema": changed})
+        yield Trial(".pkl", f"StyleGAN3's {attribute}: {str(value)[:20]}", words, _writes("w.pkl", content))
+
+
+def _of_r3gan(words: tuple[str, ...]) -> Iterator[Trial]:
+    made = b"\x80\x02ctraining.networks\nGenerator\n"
+    whole = (DATA / "r3gan_16" / "network.pkl").read_bytes()
+    files = {
+        "a plain module in itself": made + b")\x81q\x00}U\x08_modules}U\x05Modelh\x00ssb.",
+        "a plain module with arguments": made + b"(U\x0etouch $CANARYt\x81}b.",
+        "a plain module's state twice": made + b")\x81}U\x01aNsb}U\x01bNsb.",
+        "a plain module's slots": made + b")\x81N}U\x01aNs\x86b.",
+        "a plain module that is called": made + b"(U\x01atR.",
+        "a plain module that is none": made + b")\x81}U\x08_modulesNsb.",
+        "half of R3GAN": whole[: len(whole) // 2],
+        "another class in R3GAN": whole.replace(b"GeneratorStage", b"os.systemStage"),
+    }
+    for name, content in files.items():
+        yield Trial(".pkl", name, words, _writes("w.pkl", content))
 
 
 def _spoilt_generator(base: Base) -> Any:

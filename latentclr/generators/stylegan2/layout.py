@@ -52,9 +52,12 @@ def expected_shapes(tensors: dict[str, Tensor], blocks: int, n_mlp: int) -> dict
     def size(key: str, axis: int, otherwise: int = 0) -> int:
         return tensors[key].shape[axis] if key in tensors and tensors[key].ndim > axis else otherwise
 
-    dim = size("style.1.weight", 1)
+    dim = width = size("style.1.weight", 1)
     shapes: dict[str, tuple[int, ...]] = {}
-    width = dim
+    if "embed.weight" in tensors:  # of a class-conditional network: the first layer takes z and the class's embedding
+        dim = size("embed.weight", 0)
+        width = 2 * dim
+        shapes |= {"embed.weight": (dim, size("embed.weight", 1)), "embed.bias": (dim,)}
     for i in range(1, n_mlp + 1):
         out = dim if i == n_mlp else size(f"style.{i}.weight", 0)
         shapes |= {f"style.{i}.weight": (out, width), f"style.{i}.bias": (out,)}
@@ -121,7 +124,7 @@ def check_layout(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
 
 
 def random_tensors(
-    resolution: int, *, n_mlp: int = 8, dim: int = 512, width: int = 512, seed: int = 0
+    resolution: int, *, n_mlp: int = 8, dim: int = 512, width: int = 512, classes: int = 0, seed: int = 0
 ) -> dict[str, Tensor]:
     """Return seeded noise in the shape of real weights (config F: channel multiplier 2), for latency and parity work.
 
@@ -130,6 +133,7 @@ def random_tensors(
         n_mlp: Mapping layers.
         dim: D.
         width: Largest number of channels; 512 in published models.
+        classes: Of a class-conditional network; 0 for none.
         seed: Of a local random generator.
 
     Raises:
@@ -140,6 +144,8 @@ def random_tensors(
         raise GeneratorError(f"StyleGAN2 resolutions are 8, 16, ... 1024, got {resolution}")
     sizes = {"style.1.weight": torch.empty(dim, dim), "input.input": torch.empty(1, width, 4, 4)}
     sizes |= {f"style.{i}.weight": torch.empty(dim, dim) for i in range(2, n_mlp + 1)}
+    if classes:
+        sizes["embed.weight"] = torch.empty(dim, classes)
     for i in range(2 * blocks):
         out = min(width, 64 * width // (4 * 2 ** (i // 2 + 1)))
         sizes[f"convs.{i}.conv.weight"] = torch.empty(1, out, 1, 1, 1)

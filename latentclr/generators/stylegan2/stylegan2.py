@@ -10,6 +10,7 @@ weight is a constant of an exported graph. Symbols: N batch, L latent inputs, D 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,40 +18,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentclr.errors import GeneratorError
-from latentclr.files import replacing, sha256_of
+from latentclr.files import sha256_of
 from latentclr.generators.base import Generator, LatentSpec
+from latentclr.generators.classes import chosen_classes, numbered_classes
 from latentclr.generators.stylegan2.classes import find_weights, resolution_of
 from latentclr.generators.stylegan2.layout import check_layout, random_tensors, separate
+from latentclr.generators.stylegan2.mapping import Mapping
 from latentclr.generators.stylegan2.weights import StyleGAN2Options, read_tensors
 
-MAPPING_LR = 0.01  # learning-rate factor of the mapping network, by which its stored weights are too large
 SLOPE = 0.2  # of the leaky ReLU, whose output is multiplied by sqrt(2): folded here, as lrelu(a * x) = a * lrelu(x)
 EPS = 1e-8
-AVERAGE_SAMPLES = 10_000  # codes whose mean stands in for a latent_avg that a file lacks
-
-
-class Mapping(nn.Module):
-    """z [..., D] -> w [..., D]: normalise, then a stack of linear layers with leaky ReLU."""
-
-    def __init__(self, tensors: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for i in range(1, 1 + sum(key.startswith("style.") for key in tensors) // 2):
-            weight, gain = tensors[f"style.{i}.weight"], MAPPING_LR * math.sqrt(2)
-            self.weights.append(nn.Parameter(weight * (gain / math.sqrt(weight.shape[1]))))
-            self.biases.append(nn.Parameter(tensors[f"style.{i}.bias"] * gain))
-
-    def forward(self, z: Tensor) -> Tensor:
-        """Map z [..., D] to w [..., D]."""
-        x = z * torch.rsqrt(z.square().mean(-1, keepdim=True) + EPS)  # [..., D]
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = F.leaky_relu(F.linear(x, weight, bias), SLOPE)  # [..., D]
-        return x
 
 
 class Affine(nn.Module):
@@ -96,7 +76,12 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return [N, O, H, W] (H twice x's if the layer upsamples) from x [N or 1, I, h, w] and w [N, D]."""
         s = self.affine(w)  # [N, I]
-        d = torch.rsqrt(F.linear(s * s, self.energy) + EPS / 2)[:, :, None, None]  # [N, O, 1, 1]
+        # The demodulation takes any common factor of the style out again, so that large styles may as well be brought
+        # to 1 before the convolution, whose sums then fit into half precision. A constant for the gradient, too.
+        largest = s.detach().abs().amax(1, keepdim=True).clamp_min(EPS)  # [N, 1]
+        s = s / largest  # [N, I]
+        energy = F.linear(s * s, self.energy) + EPS / 2 / largest.square()  # [N, O]
+        d = torch.rsqrt(energy)[:, :, None, None]  # [N, O, 1, 1]
         x = x * s[:, :, None, None].to(x.dtype)  # [N, I, h, w]
         if self.up:
             x = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2h + 1, 2w + 1]
@@ -172,7 +157,7 @@ class StyleGAN2(Generator):
         tensors, blocks = check_layout(tensors)
         self.use_w, self.truncation = use_w, truncation
         self.resolution = 4 * 2**blocks
-        dim = tensors["style.1.weight"].shape[1]
+        dim = tensors["conv1.conv.modulation.weight"].shape[1]
         self.latent = LatentSpec(dim=dim, layers=2 * blocks + 2, sampler="standard_normal")
         rng = torch.Generator().manual_seed(noise_seed or 0)
         noises = []
@@ -180,7 +165,13 @@ class StyleGAN2(Generator):
             size = 4 * 2 ** ((i + 1) // 2)
             drawn, stored = torch.randn(1, 1, size, size, generator=rng), tensors.get(f"noises.noise_{i}")
             noises.append(drawn if stored is None or noise_seed is not None else stored)
-        self.mapping = Mapping(tensors)
+        depth = sum(key.startswith("style.") for key in tensors) // 2
+        weights, biases = ([tensors[f"style.{i + 1}.{p}"] for i in range(depth)] for p in ("weight", "bias"))
+        embed = (tensors["embed.weight"], tensors["embed.bias"]) if "embed.weight" in tensors else None
+        self.mapping = Mapping(weights, biases, embed)
+        if self.mapping.classes:
+            self.class_names = numbered_classes(self.mapping.classes)
+            self.class_ids = chosen_classes(None, self.mapping.classes)
         self.register_buffer("const", tensors["input.input"].clone())  # [1, C, 4, 4]
         self.conv1, self.to_rgb1 = StyledConv(tensors, "conv1", noises[0]), ToRGB(tensors, "to_rgb1")
         self.convs = nn.ModuleList(StyledConv(tensors, f"convs.{i}", noises[i + 1]) for i in range(2 * blocks))
@@ -189,25 +180,25 @@ class StyleGAN2(Generator):
         for i in range(blocks):
             layers += [f"convs.{2 * i}", f"convs.{2 * i + 1}", f"to_rgbs.{i}"]
         self.feature_layers = tuple(layers)
-        average = tensors["latent_avg"] if "latent_avg" in tensors else self._mean_latent()
+        average = tensors["latent_avg"] if "latent_avg" in tensors else self.mapping.average()
         self.register_buffer("latent_avg", average.clone())  # [D]
         self.freeze()
 
     def encode(self, z: Tensor, class_id: Tensor | None = None) -> Tensor:
-        """Map z [N, D] to w [N, D], or return it where directions live in Z."""
-        w: Tensor = self.mapping(z) if self.use_w else z  # [N, D]
+        """Map z [N, D], and class_id [N] of a conditional network, to w [N, D]; z where directions live in Z."""
+        w: Tensor = self.mapping(z, class_id) if self.use_w else z  # [N, D]
         return w
 
     def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
         """Generate images [N, 3, H, W], not clamped, from ps [N, L, D], truncated after the edit."""
-        ws = self._styles(ps)
+        ws = self._styles(ps, class_id)
         if self.truncation != 1:
             ws = self.latent_avg + self.truncation * (ws - self.latent_avg)  # [N, L, D]
         return self._run(ws, self.feature_layers[-1])
 
     def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
         """Return the output [N, C, h, w] of `layer` for untruncated ps [N, L, D]."""
-        return self._run(self._styles(ps[:, : self.inputs_reaching(layer)]), layer)
+        return self._run(self._styles(ps[:, : self.inputs_reaching(layer)], class_id), layer)
 
     def inputs_reaching(self, layer: str) -> int:
         """Return how many of the first latent inputs reach `layer`: conv1 takes 0, to_rgb1 1, convs.i i + 1, ..."""
@@ -215,6 +206,21 @@ class StyleGAN2(Generator):
         if kind == "convs":
             return int(index) + 2
         return {"conv1": 1, "to_rgb1": 2}.get(layer) or 2 * int(index) + 4
+
+    def previews(self) -> tuple[int, ...]:
+        """Return 8, 16, ... up to half the resolution: the skip image of each block but the last."""
+        return tuple(2**power for power in range(3, self.resolution.bit_length() - 1))
+
+    def stopping_at(self, size: int) -> StyleGAN2:
+        """Return the generator whose picture is the skip image of `size` pixels; see `Generator.stopping_at`."""
+        if size not in self.previews():
+            raise self.no_preview(size)
+        blocks = size.bit_length() - 3  # 8 pixels are one block
+        smaller = copy.copy(self)
+        smaller._modules = dict(self._modules)  # the copy is shallow: its table of modules would be this one's
+        smaller.convs, smaller.to_rgbs = self.convs[: 2 * blocks], self.to_rgbs[:blocks]
+        smaller.resolution, smaller.feature_layers = size, self.feature_layers[: 2 + 3 * blocks]
+        return smaller
 
     def first_weights(self, inputs: Sequence[int]) -> Tensor:
         """Return the affine maps from w to styles [R, D], or the mapping's first layer where directions live in Z.
@@ -227,8 +233,8 @@ class StyleGAN2(Generator):
         layers: list[Any] = [self.conv1, *self.convs, self.to_rgbs[-1]]  # L
         return torch.cat([layers[i].affine.weight for i in inputs])
 
-    def _styles(self, ps: Tensor) -> Tensor:
-        ws: Tensor = ps if self.use_w else self.mapping(ps)  # [N, L, D]
+    def _styles(self, ps: Tensor, class_id: Tensor | None) -> Tensor:
+        ws: Tensor = ps if self.use_w else self.mapping(ps, class_id)  # [N, L, D]
         return ws
 
     def _run(self, ws: Tensor, last: str) -> Tensor:
@@ -248,12 +254,6 @@ class StyleGAN2(Generator):
                 if last == f"to_rgbs.{i // 2}":
                     return image
         raise AssertionError("unreachable: the last layer returns")
-
-    def _mean_latent(self) -> Tensor:
-        rng = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            w: Tensor = self.mapping(torch.randn(AVERAGE_SAMPLES, self.latent.dim, generator=rng))
-        return w.mean(0)  # [D]
 
 
 def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
@@ -277,25 +277,6 @@ def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
     else:
         tensors, digest = read_tensors(path), sha256_of(path)
     generator = StyleGAN2(tensors, use_w=config.use_w, truncation=config.truncation, noise_seed=config.noise_seed)
+    generator.class_ids = chosen_classes(config.classes, generator.mapping.classes)
     generator.random_weights, generator.weights_sha256 = kind == "random", digest
     return generator
-
-
-def convert_weights(source: Path, target: Path) -> None:
-    """Rewrite any supported weights file as safetensors, checked, in float32 and with latent_avg.
-
-    Raises:
-        GeneratorError: `source` is not a StyleGAN2 that `load_stylegan2` would take, or `target` not `.safetensors`.
-        SaveError: `target` could not be written.
-    """
-    if target.suffix != ".safetensors":
-        raise GeneratorError(f"converted weights are written as .safetensors, got {target.name}")
-    tensors = read_tensors(source)
-    tensors["latent_avg"] = StyleGAN2(tensors).latent_avg
-    # Cloned, because safetensors refuses tensors that share memory, and a `torch.save` file may hold such.
-    tensors = {key: value.float().contiguous().clone() for key, value in tensors.items()}
-    with replacing(target) as temporary:
-        try:
-            save_file(tensors, temporary)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2.nvidia import from_nvidia
 from latentclr.generators.weights.files import load_tensors, table_of_tensors
+from latentclr.generators.weights.modules import generator_of
 from latentclr.generators.weights.safe_pickle import load_pickle
 from latentclr.plain_load import load_plain, owned
 
@@ -25,6 +26,7 @@ class StyleGAN2Options(Protocol):
         use_w: Directions live in W, else in Z.
         truncation: psi in [0, 1] of rendered images; 1 is none.
         noise_seed: Seed of the fixed noise; None for the noise in the weights file.
+        classes: Of a class-conditional network: the ids that training draws from; None for all.
     """
 
     weights: str | None
@@ -32,6 +34,7 @@ class StyleGAN2Options(Protocol):
     use_w: bool
     truncation: float
     noise_seed: int | None
+    classes: Any
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -44,7 +47,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_tensors(path)
     if not path.is_file():
         raise GeneratorError(f"no weights file at {path}")
-    return from_nvidia(load_pickle(path), path) if path.suffix in (".pkl", ".pickle") else _read_pt(path)
+    if path.suffix in (".pkl", ".pickle"):
+        return from_nvidia(generator_of(load_pickle(path), path), path)
+    return _read_pt(path)
 
 
 def _read_pt(path: Path) -> dict[str, Tensor]:

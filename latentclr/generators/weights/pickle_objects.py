@@ -27,7 +27,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """What is left of an object of a persistent class: its class's name and its attributes."""
+    """What is left of a module: its class's name and its attributes."""
 
     class_name: str
     state: dict[str, Any]
@@ -189,6 +189,15 @@ def _array_of_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> StoredArr
     return array
 
 
+def _plain(class_name: str) -> Callable[..., Record]:
+    def make(*args: Any) -> Record:
+        if args:
+            raise TypeError  # a module is made bare, and gets its attributes as its state
+        return Record(class_name, {})
+
+    return make
+
+
 def _never(*_: Any) -> Any:
     raise TypeError  # a name that is only ever an argument
 
@@ -229,6 +238,23 @@ ALLOWED: dict[str, Callable[..., Any]] = {
     "numpy._core.numeric._frombuffer": _array_of_buffer,
     "_codecs.encode": _bytes,
     "__builtin__.bytes": _bytes,
+    **{f"torch.{name}": _never for name in ("float32", "float16", "bfloat16")},
+    # R3GAN's modules, which are pickled as any object is: a class by name, and the attributes as its state.
+    **{
+        f"{module}.{name}": _plain(name)
+        for module, names in {
+            "training.networks": "Generator Discriminator",
+            "R3GAN.Networks": "Generator GeneratorStage GenerativeBasis UpsampleLayer ResidualBlock Convolution"
+            " Discriminator DiscriminatorStage DiscriminativeBasis DownsampleLayer",
+            "R3GAN.FusedOperators": "BiasedActivationCUDA BiasedActivationReference",
+            "R3GAN.Resamplers": "InterpolativeUpsamplerCUDA InterpolativeDownsamplerCUDA"
+            " InterpolativeUpsamplerReference InterpolativeDownsamplerReference",
+            "torch.nn.modules.container": "ModuleList",
+            "torch.nn.modules.conv": "Conv2d",
+            "torch.nn.modules.linear": "Linear",
+        }.items()
+        for name in names.split()
+    },
 }
 
 

@@ -24,6 +24,7 @@ from latentclr.generators.weights.pickle_objects import (
     ALLOWED,
     DType,
     Name,
+    Record,
     Refused,
     StoredArray,
     key_of,
@@ -169,6 +170,8 @@ class _Machine:
                 target.set_state(state[1], state[2], state[4], "F" if state[3] else "C")
             except ValueError:
                 raise Refused("it holds a numpy array that is not of numbers, or not of their size") from None
+        elif type(target) is Record and type(state) is dict and not target.state:
+            target.state.update(state)
         elif not (type(target) is dict and (state is None or state == {})):  # EasyDict's attributes are its items
             raise Refused(f"setting the state of a {kind_of(target)}")
 

@@ -118,31 +118,6 @@ def generator(ours: dict[str, Tensor], **attributes: Any) -> Persistent:
     return module("Generator", {}, {"synthesis": module("SynthesisNetwork", {}, blocks), "mapping": mapping}, c_dim=0)
 
 
-def stylegan3() -> Persistent:
-    """Return a tiny StyleGAN3-R generator of 16 pixels; its layers keep their sizes as numpy arrays."""
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-
-    def affine(outputs: int) -> Persistent:
-        part = {"weight": draw(outputs, 8), "bias": draw(outputs)}
-        return module("FullyConnectedLayer", part, {}, activation="linear", weight_gain=np.float64(0.35), bias_gain=1)
-
-    def layer(size: int) -> Persistent:
-        tensors = {"weight": draw(4, 4, 1, 1), "bias": draw(4), "magnitude_ema": torch.ones(())}
-        tensors |= {"up_filter": draw(12), "down_filter": draw(12, 12)}
-        sides = {"in_size": np.broadcast_to(np.asarray(size), [2]), "out_size": np.full(2, size)}
-        attributes = {"padding": [9, 8, 9, 8], "up_factor": np.int64(2), "conv_kernel": 1, "use_radial_filters": True}
-        return module("SynthesisLayer", tensors, {"affine": affine(4)}, **sides, **attributes)
-
-    tensors = {"weight": draw(4, 4), "transform": torch.eye(3), "freqs": draw(4, 2), "phases": draw(4)}
-    first = module("SynthesisInput", tensors, {"affine": affine(4)}, size=np.full(2, 36), sampling_rate=np.float64(16))
-    layers = {"input": first} | {f"L{i}_{size}_4": layer(size) for i, size in enumerate((36, 36, 16))}
-    synthesis = module("SynthesisNetwork", {}, layers, img_resolution=16, layer_names=list(layers)[1:])
-    mapping = module("MappingNetwork", {"w_avg": draw(8)}, {"fc0": affine(8)}, w_avg_beta=0.998)
-    return module("Generator", {}, {"synthesis": synthesis, "mapping": mapping}, c_dim=0, img_resolution=16)
-
-
 def dumps(content: Any, protocol: int = 4) -> bytes:
     """Pickle with the stand-ins under their real names."""
     names = {"torch_utils.persistence": [_reconstruct_persistent_obj], "dnnlib.util": [EasyDict]}

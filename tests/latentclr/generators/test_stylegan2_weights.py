@@ -18,8 +18,9 @@ from torch import Tensor
 from latentclr.cli import main
 from latentclr.errors import GeneratorError
 from latentclr.generators.stylegan2.layout import random_tensors
-from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, convert_weights, load_stylegan2
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, load_stylegan2
 from latentclr.generators.stylegan2.weights import read_tensors
+from latentclr.generators.weights.convert import convert_weights
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Options:
     use_w: bool = True
     truncation: float = 0.7
     noise_seed: int | None = None
+    classes: Any = None
 
 
 @pytest.fixture(scope="module")
@@ -128,27 +130,12 @@ def test_other_nvidia_networks_are_refused(tensors: dict[str, Tensor], tmp_path:
     refuses(
         change(make(), "mapping.fc0", activation="relu"), r"mapping\.fc0 is not of the skip architecture with lrelu"
     )
-    embed = {"embed": nvidia_files.module("FullyConnectedLayer", {"weight": torch.zeros(1)}, {})}
-    refuses(change(make(), "mapping", _modules=embed), r"class-conditional StyleGAN2 is not supported")
     extra = {"extra": torch.zeros(1)}
     refuses(change(make(), "synthesis.b8", _buffers=extra), r"not StyleGAN2: unexpected: synthesis\.b8\.extra")
     refuses(change(make(), "synthesis.b4.torgb", _parameters={}), r"missing: synthesis\.b4\.torgb\.weight, .*bias")
     refuses(change(make(), "synthesis.b4", _modules={"a\nb": make()}), "a module's _modules must be a dict of names")
     clamped = nvidia_files.generator(tensors, conv_clamp=None)
     refuses(change(clamped, "synthesis.b4.torgb", conv_clamp=1), "expected one conv_clamp for all layers")
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_a_stylegan3_pickle_is_refused_by_its_name(protocol: int, tmp_path: Path) -> None:
-    for content in ({"G": None, "G_ema": nvidia_files.stylegan3()}, nvidia_files.stylegan3()):
-        path = nvidia_files.write_pickle(tmp_path / "a.pkl", content, protocol)
-        with pytest.raises(GeneratorError) as refused:
-            read_tensors(path)
-        assert str(refused.value) == (
-            f"{path}: this is a StyleGAN3 generator of 16 px (training.networks_stylegan3.Generator); supported:"
-            " StyleGAN2 without classes (NVIDIA's .pkl of stylegan2-ada-pytorch or training.networks_stylegan2,"
-            " rosinality's .pt, .safetensors)"
-        )
 
 
 def test_module_trees_are_bounded(tensors: dict[str, Tensor], tmp_path: Path) -> None:

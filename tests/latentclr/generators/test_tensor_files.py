@@ -21,8 +21,9 @@ from latentclr.generators.biggan.biggan import load_biggan
 from latentclr.generators.biggan.spec import CONFIG_FILE
 from latentclr.generators.dcgan import load_dcgan
 from latentclr.generators.stylegan2.layout import random_tensors
-from latentclr.generators.stylegan2.stylegan2 import StyleGAN2, convert_weights
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.generators.stylegan2.weights import read_tensors
+from latentclr.generators.weights.convert import convert_weights
 from latentclr.generators.weights.files import load_tensors
 from latentclr.plain_load import load_plain, load_safetensors
 

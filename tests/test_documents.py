@@ -147,7 +147,9 @@ def check_command(words: list[str]) -> None:
     if isinstance(command, Configured):
         known = ("generator.weights", "checkpoint", "output_dir")
         settings = [word for word in settings if word.partition("=")[0] not in known]
-        if command.name == "train":
+        if any(re.match(r"generator=.*:", word) for word in settings):  # the user's own file
+            settings = [word for word in settings if not word.startswith("generator")]
+        if command.name in ("train", "check"):
             compose_train(settings)
         else:
             schema = command.schema

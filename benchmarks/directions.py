@@ -3,8 +3,9 @@
     python benchmarks/directions.py --output benchmarks/results/directions.json --plot docs/directions.png
 
 Each method is trained by the command that users have, with several seeds, and `latentclr score` measures all of them
-at the same change of the picture with the scorers `pixels` and `faces`. Runs stay in a folder, and what is there is
-not done again. Other recipes are compared by naming them, the one that the others are held against first:
+at the same change of the picture with the scorers `pixels` and `faces`, the runs of each seed on codes of their own: so
+intervals over runs are over seeds and codes. Runs stay in a folder, and what is there is not done again. Other recipes
+are compared by naming them, the one that the others are held against first:
 
     python benchmarks/directions.py --recipe 'today=' --recipe 'temp 2=loss.temp=2' --output ...
 """
@@ -44,6 +45,8 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 
 @click.command(cls=Benchmark)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Trainings of each method.")
+@click.option("--first-seed", type=click.IntRange(0), default=0, show_default=True,
+              help="Of the trainings and their codes; another than those by which a recipe was chosen.")  # fmt: skip
 @click.option("--k", type=click.IntRange(2), default=16, show_default=True, help="Directions of each.")
 @click.option("--codes", type=click.IntRange(1), default=96, show_default=True, help="Codes that they are scored on.")
 @click.option("--scorers", default="pixels,faces", show_default=True, help="What looks at the pictures.")
@@ -56,20 +59,19 @@ COLOURS = ("#2a6f97", "#89a894", "#c9a66b", "#b0b7bf")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 @click.argument("overrides", nargs=-1)
 def main(
-    seeds: int, k: int, codes: int, scorers: str, recipes: tuple[str, ...], folder: Path, plot: Path | None,
-    note: str | None, output: Path | None, overrides: tuple[str, ...],
+    seeds: int, first_seed: int, k: int, codes: int, scorers: str, recipes: tuple[str, ...], folder: Path,
+    plot: Path | None, note: str | None, output: Path | None, overrides: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train and score every method; OVERRIDES are added to the training of all."""
     start = describe_machine()
-    words = [f"scorers=[{scorers}]", f"codes={codes}"]
     methods = dict(map(_recipe, recipes)) or METHODS
     scores: list[RunScores] = []
     names: list[str] = []
     for method, own in methods.items():
-        for seed in range(1 if method in ONCE else seeds):
+        for seed in range(first_seed, first_seed + (1 if method in ONCE else seeds)):
             run = folder / f"{method.lower().replace(' ', '-')}-k{k}-{seed}"
             _train(run, [*FACES, *own, f"k={k}", f"seed={seed}", *overrides])
-            scores.append(_score(run, words, codes))
+            scores.append(_score(run, codes, seed, f"scorers=[{scorers}]"))
             names.append(method)
     rows = compare(scores, names)
     results = [_plain(row, scores) for row in rows]
@@ -78,7 +80,8 @@ def main(
         draw(results, plot)
     finish(
         "recipes" if recipes else "directions", start=start,
-        settings={"k": k, "seeds": seeds, "codes": codes, "scorers": scorers, "change": scores[0].settings.change,
+        settings={"k": k, "seeds": seeds, "first_seed": first_seed, "codes": codes, "scorers": scorers,
+                  "change": scores[0].settings.change,
                   "attributes": [attribute.name for attribute in scores[0].attributes],
                   "methods": {method: " ".join(own) for method, own in methods.items()}},
         results=results, targets=[], random_weights=False, note=note, output=output,
@@ -102,11 +105,11 @@ def _train(run: Path, words: Sequence[str]) -> None:
         raise BenchmarkError(f"{' '.join(words)}: {last.removeprefix('Error: ')}")
 
 
-def _score(run: Path, words: Sequence[str], codes: int) -> RunScores:
+def _score(run: Path, codes: int, seed: int, scorers: str) -> RunScores:
     there = read_scores(run, sha256_of(find_checkpoint(run)))
-    if there is not None and there.settings.codes == codes:
+    if there is not None and (there.settings.codes, there.settings.seed) == (codes, seed):
         return there
-    return run_score([run], words)[0]
+    return run_score([run], [scorers, f"codes={codes}", f"seed={seed}"])[0]
 
 
 def _plain(row: Row, scores: Sequence[RunScores]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ from references.grouped_stylegan2 import load_grouped_stylegan2
 from references.openvino import PRECISIONS, has_openvino, openvino_engine
 from references.package_biggan import load_package_biggan
 from references.plain_stylegan3 import load_plain_stylegan3
+from references.tiers import export_tier, split_tier, tier_engine, tier_model, tier_row
 
 from export.editor import FusedEditor
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
@@ -93,6 +94,8 @@ class Served:
               help="Different requests, taken in turn and compared.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile too; default: for BigGAN.")
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Start Triton and measure it too.")
+@click.option("--tier", "tiers", multiple=True, metavar="ENGINE:PRECISION",
+              help="An export with its certificate too, such as openvino:bf16; repeat it.")  # fmt: skip
 @click.option("--note", help="A remark to keep with the numbers.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 def main(
@@ -108,6 +111,7 @@ def main(
     variety: int,
     compiled: bool | None,
     serve: bool,
+    tiers: tuple[str, ...],
     note: str | None,
     output: Path | None,
 ) -> None:
@@ -115,6 +119,8 @@ def main(
     start, place = describe_machine(), torch.device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("--device cuda: PyTorch finds no GPU here")
+    for tier in tiers:
+        split_tier(tier)
     if threads:
         torch.set_num_threads(threads)
     with contextlib.ExitStack() as stack:
@@ -155,10 +161,21 @@ def main(
         else:
             missing = "not installed: pip install 'latentclr[openvino]'"
             click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else missing))
-        served = stack.enter_context(_server(folder / "models")) if serve and has_session else None
+        certificates: dict[str, Any] = {}
+        for tier in tiers:
+            with _left_out(tier_row(tier)):
+                made = export_tier(Path(exported["run"]), folder / "models", tier, max(batches), threads)
+                engines[tier_row(tier)] = tier_engine(folder / "models", tier, threads)
+                certificates[tier] = made
+        models = [NAME, *(tier_model(tier) for tier in certificates)]
+        served = stack.enter_context(_server(folder / "models", models)) if serve and has_session else None
         if served is not None:
             engines["served, EditClient"] = lambda *arrays: served.edit.edit_rows(*arrays).images
             engines["served, raw gRPC"] = raw_grpc_engine(served.raw, NAME, editor.input_names)
+            for tier in certificates:
+                engines[f"served, {' '.join(split_tier(tier))}"] = raw_grpc_engine(
+                    served.raw, tier_model(tier), editor.input_names
+                )
         base = next(iter(engines))
         results: list[dict[str, Any]] = []
         for rows in batches:
@@ -183,7 +200,7 @@ def main(
             "k": editor.directions.k, "directions": exported["directions"], "speed_up_over": base,
             "matrix_product_peak_gflops": {name: round(peak, 1) for name, peak in peaks.items()},
             "export_s": exported["export_s"], "export_peak_mib": exported["export_peak_mib"],
-            "empty_round_trip": round_trip,
+            "empty_round_trip": round_trip, "certificates": certificates,
             "triton": served.raw.get_server_metadata().version if served else None,
         }  # fmt: skip
     click.echo(table(results, COLUMNS))
@@ -232,9 +249,9 @@ def _left_out(engine: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _server(repository: Path) -> Iterator[Served]:
-    # Only the ONNX model is loaded: another model's idle threads would be in its way.
-    with TritonServer(repository, ports=Ports(0, 0, 0), models=[NAME]) as server:
+def _server(repository: Path, models: list[str]) -> Iterator[Served]:
+    # Only what is measured is loaded: another model's idle threads would be in its way.
+    with TritonServer(repository, ports=Ports(0, 0, 0), models=models) as server:
         raw = triton.InferenceServerClient(server.grpc_url, channel_args=[("grpc.enable_http_proxy", 0)])
         with contextlib.closing(raw), EditClient(server.grpc_url, NAME) as client:
             yield Served(client, raw)

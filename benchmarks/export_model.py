@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ from common.report import Benchmark, BenchmarkError, child_environment
 
 from export.pipeline import export_run
 from latentclr.compose import plain
-from latentclr.config import BigGANConfig, GeneratorConfig, ModelConfig, StyleGAN2Config, TrainConfig
+from latentclr.config import (
+    BigGANConfig,
+    DCGANConfig,
+    GeneratorConfig,
+    ModelConfig,
+    StyleGAN2Config,
+    TrainConfig,
+)
 from latentclr.files import replacing
 from latentclr.generators.registry import build_generator
 from latentclr.generators.stylegan3.config import StyleGAN3Config
@@ -59,7 +67,7 @@ def main(
         if generator == "dcgan":
             _train(run, threads)
         else:
-            _write_untrained(run, generator, resolution)
+            write_untrained(run, generator, resolution)
     start = time.perf_counter()
     versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, say=click.echo)
     record: dict[str, Any] = {
@@ -114,20 +122,25 @@ def _train(run: Path, threads: int) -> None:
         raise BenchmarkError(f"the short training run failed: {last.removeprefix('Error: ')}")
 
 
-def _write_untrained(run: Path, name: str, resolution: int) -> None:
-    alpha = [-3.0, 3.0] if name == "biggan" else 1.0
-    generators: dict[str, GeneratorConfig] = {
-        "biggan": BigGANConfig(resolution=resolution, weights="random"),
-        "stylegan2": StyleGAN2Config(weights=f"random:{resolution}"),
-        "stylegan3": StyleGAN3Config(weights=f"random:{resolution}"),
-        "stylegan3-r": StyleGAN3Config(weights=f"random:{resolution}", configuration="r"),
+def write_untrained(run: Path, name: str, resolution: int) -> None:
+    """Write a run folder of a generator with directions as they are before training.
+
+    Args:
+        run: The folder.
+        name: `dcgan` (the faces, with their weights), or `biggan`, `stylegan2`, `stylegan3`
+            or `stylegan3-r` with seeded random ones.
+        resolution: Of its pictures.
+    """
+    alpha = [-3.0, 3.0] if name in ("biggan", "dcgan") else 1.0
+    generators: dict[str, Callable[[], GeneratorConfig]] = {
+        "dcgan": DCGANConfig,
+        "biggan": lambda: BigGANConfig(resolution=resolution, weights="random"),
+        "stylegan2": lambda: StyleGAN2Config(weights=f"random:{resolution}"),
+        "stylegan3": lambda: StyleGAN3Config(weights=f"random:{resolution}"),
+        "stylegan3-r": lambda: StyleGAN3Config(weights=f"random:{resolution}", configuration="r"),
     }
     # K = 2: an edit's cost does not grow with K, but the export's proof of parity does.
-    config = TrainConfig(
-        generator=generators[name],
-        model=ModelConfig(name="nonlinear", alpha=alpha),
-        k=2,
-    )
+    config = TrainConfig(generator=generators[name](), model=ModelConfig(name="nonlinear", alpha=alpha), k=2)
     generator = build_generator(config.generator)
     rng = stream(config.seed, "init")
     directions = make_directions(plain(config), config.k, generator.latent.dim, rng)

@@ -8,10 +8,13 @@ from typing import Any
 
 import click
 
-from export.options import PRECISIONS, RANGES, TARGETS
+from export.options import PRECISIONS, RANGES, TARGETS, TENSORRT
 from latentclr.cli import Configured, check_config_name, split_run
 from serving.contract.layout import DEFAULT_MODEL
+from serving.contract.layout import ENGINES as KNOWN
 from serving.contract.manifest import LATENT_INPUTS
+
+ENGINES = (*(engine.name for engine in KNOWN.values()), "auto")
 
 
 def _check_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -33,7 +36,15 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               show_default=True, help="Triton model repository to publish to.")  # fmt: skip
 @click.option("--name", default=DEFAULT_MODEL, show_default=True, callback=_check_name,
-              help="Model name; the TorchScript twin adds _torchscript.")  # fmt: skip
+              help="Model name, of the first engine; a further one's adds _ and the engine.")  # fmt: skip
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES),
+              help="What runs it; repeat it. auto takes the fastest here.  "
+              "[default: onnxruntime and torchscript; in reduced precision one that has it]")  # fmt: skip
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+              help="Of the arithmetic; fp16 is for GPUs.")  # fmt: skip
+@click.option("--quality", metavar="exact|certified|NUMBERS",
+              help="What every graph must hold, or nothing is published; such as psnr=38,ssim=0.97.  "
+              "[default: exact; in reduced precision certified]")  # fmt: skip
 @click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
               help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
 @click.option("--max-batch-size", type=click.IntRange(*RANGES["max_batch_size"]), default=16, show_default=True,
@@ -50,15 +61,17 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Answer repeated requests from Triton's response cache.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(*RANGES["threads"]), default=0, show_default=True,
               help="CPU threads of one operator; 0 takes all cores.")  # fmt: skip
-@click.option("--tensorrt", type=click.Choice(PRECISIONS),
-              help="Let TensorRT run the graph in this precision; parity is proven without it. bf16 needs a container "
-              "of 26.02 or newer; from 26.06 on (TensorRT 11) fp16 and bf16 probably do nothing.")  # fmt: skip
+@click.option("--tensorrt", type=click.Choice(TENSORRT),
+              help="Let TensorRT run the graph, which must be of this --precision.")  # fmt: skip
 @click.option("--cuda", multiple=True, metavar="KEY=VALUE", callback=_parse_cuda,
               help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0, which TensorRT does not see; "
               "repeat.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
 @click.option("--latent-input", type=click.Choice(LATENT_INPUTS), default="z", show_default=True,
               help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip
+@click.option("--preview", type=click.IntRange(1), metavar="PIXELS",
+              help="Publish NAME_preview too, whose smaller pictures appear while a slider moves; StyleGAN2 has one at "
+              "each power of two from 8.")  # fmt: skip
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
               help="Accepted for the origin's form.")  # fmt: skip
@@ -68,7 +81,11 @@ def export(
     name: str,
     opset: int,
     latent_input: str,
+    preview: int | None,
     config_path: Path | None,
+    engines: tuple[str, ...],
+    precision: str,
+    quality: str | None,
     **options: Any,
 ) -> None:
     """Fuse a run's directions with their generator, prove parity, publish for Triton.
@@ -79,6 +96,8 @@ def export(
     \b
     Examples:
       latentclr export outputs/faces --repository model_repository --name latent_edit
+      latentclr export outputs/faces --target gpu --precision fp16 --tensorrt fp16
+      latentclr export outputs/ffhq --preview 256
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
@@ -87,8 +106,8 @@ def export(
 
     run, overrides = split_run(words, config_path)
     for folder in export_run(
-        run, overrides, repository, name,
-        options=TritonOptions(**options), opset=opset, latent_input=latent_input, say=click.echo,
+        run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
+        options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")
@@ -98,7 +117,12 @@ def export(
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.option("--repository", type=click.Path(path_type=Path, file_okay=False), default=Path("model_repository"),
               help="Triton model repository.")  # fmt: skip
-@click.option("--name", default=DEFAULT_MODEL, callback=_check_name, help="Model; its TorchScript twin goes along.")
+@click.option(
+    "--name",
+    default=DEFAULT_MODEL,
+    callback=_check_name,
+    help="Model; its twins for other engines and its preview go along.",
+)
 @click.option("--to", type=click.IntRange(1), help="Version to serve.  [default: the one before the present one]")
 def rollback(repository: Path, name: str, to: int | None) -> None:
     """Serve an older version of a model again; no version is deleted, so --to also goes forward.

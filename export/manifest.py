@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from export.editor import MAX_EDITS
-from export.parity import ParityReport
 from latentclr import __version__
 from latentclr.catalog import NamedEdit
 from latentclr.config import slider_end
@@ -19,6 +18,7 @@ from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.scores.report import manifest_scores, read_scores
 from latentclr.training.checkpoint import Checkpoint
+from serving.contract.certificate import Certificate
 from serving.contract.manifest import Directions, Latent, Manifest, read_generator
 
 
@@ -27,10 +27,11 @@ def build_manifest(
     generator: Generator,
     checkpoint: Checkpoint,
     files: Sequence[Path],
-    parity: Sequence[ParityReport],
+    parity: Sequence[Certificate],
     edits: Mapping[str, NamedEdit] | None = None,
     latent_input: str = "z",
     layers: Sequence[int] | None = None,
+    precision: str = "fp32",
 ) -> dict[str, Any]:
     """Describe an exported editor as plain data.
 
@@ -39,13 +40,15 @@ def build_manifest(
         generator: What draws.
         checkpoint: What edits.
         files: The exported files, to be hashed.
-        parity: The proof that they equal eager PyTorch.
+        parity: The proof that they draw what eager PyTorch draws.
         edits: The run's named edits, of this generator's layers.
         latent_input: `z`, `w` or `w+`, see `FusedEditor`.
         layers: The latent inputs that the run was trained on, where its directions act by default; None for all.
+        precision: Of the exported files.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     digest = sha256_of(checkpoint.path)
+    packages = ["onnx", "onnxruntime", *(["openvino"] if any(path.suffix == ".xml" for path in files) else [])]
     scores = read_scores(checkpoint.path.parent, digest)
     return Manifest(
         name=name,
@@ -64,8 +67,9 @@ def build_manifest(
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},
-        versions={"latentclr": __version__, "torch": torch.__version__, **_versions("onnx", "onnxruntime")},
-        parity={report.engine: report.as_dict() for report in parity},
+        versions={"latentclr": __version__, "torch": torch.__version__, **_versions(*packages)},
+        precision=precision,
+        parity={certificate.engine: certificate.as_dict() for certificate in parity},
     ).as_dict()
 
 

@@ -65,6 +65,28 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
         raise ExportError(f"ONNX export failed: {reason_of(error)}") from error
 
 
+def read_graph(path: Path) -> Any:
+    """Return an ONNX file that was just exported as its protobuf, with its weights."""
+    return onnx.load(str(path))
+
+
+def rename_input(path: Path, old: str, new: str) -> None:
+    """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
+
+    Raises:
+        ExportError: The new name is taken.
+    """
+    model = onnx.load(str(path), load_external_data=False)
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    if new in taken | {tensor.name for tensor in (*model.graph.initializer, *model.graph.input)}:
+        raise ExportError(f"the graph has a value called {new} already")
+    for tensor in model.graph.input:
+        tensor.name = new if tensor.name == old else tensor.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+    onnx.save(model, str(path))
+
+
 def split_weights(path: Path, weights: Path, larger_than: int = SPLIT_BYTES) -> bool:
     """Move the tensors of a large generator out of an ONNX file into one of their own.
 

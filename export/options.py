@@ -9,7 +9,8 @@ from export.errors import ExportError
 from latentclr.errors import nearest
 
 TARGETS = ("auto", "cpu", "gpu")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+TENSORRT = ("fp32", "fp16")
 RANGES: dict[str, tuple[int, int]] = {
     "max_batch_size": (1, 256),
     "instances": (1, 64),
@@ -44,7 +45,8 @@ class TritonOptions:
             queue policy at all.
         cache: Answer repeated requests from Triton's response cache.
         threads: Of one operator on a CPU, in [0, 256]; 0 leaves it to the engine, which takes all cores.
-        tensorrt: Let TensorRT run the graph in this precision: fp32, fp16 or bf16.
+        tensorrt: Let TensorRT run the graph in this precision, fp32 or fp16, which must be the graph's own: TensorRT 10
+            wants it said, and 11 takes it from the graph alone.
         cuda: Options of ONNX Runtime's CUDA provider, see `CUDA_OPTIONS`.
     """
 
@@ -71,8 +73,8 @@ class TritonOptions:
             if not low <= value <= high:  # also refuses NaN
                 what = name.removesuffix("_us").removesuffix("_s").replace("_", " ")
                 raise ExportError(f"{what} must be in [{low}, {high}], got {value}")
-        if self.tensorrt is not None and self.tensorrt not in PRECISIONS:
-            raise ExportError(f"TensorRT's precision must be one of {', '.join(PRECISIONS)}, got {self.tensorrt!r}")
+        if self.tensorrt is not None and self.tensorrt not in TENSORRT:
+            raise ExportError(f"TensorRT's precision must be one of {', '.join(TENSORRT)}, got {self.tensorrt!r}")
         if self.target == "cpu" and (self.tensorrt or self.cuda):
             raise ExportError("TensorRT and CUDA options need target gpu or auto, got cpu")
         for key, value in self.cuda.items():

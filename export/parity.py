@@ -1,11 +1,10 @@
-"""Proof that an exported graph draws what eager PyTorch draws, in steps of 1/255."""
+"""Proof that an exported graph draws what eager PyTorch draws in float32, as near as its gate asks."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,145 +14,239 @@ from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from latentclr.progress import duration, progress_bar
 from latentclr.training.rng import stream
+from serving.contract.certificate import GATES, Certificate, Comparison, Gate
 
 Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
 Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]
 
-BATCHES = (1, 2, 5)  # N
+EDITED = 200  # pictures: enough for a worst 1 % that is not one picture
+EDITS_PER_CODE = 8  # fidelity needs each code's unedited picture too, so codes are shared
+BATCHES = (1, 2, 5)  # N; the last again until all are drawn
 EDITS = 3  # M of combined edits
-ROWS = 16  # of each kind of combined edits, or some more: one by one, 100 directions at 1024 pixels take an hour
+ROWS = 16  # of edits that hold more than that
 NOTICE_S = 10.0  # a longer proof is announced
-WORST_STEP = 1  # float32 sums in another order may land on the other side of a rounding edge
+LISTED = 12  # directions that a message names before it counts the rest
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """How an engine's pixels differ from eager PyTorch's.
+class Case:
+    """A batch of N pictures to compare.
 
     Attributes:
-        engine: Such as `onnx`.
-        rows: Images compared.
-        worst_step: Largest difference of a pixel, in 1/255.
-        mean_step: Mean absolute difference, in 1/255.
-        psnr_db: Peak signal-to-noise ratio over all pixels; None if they are identical.
-        tolerance_step: What `worst_step` may be.
+        inputs: The editor's, in `forward`'s order.
+        codes: [N] which of the shared codes each picture is of.
     """
 
-    engine: str
-    rows: int
-    worst_step: int
-    mean_step: float
-    psnr_db: float | None
-    tolerance_step: int = WORST_STEP
+    inputs: Arrays
+    codes: tuple[int, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        psnr = "identical" if self.psnr_db is None else f"PSNR {self.psnr_db:.1f} dB"
-        return (
-            f"{self.engine}: {self.rows} images, worst {self.worst_step}/255 (allowed {self.tolerance_step}),"
-            f" mean {self.mean_step:.2g}/255, {psnr}"
-        )
+    @property
+    def directions(self) -> list[list[int]]:
+        """The directions that each picture is edited by, N lists; empty for the unedited."""
+        rows: list[list[int]] = self.inputs[1].tolist()
+        return rows
 
 
 def parity_cases(
-    editor: FusedEditor, alphas: Sequence[float], seed: int = 0, fed: torch.Tensor | None = None
-) -> Iterator[Arrays]:
-    """Yield input batches: every direction, every alpha, M in {1, 3}, N in {1, 2, 5}.
+    editor: FusedEditor,
+    alphas: Sequence[float],
+    seed: int = 0,
+    fed: torch.Tensor | None = None,
+    edited: int = EDITED,
+) -> list[Case]:
+    """Return what to compare: each code unedited (M = 0), then every direction and alpha, M in {1, 3}, N in {1, 2, 5}.
 
-    Up to 16 directions are each edited alone twice, at two different strengths, and appear in three combined edits.
-    Of more directions 32 are edited alone, and 16 combined edits hold 48; if there are still more, 16 larger ones hold
-    all, M = K / 16 (beyond 1024, as many as it takes with the largest M). Strengths differ from latent input to latent
-    input in the combined ones. A direction alone acts at the latent inputs of the mask `fed` [L], as it is served.
+    Three fifths of the edited pictures have one edit, the others three. Directions take turns, each time at another
+    strength; of so many that single edits do not reach them all, those are spread over all. Beyond 48 directions 16
+    larger edits hold all, M = K / 16 (beyond 1024, as many as it takes with the largest M). Strengths differ from
+    latent input to latent input in the combined ones. A direction alone acts at the latent inputs of the mask `fed`
+    [L], as it is served.
+
+    Args:
+        editor: The eager editor.
+        alphas: Strengths, none of them zero.
+        seed: Another one gives other codes.
+        fed: Mask [L]; None for all.
+        edited: Edited pictures, at least.
     """
     latent, k = editor.generator.latent, editor.directions.k
     rng = stream(seed, "parity")
+    count = max(1, edited // EDITS_PER_CODE)
+    codes, classes = editor.sample_codes(count, rng)  # [C, ...], [C]
+    order: list[int] = []  # of the codes: random, since turns would pair some directions with the same code always
     strengths = torch.tensor(list(alphas), dtype=torch.float32)
-    again = int(k % len(strengths) == 0)  # then a direction's second turn would bring the same strength
-    turn = 0
-    kinds = [(1, min(max(2 * k, len(strengths)), 2 * ROWS)), (EDITS, min(k, ROWS))]  # M, rows
+
+    def case(which: list[int], direction: torch.Tensor, alpha: torch.Tensor) -> Case:
+        inputs = [codes[which], direction, alpha, *([] if classes is None else [classes[which]])]
+        return Case(tuple(tensor.numpy() for tensor in inputs), tuple(which))
+
+    cases = []
+    for which in _batches(list(range(count))):
+        n = len(which)
+        cases.append(case(which, torch.zeros(n, 0, dtype=torch.int64), torch.zeros(n, 0, latent.layers)))
+    alone = -(-3 * edited // 5)
+    kinds = [(1, alone), (EDITS, edited - alone)]  # M, rows
     if k > EDITS * ROWS:
         m = min(-(-k // ROWS), MAX_EDITS)
-        kinds.append((m, -(-k // m) if m == MAX_EDITS else ROWS))
+        kinds.append((m, max(ROWS, -(-k // m))))
     for m, rows in kinds:
-        apart = max(1, k // m) if k <= ROWS else -(-k // m)
-        done = 0
-        while done < rows:
-            n = BATCHES[turn % len(BATCHES)]
-            index = torch.arange(done, done + n)
+        apart = max(1, k // m) if k <= rows else -(-k // m)
+        for batch in _batches(list(range(rows))):
+            index = torch.tensor(batch)  # [N]
             first = index * k // rows if m == 1 and k > rows else index  # spread over all
             direction = (first[:, None] + torch.arange(m) * apart) % k  # [N, M]
-            which = index[:, None] + torch.arange(m) + again * (index[:, None] // k)  # [N, M]
-            alpha = strengths[which % len(strengths)]  # [N, M]
-            alpha = alpha[..., None].expand(n, m, latent.layers).clone()  # [N, M, L]
+            turn = index % k + index // k  # after all directions had theirs, each meets the next strength
+            alpha = strengths[(turn[:, None] + torch.arange(m)) % len(strengths)]  # [N, M]
+            alpha = alpha[..., None].expand(*direction.shape, latent.layers).clone()  # [N, M, L]
             if m == 1 and fed is not None:
                 alpha *= fed
             if m > 1:
-                alpha *= torch.rand(n, m, latent.layers, generator=rng)
-            codes, class_id = editor.sample_codes(n, rng)
-            inputs = [codes, direction, alpha, *([] if class_id is None else [class_id])]
-            yield tuple(tensor.numpy() for tensor in inputs)
-            done, turn = done + n, turn + 1
+                alpha *= torch.rand(alpha.shape, generator=rng)
+            while len(order) < len(batch):
+                order += torch.randperm(count, generator=rng).tolist()
+            which, order = order[: len(batch)], order[len(batch) :]
+            cases.append(case(which, direction, alpha))
+    return cases
+
+
+def _batches(rows: list[int]) -> list[list[int]]:
+    batches: list[list[int]] = []
+    while rows:
+        n = BATCHES[min(len(batches), len(BATCHES) - 1)]
+        batches.append(rows[:n])
+        rows = rows[n:]
+    return batches
+
+
+@dataclass
+class _Compared:
+    """What an engine drew so far: the unedited pictures by code, (expected, drawn), and the comparison."""
+
+    unedited: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    comparison: Comparison = field(default_factory=Comparison)
+
+    def add(self, case: Case, expected: Any, image: Any) -> None:
+        if not case.inputs[1].shape[1]:
+            self.unedited.update(zip(case.codes, zip(expected, image, strict=True), strict=True))
+            self.comparison.add(expected, image, case.directions)
+            return
+        pairs = [self.unedited[code] for code in case.codes]
+        unedited = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+        self.comparison.add(expected, image, case.directions, unedited)
+
+
+class Judge:
+    """Holds engines against the eager editor, which draws its pictures once, however many engines come."""
+
+    def __init__(
+        self,
+        editor: FusedEditor,
+        alphas: Sequence[float],
+        fed: torch.Tensor | None = None,
+        seed: int = 0,
+        edited: int = EDITED,
+    ) -> None:
+        """Choose the pictures, see `parity_cases`."""
+        self.editor = editor
+        self.cases = parity_cases(editor, alphas, seed, fed, edited)
+        self.images = sum(len(case.codes) for case in self.cases)
+        self._expected: dict[int, Arrays] = {}
+
+    def compare(
+        self,
+        engines: Mapping[str, Engine],
+        say: Callable[[str], None] = lambda line: None,
+        notice: float = NOTICE_S,
+        what: str = "parity",
+        stop: Gate | None = None,
+        quiet: bool = False,
+    ) -> dict[str, Comparison]:
+        """Let engines draw all pictures.
+
+        Args:
+            engines: name -> function of numpy arrays in `forward`'s order.
+            say: Is told how long it takes, judged by the first two batches, if that is long.
+            notice: Seconds that are long.
+            what: Stands beside the progress bar.
+            stop: Draw no more once a picture misses this gate by itself.
+            quiet: Show no bar.
+
+        Raises:
+            ExportError: An engine's outputs have another type or shape, or other rows are valid.
+        """
+        compared, took = {name: _Compared() for name in engines}, []
+        with progress_bar(self.images, "image", desc=what, delay=2, disable=quiet) as bar:
+            for number, case in enumerate(self.cases):
+                start = time.monotonic()
+                if number not in self._expected:
+                    self._expected[number] = run_eager(self.editor, *case.inputs)
+                expected, valid = self._expected[number]
+                for name, engine in engines.items():
+                    image, engine_valid = _ran(name, engine, case.inputs)
+                    if image.shape != expected.shape or image.dtype != np.uint8:
+                        raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
+                    if not np.array_equal(valid, engine_valid):
+                        raise ExportError(f"{name}: valid is {engine_valid.tolist()}, expected {valid.tolist()}")
+                    compared[name].add(case, expected, image)
+                took.append((time.monotonic() - start) / len(expected))  # the first may have had to warm up
+                if len(took) == 2 and (needed := self.images * min(took)) > notice:
+                    with bar.external_write_mode():
+                        say(
+                            f"{what} of {self.images} images takes {duration(needed)};"
+                            " Ctrl-C ends it, and nothing is published"
+                        )
+                bar.update(len(expected))
+                if stop and any(
+                    stop.misses(row) for one in compared.values() for row in one.comparison.rows[-len(expected) :]
+                ):
+                    break
+        return {name: found.comparison for name, found in compared.items()}
 
 
 def check_parity(
     editor: FusedEditor,
-    engines: dict[str, Engine],
+    engines: Mapping[str, Engine],
     alphas: Sequence[float],
+    gate: Gate = GATES["exact"],
+    precision: str = "fp32",
     say: Callable[[str], None] = lambda line: None,
     notice: float = NOTICE_S,
     fed: torch.Tensor | None = None,
-) -> list[ParityReport]:
-    """Compare engines with the eager editor; also that a bad row is reported and hurts no other, and the bounds of M.
+    judge: Judge | None = None,
+) -> list[Certificate]:
+    """Certify engines; also that a bad row is reported and hurts no other, and the bounds of M.
 
     Args:
-        editor: The eager editor, on the CPU.
+        editor: The eager editor in float32, on the CPU.
         engines: name -> function of numpy arrays in `forward`'s order.
-        alphas: Strengths to try.
-        say: Is told how long it takes, judged by the first two batches, if that is long.
+        alphas: Strengths to try, none of them zero.
+        gate: What they must reach.
+        precision: Of the engines, for the certificates.
+        say: Is told how long it takes, if that is long.
         notice: Seconds that are long.
         fed: Mask [L] of the latent inputs at which directions act by default; None for all.
+        judge: One of this editor that has drawn its pictures already; then `alphas` and `fed` are its own.
 
     Raises:
-        ExportError: An engine differs by more than the tolerance, or handles bad rows, no edits or too many otherwise.
+        ExportError: An engine misses the gate, or handles bad rows, no edits or too many otherwise.
     """
-    worst, total, squares, rows, count = ({name: 0.0 for name in engines} for _ in range(5))
-    cases = list(parity_cases(editor, alphas, fed=fed))
-    images, took = sum(len(inputs[0]) for inputs in cases), []
-    with progress_bar(images, "image", desc="parity", delay=2) as bar:
-        for inputs in cases:
-            start = time.monotonic()
-            expected, valid = run_eager(editor, *inputs)
-            for name, engine in engines.items():
-                image, engine_valid = _ran(name, engine, inputs)
-                if image.shape != expected.shape or image.dtype != np.uint8:
-                    raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
-                if not np.array_equal(valid, engine_valid):
-                    raise ExportError(f"{name}: valid is {engine_valid.tolist()}, expected {valid.tolist()}")
-                difference = np.abs(image.astype(np.int16) - expected.astype(np.int16))
-                worst[name] = max(worst[name], float(difference.max()))
-                total[name] += float(difference.sum())
-                squares[name] += float(np.square(difference, dtype=np.float64).sum())
-                rows[name] += len(image)
-                count[name] += image.size
-            took.append((time.monotonic() - start) / len(expected))  # the first may have had to warm up
-            if len(took) == 2 and (needed := images * min(took)) > notice:
-                with bar.external_write_mode():
-                    say(f"parity of {images} images takes {duration(needed)}; Ctrl-C ends it, and nothing is published")
-            bar.update(len(expected))
-    reports = []
-    for name, engine in engines.items():
-        mse = squares[name] / count[name]
-        psnr = None if mse == 0 else 10 * math.log10(255**2 / mse)
-        report = ParityReport(name, int(rows[name]), int(worst[name]), total[name] / count[name], psnr)
-        if report.worst_step > report.tolerance_step:
-            raise ExportError(f"parity failed, nothing is published: {report}")
-        _check_bad_rows(editor, name, engine)
-        _check_edit_counts(editor, name, engine)
-        reports.append(report)
-    return reports
+    judge = judge or Judge(editor, alphas, fed)
+    certificates = []
+    for name, comparison in judge.compare(engines, say, notice).items():
+        certificate = comparison.certificate(name, precision, gate)
+        if not certificate.passed:
+            raise ExportError(f"parity failed, nothing is published: {certificate}: {why_not(comparison, gate)}")
+        check_robustness(editor, name, engines[name])
+        certificates.append(certificate)
+    return certificates
+
+
+def why_not(comparison: Comparison, gate: Gate) -> str:
+    """Return by how much a comparison misses a gate, and which directions do, in words."""
+    failing = comparison.failing(gate)
+    more = f" and {len(failing) - LISTED} more" if len(failing) > LISTED else ""
+    which = f"directions {', '.join(map(str, failing[:LISTED]))}{more}" if failing else "unedited pictures"
+    return f"{', '.join(gate.misses(comparison.measured()))} ({which})"
 
 
 def _ran(name: str, engine: Engine, inputs: Arrays) -> Arrays:
@@ -172,6 +265,16 @@ def run_eager(editor: FusedEditor, *inputs: np.ndarray[Any, np.dtype[Any]]) -> A
     with torch.no_grad():
         image, valid = editor(*(torch.from_numpy(np.asarray(array)) for array in inputs))
     return image.numpy(), valid.numpy()
+
+
+def check_robustness(editor: FusedEditor, name: str, engine: Engine) -> None:
+    """Check that a bad row is reported and hurts no other, that no edits draw the unedited image, and the bound of M.
+
+    Raises:
+        ExportError: One of these does not hold.
+    """
+    _check_bad_rows(editor, name, engine)
+    _check_edit_counts(editor, name, engine)
 
 
 def _check_bad_rows(editor: FusedEditor, name: str, engine: Engine) -> None:

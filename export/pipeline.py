@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx
+from torch import Tensor
 
 from export.editor import FusedEditor, check_latent_input
+from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
+from export.fastest import AUTO, candidates, fastest, fastest_of
+from export.golden import save_golden
 from export.manifest import build_manifest
-from export.onnx import OnnxEditor, export_onnx, split_weights
+from export.onnx import OPSET
 from export.options import TritonOptions
-from export.parity import Engine, check_parity
-from export.repository import publish
-from export.torchscript import TorchScriptEditor, export_torchscript
+from export.parity import Judge, check_parity, parity_cases
+from export.preview import measure_likeness, preview_editor
+from export.reduced import check_precision, export_reduced
+from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
+from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
+from latentclr.scores.report import read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
+from serving.contract.certificate import GATES, Certificate, Gate
 from serving.contract.errors import CatalogError
-from serving.contract.layout import MODEL_FILES, WEIGHTS_FILE
+from serving.contract.layout import preview_of
+from serving.contract.manifest import Preview, preview_entry
+from serving.contract.openvino_engine import OpenVINOError, import_openvino
 from serving.contract.published import PublishedModel
 from serving.contract.temporary import remove_dead_folders, temporary_folder
 
@@ -32,34 +42,55 @@ def export_run(
     repository: Path,
     name: str,
     *,
+    engines: Sequence[str] | None = None,
+    precision: str = "fp32",
+    quality: str | None = None,
     options: TritonOptions | None = None,
     max_batch_size: int | None = None,
     opset: int = 18,
     latent_input: str = "z",
+    preview: int | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Export a run as ONNX and TorchScript and publish both for Triton.
+    """Export a run for one engine or several and publish it for Triton.
 
     Args:
         run: Run folder or checkpoint file.
         words: Overrides of the run's configuration.
         repository: Triton model repository.
-        name: Model name.
+        name: Model name, of the first engine; each further one's adds `_` and the engine.
+        engines: `onnxruntime`, `openvino`, `torchscript`, or `auto` alone: the fastest here. None for the first and the
+            last of these, or in reduced precision for the one that has it.
+        precision: `fp32`, `bf16`, `fp16` or `int8`.
+        quality: What every graph must hold, see `Gate.parse`; None for `exact`, or in reduced precision `certified`.
         options: How Triton is to serve it.
         max_batch_size: Short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
         latent_input: What a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D].
+        preview: Publish a second model, NAME_preview, that stops at this many pixels; see `Generator.previews`.
         say: Receives one line for each thing done.
 
     Returns:
         The published version folders.
 
     Raises:
-        LatentCLRError: The run cannot be opened, a graph cannot be made or differs from eager, or the disk is full.
+        LatentCLRError: The run cannot be opened, an engine is not known or not installed, a graph cannot be made or
+            misses its quality, or the disk is full.
     """
+    gate = Gate.parse(quality) if quality is not None else GATES["exact" if precision == "fp32" else "certified"]
     options = options or TritonOptions()
     if max_batch_size is not None:
         options = replace(options, max_batch_size=max_batch_size)
+    automatic = engines is not None and AUTO in engines
+    if automatic:
+        engines = candidates(engines or (), precision)
+    engines = check_precision(precision, engines, options, say)
+    check_engines(engines)
+    if not automatic:
+        for model in (name, *(() if preview is None else (preview_of(name),))):
+            check_left_behind(repository, model, [BACKENDS[engine] for engine in engines])
+    if "openvino" in engines:
+        check_openvino(options, say)
     config, checkpoint = open_run(run, words, TrainConfig)
     generator = trained_generator(config, checkpoint)
     check_latent_input(generator, latent_input)
@@ -73,34 +104,123 @@ def export_run(
         say(f"named edits: {problem}")
     fed = feed_mask(config.feed_layers, generator.latent.layers)  # [L]
     editor = FusedEditor(generator, checkpoint.directions, latent_input)
+    smaller = None if preview is None else preview_editor(editor, preview)
     end = slider_end(checkpoint.config["model"]["alpha"])
+    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
+    plan = Plan(
+        engines,
+        automatic,
+        precision,
+        gate,
+        alphas=(-end, -end / 2, end / 4, end),
+        ranges=[one.range for one in scores.directions] if scores else [(-end, end)] * editor.directions.k,
+        fed=fed,
+        opset=opset,
+        pictures=checkpoint.path.parent,
+    )
     remove_dead_folders()
     with temporary_folder("export") as folder:
-        graphs = {backend: folder / file for backend, file in MODEL_FILES.items()}
-        export_onnx(editor, graphs["onnxruntime"], opset)
-        if editor.code_name != editor.input_names[0]:
-            rename_input(graphs["onnxruntime"], editor.input_names[0], editor.code_name)
-        files = list(graphs.values())
-        weights = folder / WEIGHTS_FILE
-        if split_weights(graphs["onnxruntime"], weights):
-            files.append(weights)
-        export_torchscript(editor, graphs["pytorch"])
-        engines: dict[str, Engine] = {
-            "onnx": OnnxEditor(graphs["onnxruntime"]),
-            "torchscript": TorchScriptEditor(graphs["pytorch"]),
-        }
+
+        def make(model: str, editor: FusedEditor, plan: Plan) -> tuple[Graphs, dict[str, Any]]:
+            """Make and prove an editor's graphs, and describe them; golden requests lie beside each."""
+            made, certificates = prove(editor, plan, folder / model, say)
+            given = (edits, latent_input, config.feed_layers, plan.precision)
+            manifest = build_manifest(model, editor.generator, checkpoint, made.all_files, certificates, *given)
+            golden = save_golden(folder / model, editor, manifest, plan.alphas, fed, made.engines, plan.gate)
+            manifest["files_sha256"][golden.name] = sha256_of(golden)
+            for place in {graph.parent for graph in made.files.values()} - {golden.parent}:
+                shutil.copyfile(golden, place / golden.name)
+            return made, manifest
+
         try:
-            reports = check_parity(editor, engines, [-end, -end / 2, 0.0, end / 4, end], say, fed=fed)
+            full, manifest = make(name, editor, plan)
+            if edits:
+                say(f"named edits: {', '.join(edits)}")
+            for lost in unknown_names(repository, name, manifest):
+                say(f"named edits: {lost}")
+            beside = {}
+            if smaller is not None:
+                say(f"preview of {preview} pixels{'' if precision == 'fp32' else ', which stays in float32'}:")
+                its_plan = replace(plan, engines=tuple(full.engines), precision="fp32", automatic=False)
+                small, its = make(preview_of(name), smaller, its_plan)
+                likeness = measure_likeness(
+                    next(iter(full.engines.values())),
+                    next(iter(small.engines.values())),
+                    [case.inputs for case in parity_cases(editor, plan.alphas, fed=fed)],
+                )
+                say(f"likeness: {likeness}")
+                its |= {"preview_of": name, "likeness": likeness.as_dict()}
+                manifest["preview"] = preview_entry(Preview(smaller.generator.size, its["files_sha256"]))
+                beside[preview_of(name)] = (small.files, its)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
-        for report in reports:
-            say(str(report))
-        if edits:
-            say(f"named edits: {', '.join(edits)}")
-        manifest = build_manifest(name, generator, checkpoint, files, reports, edits, latent_input, config.feed_layers)
-        for lost in unknown_names(repository, name, manifest):
-            say(f"named edits: {lost}")
-        return publish(repository, name, graphs, manifest, options)
+        return publish(repository, name, full.files, manifest, options, beside)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an editor is to be made and proven.
+
+    Attributes:
+        engines: That are to serve it, see `check_precision`.
+        automatic: Take only that of them which is fastest here.
+        precision: Of the arithmetic.
+        gate: What every graph must hold.
+        alphas: Strengths of the certificates and the golden requests.
+        ranges: Lowest and highest strength of each direction, for calibration.
+        fed: Mask [L] of the latent inputs at which directions act by default.
+        opset: ONNX operator set.
+        pictures: Folder for what a search in reduced precision draws.
+    """
+
+    engines: Sequence[str]
+    automatic: bool
+    precision: str
+    gate: Gate
+    alphas: Sequence[float]
+    ranges: Sequence[tuple[float, float]]
+    fed: Tensor
+    opset: int = OPSET
+    pictures: Path | None = None
+
+
+def prove(
+    editor: FusedEditor, plan: Plan, folder: Path, say: Callable[[str], None]
+) -> tuple[Graphs, list[Certificate]]:
+    """Make an editor's graphs in a new folder and hold them against it.
+
+    Raises:
+        ExportError: A graph cannot be made, or misses the gate.
+    """
+    folder.mkdir()
+    request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
+    if plan.precision == "fp32":
+        made = export_graphs(editor, plan.engines, folder, plan.opset)
+        if plan.automatic:
+            judge = Judge(editor, plan.alphas, plan.fed)
+            made, certificates = fastest(
+                made,
+                request,
+                lambda name, engine: check_parity(editor, {name: engine}, (), plan.gate, say=say, judge=judge),
+                say,
+            )
+        else:
+            certificates = check_parity(editor, made.engines, plan.alphas, plan.gate, say=say, fed=plan.fed)
+    else:
+
+        def reduced(names: Sequence[str], place: Path) -> tuple[Graphs, list[Certificate]]:
+            return export_reduced(
+                editor, names, plan.precision, plan.gate, place,
+                alphas=plan.alphas, ranges=plan.ranges, fed=plan.fed, opset=plan.opset, pictures=plan.pictures, say=say,
+            )  # fmt: skip
+
+        if plan.automatic:
+            made, certificates = fastest_of(plan.engines, reduced, request, folder, say)
+        else:
+            made, certificates = reduced(plan.engines, folder)
+    for certificate in certificates:
+        say(str(certificate))
+    return made, certificates
 
 
 def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> list[str]:
@@ -123,18 +243,21 @@ def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> l
     ]
 
 
-def rename_input(path: Path, old: str, new: str) -> None:
-    """Rename an input of an ONNX file; TorchScript's stay, since servers fall back to the order of inputs.
+def check_openvino(options: TritonOptions, say: Callable[[str], None]) -> None:
+    """Refuse what OpenVINO's backend cannot do, before the work is done, and tell what has no effect there.
 
     Raises:
-        ExportError: The new name is taken.
+        ExportError: OpenVINO is not installed, or the target is a GPU, which that backend refuses.
     """
-    model = onnx.load(str(path), load_external_data=False)
-    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
-    if new in taken | {tensor.name for tensor in (*model.graph.initializer, *model.graph.input)}:
-        raise ExportError(f"the graph has a value called {new} already")
-    for tensor in model.graph.input:
-        tensor.name = new if tensor.name == old else tensor.name
-    for node in model.graph.node:
-        node.input[:] = [new if name == old else name for name in node.input]
-    onnx.save(model, str(path))
+    try:
+        import_openvino()
+    except OpenVINOError as error:
+        raise ExportError(str(error)) from None
+    if options.target == "gpu":
+        raise ExportError("openvino runs on CPUs (Triton's backend of that name refuses others), got target gpu")
+    say(
+        "openvino: NVIDIA's container computes in bfloat16 on a CPU that has it, whatever the model says; the embedded "
+        "server does as the certificate: `latentclr certify` tells"
+    )
+    if options.queue_delay_us or options.queue_timeout_s:
+        say("openvino: each request is a batch of its own there, so queue delay and timeout have no effect on it")

@@ -3,8 +3,8 @@
 Each model's config.pbtxt names the one version that it describes and that is served. To publish is therefore to put a
 version folder there, which no server looks at yet, and then to replace config.pbtxt; to roll back is to replace
 config.pbtxt by the copy that lies in the older version's folder. Both are one rename, so a server that polls goes from
-one version to the other with configuration, manifest and weights always of the same version. A model and its
-TorchScript twin change together or not at all (see `serving.contract.journal`), one command at a time.
+one version to the other with configuration, manifest and weights always of the same version. A model, its twins for
+other engines and its preview change together or not at all (see `serving.contract.journal`), one command at a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,17 @@ from export.triton_config import model_config
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
+from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import changing, rename_together
 from serving.contract.layout import (
     CONFIG_FILE,
-    MODEL_FILES,
-    WEIGHTS_FILE,
+    ENGINES,
     LayoutError,
+    files_of,
+    preview_of,
     served_versions,
     twin_of,
+    twins_of,
     versions_of,
 )
 from serving.contract.layout import read_config as read_layout
@@ -47,23 +50,27 @@ def publish(
     graphs: Mapping[str, Path],
     manifest: Mapping[str, Any],
     options: TritonOptions | None = None,
+    beside: Mapping[str, tuple[Mapping[str, Path], Mapping[str, Any]]] | None = None,
 ) -> list[Path]:
     """Put exported files where Triton looks for them.
 
-    A name that exists already gets the next version number (the same for both models); older versions stay. Everything
-    is written to a temporary folder first, and renamed when whole, both models or none.
+    A name that exists already gets the next version number (the same for all its models); older versions stay.
+    Everything is written to a temporary folder first, and renamed when whole, all models or none.
 
     Args:
         repository: The model repository; made if missing.
-        name: Of the ONNX model; the TorchScript twin is `<name>_torchscript`.
-        graphs: backend -> exported file; a `generator.bin` beside the ONNX file goes with it.
+        name: Of the first backend's model; each further one is a twin, `<name>_<engine>`.
+        graphs: backend -> exported file; the engine's weights beside it go with it, and a `golden.npz` with each, one
+            file on the disk for all of them.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
+        beside: name -> (graphs, manifest) of what is published together with it, such as its preview.
 
     Returns:
         The new version folders.
 
     Raises:
+        ExportError: The repository holds a twin that these graphs would leave behind at its older version.
         SaveError: The disk is full or the repository cannot be written; what stood there is untouched.
         Busy: Another process changes the repository.
     """
@@ -71,23 +78,30 @@ def publish(
     published: list[Path] = []
     try:
         repository.mkdir(parents=True, exist_ok=True)
-        models = {backend: name if backend == "onnxruntime" else twin_of(name) for backend in graphs}
+        bases = {name: (graphs, manifest), **(beside or {})}
+        parts = [(base, backend, model) for base in bases for backend, model in models_of(base, bases[base][0]).items()]
+        models = [model for *_, model in parts]
         with changing(repository) as staging:
-            version = max(next_version(repository / model) for model in models.values())
-            for backend, graph in graphs.items():
-                model = models[backend]
+            for base, (files, _) in bases.items():
+                check_left_behind(repository, base, files)
+            version = max(next_version(repository / model) for model in models)
+            for base, backend, model in parts:
+                graph, described = bases[base][0][backend], bases[base][1]
                 if (repository / model).exists() and not (repository / model).is_dir():
                     raise NotADirectoryError(errno.ENOTDIR, f"{repository / model} is not a folder")
                 folder = staging / model / str(version)
                 folder.mkdir(parents=True)
-                shutil.copyfile(graph, folder / MODEL_FILES[backend])
-                if backend == "onnxruntime" and graph.with_name(WEIGHTS_FILE).exists():
-                    _share(graph.with_name(WEIGHTS_FILE), repository / model, folder / WEIGHTS_FILE)
-                (folder / "parity.json").write_text(json.dumps(manifest["parity"], indent=1))
-                config = model_config(model, backend, {**manifest, "name": model}, options, version)
+                engine = ENGINES[backend]
+                shutil.copyfile(graph, folder / engine.file)
+                if engine.weights and (weights := graph.with_name(engine.weights)).exists():
+                    _share(weights, repository / model, folder / engine.weights)
+                if (golden := graph.with_name(GOLDEN_FILE)).exists():
+                    _share(golden, staging / base, folder / GOLDEN_FILE)
+                (folder / "parity.json").write_text(json.dumps(described["parity"], indent=1))
+                config = model_config(model, backend, {**described, "name": model}, options, version)
                 for place in (folder, folder.parent):
                     (place / CONFIG_FILE).write_text(text_format.MessageToString(config))
-            published = _move_all(staging, repository, list(models.values()), version)
+            published = _move_all(staging, repository, models, version)
     except OSError as error:
         raise SaveError(f"could not publish to {repository}: {error.strerror or error}") from error
     finally:
@@ -97,14 +111,38 @@ def publish(
     return published
 
 
+def models_of(name: str, backends: Iterable[str]) -> dict[str, str]:
+    """Return what each backend's model is called: the first by the name itself, the others by twins' names."""
+    models: dict[str, str] = {}
+    for backend in backends:
+        models[backend] = twin_of(name, backend) if models else name
+    return models
+
+
+def check_left_behind(repository: Path, name: str, backends: Iterable[str]) -> None:
+    """Check that all published twins of a model get a new version when it does.
+
+    Raises:
+        ExportError: One would not.
+    """
+    lost = sorted({*twins_of(repository, name)} - {*models_of(name, backends).values()})
+    if lost:
+        engines = " ".join(f"--engine {twin.removeprefix(name + '_')}" for twin in lost)
+        raise ExportError(
+            f"{repository} also holds {', '.join(lost)}, which would go on serving the older version: export with "
+            f"{engines} as well, under another --name, or remove {'it' if len(lost) == 1 else 'them'}"
+        )
+
+
 def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
     """Serve an older version again (or a newer one): its configuration becomes the model's.
 
-    The TorchScript twin, if there is one, goes along: both or none. A server that polls follows by itself.
+    Its twins for other engines go along, and so does the preview, if that version has one: all or none. A server that
+    polls follows by itself.
 
     Args:
         repository: The model repository.
-        name: Of the ONNX model.
+        name: Of the model, not of a twin.
         to: The version; None for the one before the version that is served now.
 
     Returns:
@@ -119,13 +157,18 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
         raise ExportError(f"{repository} has no model {name!r}")
     try:
         with changing(repository) as staging:
-            models = [name] + [twin for twin in (twin_of(name),) if (repository / twin / CONFIG_FILE).is_file()]
+            models = [name, *twins_of(repository, name)]
             before = {model: served_version(repository / model) for model in models}
             if to is None:
                 older = [version for version in versions_of(repository / name) if version < before[name]]
                 if not older:
                     raise ExportError(f"{name} serves version {before[name]} and there is no older one")
                 to = older[-1]
+            previews = [preview_of(model) for model in models] if _has_preview(repository / name, to) else []
+            for model in previews:
+                if model == previews[0] or (repository / model / CONFIG_FILE).is_file():
+                    before[model] = served_version(repository / model)
+            models = list(before)
             for model in models:
                 (staging / model).mkdir()
                 (staging / model / CONFIG_FILE).write_text(_check_version(repository / model, to))
@@ -179,15 +222,24 @@ def _check_version(model: Path, version: int) -> str:
     if list(config.version_policy.specific.versions) != [version]:
         raise ExportError(f"{folder / 'config.pbtxt'} does not describe version {version}")
     files = _files_of(config, folder)
-    wanted = {MODEL_FILES.get(config.backend, ""), *(file for file in files if (folder / file).exists())}
-    if config.backend == "onnxruntime" and WEIGHTS_FILE in files:
-        wanted.add(WEIGHTS_FILE)
+    if config.backend not in ENGINES:
+        raise ExportError(f"{folder / 'config.pbtxt'} is of the backend {config.backend!r}, not of ours")
+    wanted = files_of(config.backend, files) | {file for file in files if (folder / file).exists()}
     for file in sorted(wanted):
         if not (folder / file).is_file():
             raise ExportError(f"{folder / file} is missing")
         if file in files and sha256_of(folder / file) != files[file]:
             raise ExportError(f"{folder / file} is not the file that its manifest describes")
     return (folder / CONFIG_FILE).read_text()
+
+
+def _has_preview(model: Path, version: int) -> bool:
+    """Whether a version's manifest says that it was published with a preview."""
+    try:
+        config = read_layout(model / str(version) / CONFIG_FILE)
+        return bool(read_manifest(config.parameters["manifest"].string_value).get("preview"))
+    except (LayoutError, ValueError, AttributeError):
+        return False  # whatever is wrong with the version is told where it is checked
 
 
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:
@@ -219,12 +271,12 @@ def _config_of(staging: Path, repository: Path, model: str) -> tuple[Path, Path]
     return staging / model / CONFIG_FILE, repository / model / CONFIG_FILE
 
 
-def _share(weights: Path, model: Path, target: Path) -> None:
-    """Give a version the same file as an older version where the bytes are the same, else a copy."""
+def _share(file: Path, model: Path, target: Path) -> None:
+    """Give a version the same file as another version in a model's folder where the bytes are the same, else a copy."""
     for version in reversed(versions_of(model)):
-        known = model / str(version) / WEIGHTS_FILE
-        if known.is_file() and filecmp.cmp(known, weights, shallow=False):
+        known = model / str(version) / file.name
+        if known.is_file() and filecmp.cmp(known, file, shallow=False):
             with contextlib.suppress(OSError):  # not all file systems have hard links
                 os.link(known, target)
                 return
-    shutil.copyfile(weights, target)
+    shutil.copyfile(file, target)

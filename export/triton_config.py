@@ -1,7 +1,7 @@
 """The configuration that Triton loads an editor with, for a CPU or a GPU.
 
 Which keys NVIDIA's C++ backends read was looked up in their sources (onnxruntime_backend/src/onnxruntime.cc,
-pytorch_backend/README.md); every field is explained in model_repository/README.md.
+openvino_backend/src/openvino.cc, pytorch_backend/README.md); every field is explained in model_repository/README.md.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
-from serving.contract.layout import TENSORRT_CACHE
+from serving.contract.layout import MAX_ROWS, TENSORRT_CACHE
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor, output_names
 
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
+_THREADS = {
+    "onnxruntime": "intra_op_thread_count",
+    "openvino": "INFERENCE_NUM_THREADS",
+    "pytorch": "INTRA_OP_THREAD_COUNT",
+}  # fmt: skip
 
 
 def model_config(
@@ -30,34 +35,42 @@ def model_config(
 
     Args:
         name: The model's name, the same as its folder's.
-        backend: `onnxruntime` or `pytorch`.
+        backend: `onnxruntime`, `openvino` or `pytorch`.
         manifest: See `manifest.build_manifest`; it travels as a parameter.
-        options: How to serve it.
+        options: How to serve it; TensorRT's precision is the manifest's, for a preview stays in float32.
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
     latent, height = manifest["latent"], manifest["generator"]["resolution"]
     width = manifest["generator"].get("width") or height
-    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=options.max_batch_size)
+    # OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
+    # are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
+    open_rows = backend == "openvino"
+    batch = [-1] if open_rows else []
+    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=0 if open_rows else options.max_batch_size)
     if version is not None:
         config.version_policy.specific.versions.append(version)
-    per_row = pb.ModelTensorReshape(shape=[])  # one value a row: [N], not [N, 1]
+    per_row = pb.ModelTensorReshape(shape=batch)  # one value a row: [N], not [N, 1]
     code = latent.get("input", "z")
     shape = [latent["layers"], latent["dim"]] if code == "w+" else [latent["dim"]]  # of one row
-    config.input.add(name=code_tensor(code), data_type=pb.TYPE_FP32, dims=shape)
-    config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[-1])
-    config.input.add(name=ALPHA, data_type=pb.TYPE_FP32, dims=[-1, latent["layers"]])
+    config.input.add(name=code_tensor(code), data_type=pb.TYPE_FP32, dims=[*batch, *shape])
+    config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[*batch, -1])
+    config.input.add(name=ALPHA, data_type=pb.TYPE_FP32, dims=[*batch, -1, latent["layers"]])
     if manifest["generator"]["classes"] is not None:
-        config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[1], reshape=per_row)
+        config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[*batch, 1], reshape=per_row)
     image, valid = output_names(backend)
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[height, width, 3])
-    config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[1], reshape=per_row)
-    kind = getattr(pb.ModelInstanceGroup, f"KIND_{options.target.upper()}")
+    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, height, width, 3])
+    config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[*batch, 1], reshape=per_row)
+    target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
+    kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")
     config.instance_group.add(count=options.instances, kind=kind)
-    _add_batching(config, options)
+    if open_rows:
+        config.parameters[MAX_ROWS].string_value = str(options.max_batch_size)
+    else:
+        _add_batching(config, options)
     if options.cache:
         config.response_cache.enable = True
-    _add_engine(config, options)
+    _add_engine(config, options, manifest)
     for rows in warm_up_sizes(options):
         _add_warm_up(config, rows, latent["layers"])
     config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
@@ -89,16 +102,17 @@ def _add_batching(config: pb.ModelConfig, options: TritonOptions) -> None:
     policy.max_queue_size = max(_QUEUED_AT_LEAST, _QUEUED_BATCHES * options.max_batch_size)
 
 
-def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
+def _add_engine(config: pb.ModelConfig, options: TritonOptions, manifest: Mapping[str, Any]) -> None:
     if options.threads:
-        key = "INTRA_OP_THREAD_COUNT" if config.backend == "pytorch" else "intra_op_thread_count"
-        config.parameters[key].string_value = str(options.threads)
+        config.parameters[_THREADS[config.backend]].string_value = str(options.threads)
+    if config.backend == "openvino":
+        config.parameters["PERFORMANCE_HINT"].string_value = "LATENCY"
     if options.target == "cpu" or config.backend != "onnxruntime":
         return
     accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
     if options.tensorrt:
         accelerator = accelerators.add(name="tensorrt")
-        accelerator.parameters["precision_mode"] = options.tensorrt.upper()
+        accelerator.parameters["precision_mode"] = manifest.get("precision", options.tensorrt).upper()
         accelerator.parameters["trt_engine_cache_enable"] = "true"
         accelerator.parameters["trt_engine_cache_path"] = TENSORRT_CACHE
         accelerator.parameters["trt_engine_cache_prefix"] = config.name
@@ -116,10 +130,13 @@ def _add_engine(config: pb.ModelConfig, options: TritonOptions) -> None:
 
 def _add_warm_up(config: pb.ModelConfig, rows: int, layers: int) -> None:
     # Zeros are the only data that Triton can make which is valid here: a random direction index is out of range.
-    warm_up = config.model_warmup.add(name=f"batch_{rows}", batch_size=rows)
+    batched = config.max_batch_size > 0
+    warm_up = config.model_warmup.add(name=f"batch_{rows}", batch_size=rows if batched else 1)
     dynamic = {DIRECTION: [1], ALPHA: [1, layers]}  # M = 1
     for tensor in config.input:
         sample = warm_up.inputs[tensor.name]
         sample.data_type = tensor.data_type
-        sample.dims.extend(dynamic.get(tensor.name, tensor.dims))
+        dims = tensor.dims if batched else tensor.dims[1:]  # of one row
+        sample.dims.extend([] if batched else [rows])
+        sample.dims.extend(dynamic.get(tensor.name, dims))
         sample.zero_data = True

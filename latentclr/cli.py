@@ -25,6 +25,7 @@ COMMANDS_ELSEWHERE = {
     "rollback": "export.cli:rollback",
     "serve": "serving.cli:serve",
     "edit": "serving.cli:edit",
+    "certify": "serving.certify.command:certify",
     "studio": "serving.studio.cli:studio",
     "doctor": "serving.doctor.command:doctor",
 }

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from latentclr.errors import SaveError
 from serving.contract import files
@@ -26,3 +29,46 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
     except OSError as error:
         raise SaveError(f"could not write {path}: {error.strerror or error}") from error
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that belong together: all of them are replaced, or none.
+
+    Ctrl-C waits while they are renamed, after all bytes are on the disk. Only a process that is killed in that moment
+    leaves some old and some new; they are renamed from the last to the first.
+
+    Args:
+        contents: What each file is to hold; their folders are made if missing.
+
+    Raises:
+        SaveError: The disk is full, or a folder cannot be written. What stood there is untouched.
+    """
+    with contextlib.ExitStack() as stack:
+        for path, content in contents.items():
+            with open(stack.enter_context(replacing(path)), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # what may still fail does so before the first rename
+        with _interrupts_wait():
+            stack.close()
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block is done."""
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        came.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: signals interrupt another one
+        before = {}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in came:
+        signal.raise_signal(late)

@@ -24,6 +24,10 @@ class ModelUnavailable(ServingError):
     """The server answers, but the model is unknown to it or not ready."""
 
 
+class NoPreview(ServingError):
+    """The model has no preview on this server; its full pictures are drawn as ever."""
+
+
 class RequestTimeout(ServingError):
     """The server did not answer within the client's timeout."""
 

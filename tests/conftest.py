@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import save_file
 
-from export import pipeline
+from export import engines, reduced
 from export.editor import FusedEditor
 from export.onnx import export_onnx
 from export.torchscript import export_torchscript
@@ -124,8 +124,8 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return copy_or_export
 
     with pytest.MonkeyPatch.context() as patch:
-        for export in (export_onnx, export_torchscript):
-            patch.setattr(pipeline, export.__name__, once(export))
+        for module, export in ((engines, export_onnx), (reduced, export_onnx), (engines, export_torchscript)):
+            patch.setattr(module, export.__name__, once(export))
         yield
 
 

@@ -21,7 +21,19 @@ from latentclr.config import GROUPS, ScoreConfig, TrainConfig, option_sections, 
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("latentclr", "export", "serving")
-HEAVY = {"torch", "hydra", "omegaconf", "matplotlib", "PIL", "onnx", "onnxruntime", "tritonclient", "numpy", "scipy"}
+HEAVY = {
+    "openvino",
+    "torch",
+    "hydra",
+    "omegaconf",
+    "matplotlib",
+    "PIL",
+    "onnx",
+    "onnxruntime",
+    "tritonclient",
+    "numpy",
+    "scipy",
+}
 
 # May name modules of other packages in strings, to be imported when asked for: the command line's table, nothing else.
 LAZY = "latentclr/cli.py"
@@ -191,6 +203,7 @@ PARSERS = (
     r"google\.protobuf\.(text_format|json_format)\.(Parse|Merge|ParseLines|MergeLines)",
     r"onnx\.(load|load_model|load_from_string|load_tensor)",
     r"onnxruntime\.InferenceSession",
+    r"openvino\.Core",
     r"ai_edge_litert\.interpreter\.Interpreter",
     r"(builtins\.)?(eval|exec|__import__)",
     r"importlib\.util\.(spec_from_\w+|module_from_spec)|importlib\.machinery\..+|runpy\..+",
@@ -227,10 +240,15 @@ READERS: dict[str, tuple[set[str], str]] = {
     "latentclr/generators/biggan/imagenet.py": ({"json.loads"}, "package data, which the wheel brings"),
     "serving/backends/batching.py": ({"json.loads"}, "what Triton hands to its own backend"),
     "serving/backends/onnxruntime/model.py": ({"onnxruntime.InferenceSession"}, "the served model, run by Triton"),
+    "serving/contract/openvino_engine.py": (
+        {"openvino.Core"},
+        "compile_model itself: the served model, or the graph that an export has just written",
+    ),
+    "export/openvino.py": ({"openvino.Core"}, "the graph that this process has just written"),
+    "export/openvino_lowered.py": ({"onnx.load"}, "the graph that this process has just written"),
     "serving/backends/pytorch/model.py": ({"torch.jit.load"}, "the served model, run by Triton"),
     "serving/doctor/command.py": ({"onnxruntime.InferenceSession"}, "a graph that the doctor has just made"),
     "export/onnx.py": ({"onnx.load", "onnxruntime.InferenceSession"}, "the graph that this process has just written"),
-    "export/pipeline.py": ({"onnx.load"}, "the graph that this process has just written"),
     "export/torchscript.py": ({"torch.jit.load"}, "the graph that this process has just written"),
     "serving/contract/pbtxt.py": ({"google.protobuf.text_format.Parse"}, "read_pbtxt itself"),
 }
@@ -327,6 +345,7 @@ def loaded_by(code: str) -> set[str]:
         "from latentclr.cli import cli; cli(['export', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['serve', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['edit', '--help'], standalone_mode=False)",
+        "from latentclr.cli import cli; cli(['certify', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['rollback', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['doctor', '--help'], standalone_mode=False)",
         "from latentclr.cli import cli; cli(['studio', '--help'], standalone_mode=False)",

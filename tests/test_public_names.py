@@ -25,14 +25,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SERVING = """
     AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit LatestWins Manifest ManifestError
-    ModelUnavailable Ports RequestFailed RequestTimeout ServerStartError ServerUnavailable ServingError Superseded
-    TritonServer save_image
+    ModelUnavailable NoPreview Ports RequestFailed RequestTimeout ServerStartError ServerUnavailable ServingError
+    Superseded TritonServer save_image
 """.split()  # `from serving import ...`
 
 # docs/reference/: the Python API beside `serving`.
 REFERENCE = """
-    export.editor.FusedEditor export.options.TritonOptions export.parity.ParityReport export.pipeline.export_run
-    export.repository.rollback
+    export.editor.FusedEditor export.options.TritonOptions export.pipeline.export_run export.repository.rollback
     latentclr.commands.run_eval latentclr.commands.run_gen latentclr.commands.run_train
     latentclr.generators.base.Generator latentclr.generators.base.LatentSpec
     latentclr.method.directions.Directions latentclr.method.loss.contrastive_loss
@@ -42,6 +41,7 @@ REFERENCE = """
     latentclr.scores.scorer.Scorer latentclr.scores.scorer.build_scorers latentclr.scores.scorer.find_attributes
     latentclr.training.evaluation.Evaluation latentclr.training.experiment.open_run
     latentclr.training.experiment.trained_generator latentclr.training.trainer.Trainer
+    serving.contract.certificate.Certificate serving.contract.certificate.Gate
 """.split()
 
 # `latentclr COMMAND`: its arguments in capitals, its options.
@@ -59,13 +59,15 @@ COMMANDS = {
     "weights list": "",
     "weights path": "NAME",
     "weights verify": "NAMES",
-    "export": "WORDS --repository --name --target --max-batch-size --instances --queue-delay --queue-timeout --cache"
-    " --no-cache --threads --tensorrt --cuda --opset --latent-input --config-path --config-name",
+    "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
+    " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --preview"
+    " --config-path --config-name",
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",
     "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --from --force -o --output"
     " --url --model --timeout",
+    "certify": "--url --model --repository --golden --quality --requests --timeout --json",
     "studio": "RUN --url --repository --model --host --port --token --allow-host --catalog --timeout",
     "doctor": "--repository --host",
 }

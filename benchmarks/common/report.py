@@ -100,10 +100,27 @@ def finish(
     Raises:
         SaveError: The file cannot be written.
     """
+    record = make_record(name, start, settings, results, targets, random_weights, note)
     for entry in targets:
         limit = f"at most {entry['at_most']}" if "at_most" in entry else f"at least {entry['at_least']}"
         click.echo(f"{'met' if entry['met'] else 'MISSED'}: {entry['name']}: {entry['value']} ({limit})")
-    record = {
+    if output is not None:
+        write_record(output, record)
+    sys.stdout.flush()
+    click.echo(json.dumps(record))
+
+
+def make_record(
+    name: str,
+    start: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+    random_weights: bool,
+    note: str | None,
+) -> dict[str, Any]:
+    """Return a benchmark's record; the arguments are those of `finish`."""
+    return {
         "format": FORMAT,
         "benchmark": name,
         "date": now(),
@@ -116,8 +133,13 @@ def finish(
         "results": [dict(row) for row in results],
         "targets": [dict(entry) for entry in targets],
     }
-    if output is not None:
-        with replacing(output) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n")
-    sys.stdout.flush()
-    click.echo(json.dumps(record))
+
+
+def write_record(output: Path, record: Mapping[str, Any]) -> None:
+    """Write a record, whole or not at all.
+
+    Raises:
+        SaveError: The file cannot be written.
+    """
+    with replacing(output) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")

@@ -8,6 +8,8 @@ from typing import Any
 
 from common.engines import Array, Engine
 
+from serving.contract.openvino_engine import import_openvino
+
 PRECISIONS = ("f32", "bf16")
 
 
@@ -24,7 +26,7 @@ def openvino_engine(path: Path, precision: str, threads: int) -> Engine:
         precision: `f32` or `bf16`, of the arithmetic; tensors in and out stay as they are.
         threads: 0 for OpenVINO's own choice.
     """
-    import openvino
+    openvino = import_openvino()
     from openvino import properties
 
     core = openvino.Core()

@@ -102,10 +102,9 @@ def proposed_edits(scores: RunScores) -> dict[str, NamedEdit]:
         low, high = direction.slider
         if direction.reverse:
             low, high = -high, -low
-        size, ends = abs(effect.mean), sorted((abs(effect.low), abs(effect.high)))
         evidence = (
-            f"+{size:.2f} sd [{ends[0]:.2f}, {ends[1]:.2f}] at equal change, purity {direction.purity:.2f}, "
-            f"signs agree on {effect.agreement:.0%} of {scores.settings.codes} codes"
+            f"{abs(effect.mean):.2f}±{(effect.high - effect.low) / 2:.2f} sd, purity {direction.purity:.2f}, "
+            f"signs {effect.agreement:.0%}"
         )
         edits[direction.name] = NamedEdit(k, (), (low, high), _head(k, low, high) + evidence, direction.reverse)
     return edits
@@ -117,4 +116,4 @@ def is_automatic(edit: NamedEdit) -> bool:
 
 
 def _head(direction: int, low: float, high: float) -> str:
-    return f"auto, direction {direction} over {low:g}..{high:g}: "
+    return f"auto {direction} {low:g}..{high:g}: "

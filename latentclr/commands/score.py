@@ -14,16 +14,16 @@ from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides, plain
 from latentclr.config import ScoreConfig, TrainConfig, slider_end
 from latentclr.errors import ConfigError
-from latentclr.files import sha256_of
+from latentclr.files import sha256_of, write_together
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
 from latentclr.pictures.render import at_once
 from latentclr.progress import duration, progress_bar
 from latentclr.scores.compare import compare, comparison_lines
 from latentclr.scores.measure import FEWEST_CODES, Measured, measure, steps_of
-from latentclr.scores.page import effect_map, write_page
+from latentclr.scores.page import effect_map, page
 from latentclr.scores.reach import middle_layer
-from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunInfo, RunScores, write_scores
+from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunInfo, RunScores, scores_text
 from latentclr.scores.scorer import Scorer, build_scorers
 from latentclr.scores.subject import Subject
 from latentclr.training.checkpoint import Checkpoint
@@ -68,7 +68,8 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
         for line in comparison_lines(rows):
             click.echo(line)
         for i, (folder, result) in enumerate(measured):
-            write_page(folder / PAGE_FILE, names[i], result.scores, result.strips, rows, i)
+            text = page(names[i], result.scores, result.strips, rows, i)
+            write_together({folder / PAGE_FILE: text.encode()})
     return scores
 
 
@@ -108,9 +109,11 @@ def _score(
     scores = result.scores
     for line in table_lines(scores):
         click.echo(line)
-    effect_map(scores, folder / MAP_FILE)
-    write_page(folder / PAGE_FILE, name, scores, result.strips)
-    write_scores(scores, folder / SCORE_FILE)
+    write_together({
+        folder / SCORE_FILE: scores_text(scores).encode(),
+        folder / MAP_FILE: effect_map(scores),
+        folder / PAGE_FILE: page(name, scores, result.strips).encode(),
+    })  # fmt: skip
     seconds = time.perf_counter() - start
     click.echo(
         f"wrote {SCORE_FILE}, {MAP_FILE} and {PAGE_FILE} to {folder} ({scores.pictures} pictures, {seconds:.0f} s)"

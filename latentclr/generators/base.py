@@ -137,6 +137,34 @@ class Generator(nn.Module, ABC):
         """
         raise GeneratorError(f"{self.name} does not tell which weights its code meets first, as model=sefa asks")
 
+    def previews(self) -> tuple[int, ...]:
+        """Return the sizes in pixels at which `stopping_at` can stop, smallest first; none unless a subclass has some.
+
+        A generator with skip images (StyleGAN2: each resolution's to_rgb, added to the enlarged image so far) has a
+        picture at every resolution on its way.
+        """
+        return ()
+
+    def stopping_at(self, size: int) -> Generator:
+        """Return a generator of the same codes whose picture is the one on the way that is `size` pixels high.
+
+        It shares this one's weights, has the same latent inputs L, of which the last have no effect, as resolution the
+        size, and a width in proportion.
+
+        Args:
+            size: One of `previews`.
+
+        Raises:
+            GeneratorError: It is none of them; the message lists them.
+        """
+        raise self.no_preview(size)
+
+    def no_preview(self, size: int) -> GeneratorError:
+        """Say which sizes there are."""
+        sizes = self.previews()
+        there = f"it stops at {', '.join(map(str, sizes))}" if sizes else "it has no pictures on its way"
+        return GeneratorError(f"{self.name} of {self.resolution} pixels has no preview of {size}: {there}")
+
     def check_layer(self, layer: str) -> str:
         """Return `layer` if it is a feature layer.
 

@@ -5,6 +5,7 @@ z -> p -> K edits of every p -> generator features -> projector -> normalised ch
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from latentclr.errors import ConfigError
 from latentclr.generators.base import Generator
+from latentclr.method.differences import Differences, Recorded, Unedited
 from latentclr.method.directions import Directions, draw_alpha
 from latentclr.method.loss import similarity_loss
 from latentclr.method.projectors import Projector
@@ -41,7 +43,8 @@ class StepOptions:
         use_abs: Compare without sign.
         reduce: `mean` or `sum`.
         chunk: Edited rows that go through the generator at once; None for all. Bounds memory, costs one more forward.
-        autocast: Dtype of the generator's and networks' arithmetic, None for float32. The loss is always float32.
+        rounding: Small format of the changes that go through the generator (see `differences`), None for float32. All
+            else is always float32.
     """
 
     layer: str
@@ -51,7 +54,7 @@ class StepOptions:
     use_abs: bool = True
     reduce: str = "mean"
     chunk: int | None = None
-    autocast: torch.dtype | None = None
+    rounding: torch.dtype | None = None
 
 
 class ContrastiveStep(nn.Module):
@@ -106,28 +109,33 @@ class ContrastiveStep(nn.Module):
         """Return projected features of all edits [K * B, F'], not normalised, and of the unedited codes [B, F']."""
         k = self.directions.k
         generator, layer, fed = self.generator, self.options.layer, self.get_buffer("fed")
-        device, dtype = batch.z.device.type, self.options.autocast
-        with torch.autocast(device, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            with torch.no_grad():
-                p = generator.encode(batch.z, batch.class_id)  # [B, D]
-                unedited = p[:, None].expand(-1, generator.latent.layers, -1)  # [B, L, D]
-                base = self.projector(generator.features(unedited, layer, batch.class_id))  # [B, F']
-            step = batch.alpha[:, None, None] * self.directions(p)  # [K, B, D]
-            edited = p[:, None] + fed[:, None] * step[:, :, None]  # [K, B, L, D]
-            class_id = None if batch.class_id is None else batch.class_id.repeat(k)
-            features = self._features(edited.flatten(0, 1), class_id)  # [K * B, ...]
-            projected = self.projector.project_groups(features, k)  # [K * B, F']
-        return projected.float(), base.float()
+        memory = None if self.options.rounding is None else Unedited(len(batch.z))
+        with torch.no_grad():
+            p = generator.encode(batch.z, batch.class_id)  # [B, D]
+            unedited = p[:, None].expand(-1, generator.latent.layers, -1)  # [B, L, D]
+            with Recorded(memory) if memory else contextlib.nullcontext():
+                features = generator.features(unedited, layer, batch.class_id)  # [B, ...]
+            base = self.projector(features)  # [B, F']
+        step = batch.alpha[:, None, None] * self.directions(p)  # [K, B, D]
+        edited = p[:, None] + fed[:, None] * step[:, :, None]  # [K, B, L, D]
+        class_id = None if batch.class_id is None else batch.class_id.repeat(k)
+        features = self._features(edited.flatten(0, 1), class_id, memory)  # [K * B, ...]
+        return self.projector.project_groups(features, k), base
 
-    def _features(self, ps: Tensor, class_id: Tensor | None) -> Tensor:
-        layer, chunk = self.options.layer, self.options.chunk
-        if chunk is None or chunk >= ps.shape[0]:
-            return self.generator.features(ps, layer, class_id)
-        classes = [None] * -(-ps.shape[0] // chunk) if class_id is None else class_id.split(chunk)
+    def _features(self, ps: Tensor, class_id: Tensor | None, memory: Unedited | None) -> Tensor:
+        layer, dtype = self.options.layer, self.options.rounding
+
+        def run(part: Tensor, classes: Tensor | None, start: int) -> Tensor:
+            with Differences(memory, dtype, start) if memory and dtype else contextlib.nullcontext():
+                return self.generator.features(part, layer, classes)
+
+        chunk = self.options.chunk or len(ps)
+        if chunk >= len(ps):
+            return run(ps, class_id, 0)
+        classes = [None] * -(-len(ps) // chunk) if class_id is None else class_id.split(chunk)
         # Only the features of a chunk are kept; its inner activations are computed again in the backward pass.
         parts = [
-            checkpoint(self.generator.features, part, layer, classes[i], use_reentrant=False)
-            for i, part in enumerate(ps.split(chunk))
+            checkpoint(run, part, classes[i], i * chunk, use_reentrant=False) for i, part in enumerate(ps.split(chunk))
         ]
         return torch.cat(parts)
 

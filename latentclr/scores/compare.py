@@ -1,9 +1,14 @@
 """Which run is better: several scores side by side, with intervals.
 
-Runs that differ by their training seed only are one method. Each method is compared with the first one. The intervals
-of a difference are 95 % percentile bootstrap intervals of two levels: the method's runs are drawn again, then what was
-measured in them: directions for purity, largest effect and twins, attributes (the same ones in both) for how many are
-moved, held-out codes (the same) for RCA. A difference whose interval holds 0 is not shown.
+Runs that differ by their training seed only are one method. Each method is compared with the first one; a difference
+whose 95 % interval holds 0 is not shown. An interval has two parts, whose squares are added:
+
+- from run to run: Student's t of the runs' means, of two methods Welch's (1947). Runs are few, and what is measured in
+  one of them is no substitute for another; a bootstrap over two or three runs would be far too narrow.
+- within the runs, by a bootstrap: over what all runs share, and the same in both methods (attributes, for how many are
+  moved; held-out codes, for RCA); and over directions where a method has one run only, which says nothing of others.
+
+Runs may each be scored on codes of their own; then differences between codes are part of those between runs.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ from latentclr.scores.report import MOVED, RunScores
 
 RESAMPLES = 2000
 SEED = 0
+_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # for 1 to 10 degrees of freedom
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,8 @@ def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
     """Compare methods with the first one.
 
     Args:
-        scores: Of two runs or more, measured alike: the same attributes, codes and seed.
+        scores: Of two runs or more, measured alike: the same attributes and number of codes, and on codes of seeds that
+            the first method's runs were scored on too.
         names: What each run is called.
 
     Returns:
@@ -90,28 +98,29 @@ def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
     Raises:
         ConfigError: They were not measured alike.
     """
-    alike = {
-        (tuple(a.name for a in score.attributes), score.settings.seed, score.settings.codes, score.settings.change)
-        for score in scores
-    }
-    if len(alike) > 1:
-        raise ConfigError("scores can be compared only with the same scorers, seed and codes")
+    alike = {(tuple(a.name for a in score.attributes), score.settings.codes, score.settings.change) for score in scores}
     methods: dict[str, list[int]] = {}
     for i, score in enumerate(scores):
         methods.setdefault(score.run.method, []).append(i)
     groups = list(methods.values())
+    seeds = [{scores[i].settings.seed for i in group} for group in groups]
+    if len(alike) > 1 or any(not own <= seeds[0] for own in seeds):
+        raise ConfigError("scores can be compared only with the same scorers, seed and codes")
     rows = []
     for group in groups:
         cells = []
         for measure, values in zip(MEASURES, zip(*(_units(score) for score in scores), strict=True), strict=True):
             own, first = [values[i] for i in group], [values[i] for i in groups[0]]
-            drawn, drawn_first = _resample(own, first, paired=measure.unit != "directions")
+            shared = measure.unit != "directions"
             value, base = (float(np.mean([part.mean() for part in parts])) for parts in (own, first))
-            low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
+            drawn, drawn_first = _resample(own, first, shared)
+            half = _half(shared, (own, drawn))
+            low, high = max(0.0, value - half), value + half
             if group is groups[0]:
                 cells.append(Cell(value, low, high, None, 0.0, 0.0, ""))
                 continue
-            d_low, d_high = np.percentile(drawn - drawn_first, (2.5, 97.5)).tolist()
+            half = _half(shared, (own, drawn), (first, drawn_first))
+            d_low, d_high = value - base - half, value - base + half
             verdict = "no difference shown"
             if d_low > 0 or d_high < 0:
                 verdict = "better" if (d_low > 0) == measure.higher else "worse"
@@ -122,7 +131,7 @@ def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _units(score: RunScores) -> list[NDArray[np.float64]]:
+def _units(score: RunScores) -> list[Numbers]:
     """Return what is drawn again for each measure: one number for each direction, attribute or code."""
     directions = score.directions
     return [
@@ -134,23 +143,52 @@ def _units(score: RunScores) -> list[NDArray[np.float64]]:
     ]
 
 
-def _resample(
-    own: Sequence[NDArray[np.float64]], first: Sequence[NDArray[np.float64]], paired: bool
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw means of two methods again: [R] and [R]. Paired units are drawn for all runs of both at once."""
+def _half(shared: bool, *methods: tuple[Sequence[Numbers], Numbers]) -> float:
+    """Return half the width of the 95 % interval of a method's mean, or of the difference of two.
+
+    Args:
+        shared: Whether all runs have in common what is drawn again.
+        methods: One or two: what was measured in each of its runs, and the mean of that, drawn again in them [R].
+    """
+    squares, freedom = [], []  # of the standard errors from run to run
+    for runs, drawn in methods:
+        if len(runs) > 1:
+            among = float(np.var([run.mean() for run in runs], ddof=1)) / len(runs)
+            # Three runs may agree by chance, but not more closely than their directions let them.
+            squares.append(among if shared else max(among, float(drawn.var())))
+            freedom.append(len(runs) - 1)
+    within = 0.0
+    if shared or len(squares) < len(methods):
+        within = float((methods[0][1] - methods[-1][1] if len(methods) > 1 else methods[0][1]).std())
+    total = sum(squares)
+    if total == 0:
+        return _t(np.inf) * within
+    effective = total**2 / sum(square**2 / n for square, n in zip(squares, freedom, strict=True))
+    return float(np.hypot(_t(effective) * np.sqrt(total), _t(np.inf) * within))
+
+
+def _t(freedom: float) -> float:
+    """Return Student's t, which 2.5 % exceed, for degrees of freedom (rounded down) of at least 1."""
+    if freedom < len(_T) + 1:
+        return _T[int(freedom) - 1]
+    z, n = 1.959964, freedom  # Abramowitz and Stegun 26.7.5, to three digits from 11 on
+    return z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+
+
+def _resample(own: Sequence[Numbers], first: Sequence[Numbers], shared: bool) -> tuple[Numbers, Numbers]:
+    """Draw what was measured in the runs of two methods again, shared units for all at once; return means [R], [R]."""
     rng = np.random.default_rng(SEED)
     picked = rng.integers(len(own[0]), size=(RESAMPLES, len(own[0])))
-    drawn = []
-    for runs in (own, first):
-        slots = np.empty((len(runs), RESAMPLES))
-        for slot in range(len(runs)):  # each holds a run that is drawn again, with units of its own
-            chosen = rng.integers(len(runs), size=RESAMPLES)
-            means = np.stack([
-                run[picked if paired else rng.integers(len(run), size=(RESAMPLES, len(run)))].mean(axis=1)
+    drawn = [
+        np.mean(
+            [
+                run[picked if shared else rng.integers(len(run), size=(RESAMPLES, len(run)))].mean(axis=1)
                 for run in runs
-            ])  # fmt: skip
-            slots[slot] = means[chosen, np.arange(RESAMPLES)]
-        drawn.append(slots.mean(axis=0))
+            ],
+            axis=0,
+        )
+        for runs in (own, first)
+    ]
     return drawn[0], drawn[1]
 
 

@@ -11,14 +11,12 @@ import hashlib
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from latentclr.files import replacing
 from latentclr.pictures.plots import RANDOM
 from latentclr.scores.compare import MEASURES, Row
 from latentclr.scores.report import MOVED, DirectionScores, RunScores
@@ -97,29 +95,16 @@ for (const button of document.querySelectorAll(".sort button")) {
 """
 
 
-def write_page(
-    path: Path, title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0
-) -> None:
-    """Write score.html, whole or not at all.
+def page(title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0) -> str:
+    """Return score.html.
 
     Args:
-        path: The file.
         title: What the run is called.
         scores: What was measured.
         strips: Pictures [K, N, 5, H, W, 3] at low, low / 2, 0, high / 2 and high of each range.
         rows: The comparison, if several runs were scored.
         own: The place of this run in it.
-
-    Raises:
-        SaveError: The disk is full or the folder cannot be written.
     """
-    text = page(title, scores, strips, rows, own)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def page(title: str, scores: RunScores, strips: Pixels, rows: Sequence[Row] = (), own: int = 0) -> str:
-    """Return the page as text; see `write_page`."""
     policy = (
         "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}"
@@ -220,10 +205,9 @@ def _comparison(rows: Sequence[Row], own: int) -> str:
         body.append(f"<tr><td>{name}</td>{''.join(cells)}</tr>")
     return f"""<h2>Compared with the others</h2>
 <div class="scroll"><table><thead><tr><th>run</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>
-<p class="soft">Signed numbers are differences from the first row. Intervals are 95 % bootstrap
-intervals over directions (purity, effect, twins),
-attributes (the same in all rows), or held-out codes (RCA), and over seeds where a row has several. Better: the interval
-of the difference lies above 0, or below for twins.</p>"""
+<p class="soft">Signed numbers are differences from the first row. Intervals are 95 %:
+Student's t over the runs of a row; a bootstrap over directions where it has one run, over attributes (how many are
+moved) and over held-out codes (RCA). Better: the interval of the difference lies above 0, or below for twins.</p>"""
 
 
 def _card(k: int, scores: RunScores, strip: Pixels) -> str:
@@ -399,12 +383,8 @@ def _data(strip: Pixels) -> str:
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def effect_map(scores: RunScores, path: Path) -> None:
-    """Draw the effects of all directions on all attributes into a PNG, whole or not at all.
-
-    Raises:
-        SaveError: The disk is full or the folder cannot be written.
-    """
+def effect_map(scores: RunScores) -> bytes:
+    """Return score.png: the effects of all directions on all attributes."""
     table = np.array([[np.nan if e is None else e.mean for e in d.effects] for d in scores.directions])  # [K, A]
     k, a = table.shape
     figure = Figure(figsize=(min(20.0, 3.2 + 0.48 * a), min(40.0, 2.4 + 0.3 * k)), layout="constrained")
@@ -423,5 +403,6 @@ def effect_map(scores: RunScores, path: Path) -> None:
     meaning = f"effect at equal change of the picture ({scores.settings.change * 255:.0f} of 255)"
     axes.set_title(f"{RANDOM}\n{meaning}" if scores.run.random_weights else meaning, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="standard deviations of unedited pictures")
-    with replacing(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)
+    return drawn.getvalue()

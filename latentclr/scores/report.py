@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from latentclr.errors import CheckpointError
-from latentclr.files import replacing
 from serving.contract.documents import read_json_file
 from serving.contract.manifest import DirectionScore
 from serving.contract.named_edit import check_name
@@ -334,16 +333,11 @@ def _name_after(attribute: str) -> str:
         return ""
 
 
-def write_scores(scores: RunScores, path: Path) -> None:
-    """Write score.json, whole or not at all.
-
-    Raises:
-        SaveError: The disk is full or the folder cannot be written.
-    """
+def scores_text(scores: RunScores) -> str:
+    """Return score.json, which `load_scores` reads."""
     text = json.dumps({"format": FORMAT, **dataclasses.asdict(scores)}, indent=1, allow_nan=False)
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: "[" + " ".join(found[1].split()) + "]", text)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    return text + "\n"
 
 
 def load_scores(path: Path) -> RunScores:

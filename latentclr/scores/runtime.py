@@ -6,6 +6,11 @@ generator's.
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +20,7 @@ from latentclr.errors import ScorerError, first_reason
 
 MOST_AT_ONCE = 16
 """Pictures in one call of a network with a free batch size; more are no faster, and take memory."""
+_GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate"
 
 
 class LiteNetwork:
@@ -38,8 +44,9 @@ class LiteNetwork:
         except ImportError:
             raise ScorerError(f"{name} needs LiteRT: run `pip install 'latentclr[faces]'`") from None
         try:
-            self._interpreter: Any = Interpreter(model_content=model, num_threads=1)
-            self._interpreter.allocate_tensors()
+            with _without_greeting():
+                self._interpreter: Any = Interpreter(model_content=model, num_threads=1)
+                self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             raise ScorerError(f"{name} cannot be run: {first_reason(error)}") from None
         self._input = self._interpreter.get_input_details()[0]["index"]
@@ -53,6 +60,32 @@ class LiteNetwork:
             self._interpreter.invoke()
             rows.append([self._interpreter.get_tensor(index).reshape(-1) for index in self._outputs])
         return tuple(np.stack(output) for output in zip(*rows, strict=True))
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep LiteRT's line about its XNNPACK delegate from the screen, and nothing else.
+
+    It goes from C++ to file descriptor 2, once a process, and LiteRT's Python package has no switch for it. What else
+    is written there meanwhile, by whatever thread, follows at the end.
+    """
+    sys.stderr.flush()
+    try:
+        screen = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)
+            kept.seek(0)
+            for line in kept:
+                if not line.startswith(_GREETING):
+                    os.write(2, line)
 
 
 def onnx_session(model: bytes | str, name: str) -> Any:

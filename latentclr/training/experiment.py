@@ -45,7 +45,7 @@ def step_options(config: TrainConfig, device: torch.device) -> StepOptions:
         use_abs=config.loss.abs,
         reduce=config.loss.reduce,
         chunk=config.hparams.chunk,
-        autocast=dtypes[config.mixed_precision],
+        rounding=dtypes[config.mixed_precision],
     )
 
 

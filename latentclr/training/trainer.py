@@ -28,6 +28,7 @@ from latentclr.training.experiment import new_step
 from latentclr.training.finite import all_finite, tensors_in
 from latentclr.training.optim import build_optimizer, build_scheduler
 from latentclr.training.rng import stream
+from latentclr.training.rounding import measure_rounding
 
 logger = logging.getLogger(__name__)
 AXIS_CODES = 1024  # that say in which sense a direction points (model.orient)
@@ -66,7 +67,7 @@ class Trainer:
         self.parameters = [p for p in self.step.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(config.hparams.optimizer, self.parameters)
         self.scheduler = build_scheduler(config.hparams.scheduler, self.optimizer)
-        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.step.options.autocast is torch.float16)
+        self.scaler = torch.amp.GradScaler(processes.device.type, enabled=self.step.options.rounding is torch.float16)
         self.iteration, self.best_loss, self.history = 0, float("inf"), History()
 
     def state(self) -> dict[str, Any]:
@@ -139,6 +140,9 @@ class Trainer:
         """
         config, first = self.config, self.processes.first
         total = config.hparams.iterations
+        if first and self.step.options.rounding is not None and self.iteration < total:
+            rng = stream(config.seed, "rounding")
+            logger.info("%s", measure_rounding(self.step, self.step.sample(min(config.hparams.batch_size, 4), rng)))
         bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
         with bar, _interruptible() as interrupted, self._events() as events:
             module: nn.Module = self.step

@@ -33,6 +33,7 @@ from serving.client.grpc_transport import (
     tensors,
     to_failure,
 )
+from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
     Plan,
@@ -46,9 +47,9 @@ from serving.client.requests import (
 )
 from serving.client.retry import Attempts, check_patience, check_timeout
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL
+from serving.contract.layout import DEFAULT_MODEL, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ManifestError, ServingError
+from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoPreview, ServingError
 
 
 class AsyncEditClient:
@@ -74,6 +75,7 @@ class AsyncEditClient:
         self._address = parse_address(url, "grpc")
         self._model, self._timeout, self._retries = model, timeout, retries
         self._client: Any = None
+        self._preview: AsyncEditClient | None = None
         self._closed = False
         self._description: Description | None = None
         self._seen = False
@@ -81,6 +83,10 @@ class AsyncEditClient:
     async def manifest(self) -> Manifest:
         """What the model says about itself; see `EditClient.manifest`."""
         return (await self._describe(None)).manifest
+
+    async def description(self) -> Description:
+        """How the server has the model configured; see `EditClient.description`."""
+        return await self._describe(None)
 
     async def refresh(self) -> Manifest:
         """Ask the model again what it is; see `EditClient.refresh`."""
@@ -102,6 +108,22 @@ class AsyncEditClient:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
         subject = Subject(seed, z, w, layers, class_id, class_name)
         return await self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+
+    async def preview(
+        self,
+        seed: int | None = None,
+        edits: Mapping[int | str, Strength] | None = None,
+        *,
+        z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
+        layers: Sequence[int] | None = None,
+        class_id: int | None = None,
+        class_name: str | None = None,
+        timeout: float | None = None,
+    ) -> Edited:
+        """Do as `edit`, smaller and sooner; see `EditClient.preview`."""
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return await self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     async def sweep(
         self,
@@ -138,7 +160,7 @@ class AsyncEditClient:
             description = await self._describe(timeout)
             try:
                 request = plan(description.manifest)
-            except InvalidEdit:
+            except (InvalidEdit, NoPreview):
                 if not await self._outdated(description, timeout):
                     raise
                 continue
@@ -147,9 +169,39 @@ class AsyncEditClient:
                 return Edited(np.concatenate(images), request.recipe.made_by(description.name))
         raise unsettled(description.name)
 
+    async def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+        """Send what a plan makes of the manifest to the model's preview; see `EditClient.send_preview`."""
+        full = await self._full(has_preview, timeout)
+        check_has_preview(full, self._model)
+
+        def paired(preview: Manifest) -> Request:
+            check_preview(preview, full, self._model)
+            return plan(preview)
+
+        if self._preview is None:
+            url = self._address.target
+            self._preview = AsyncEditClient(url, preview_of(self._model), self._timeout, retries=self._retries)
+            self._preview._closed = self._closed
+        try:
+            its = (await self._preview._describe(timeout)).manifest
+            full = await self._full(lambda manifest: is_preview_of(its, manifest), timeout)
+            return Edited((await self._preview.send(paired, timeout)).images)
+        except ModelUnavailable as error:
+            raise not_served(self._model, str(error)) from error
+
+    async def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
+        """See `EditClient._full`."""
+        description = await self._describe(timeout)
+        if not wanted(description.manifest) and await self._outdated(description, timeout):
+            description = await self._describe(timeout)
+        return description.manifest
+
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
+        preview, self._preview = self._preview, None
+        if preview is not None:
+            await preview.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -9,7 +9,7 @@ for asyncio, `latest` a mode for sliders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,7 @@ from serving.client.address import Address, parse_address
 from serving.client.connection import Connection, Transport
 from serving.client.description import Description
 from serving.client.edited import Edited
+from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
     Plan,
@@ -32,9 +33,9 @@ from serving.client.requests import (
     unsettled,
 )
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL
+from serving.contract.layout import DEFAULT_MODEL, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ServingError
+from serving.errors import InvalidEdit, ModelUnavailable, NoPreview, ServingError
 
 __all__ = ["EditClient", "Edited"]
 
@@ -67,7 +68,10 @@ class EditClient:
             ServingError: One of them is out of range.
         """
         address = parse_address(url, protocol)
-        self._connection = Connection(_transport(address, shared_memory), address, model, timeout, retries)
+        transport = _transport(address, shared_memory)
+        self._model = model
+        self._connection = Connection(transport, address, model, timeout, retries)
+        self._preview = Connection(transport, address, preview_of(model), timeout, retries)
 
     @property
     def manifest(self) -> Manifest:
@@ -79,6 +83,15 @@ class EditClient:
             ManifestError: The model has no manifest that this client understands.
         """
         return self._connection.describe().manifest
+
+    @property
+    def description(self) -> Description:
+        """How the server has the model configured: its engine, versions and batch size; asked for as the manifest is.
+
+        Raises:
+            ServingError: As `manifest`.
+        """
+        return self._connection.describe()
 
     def refresh(self) -> Manifest:
         """Ask the model again what it is, to see a version that was published meanwhile.
@@ -125,6 +138,44 @@ class EditClient:
         """
         subject = Subject(seed, z, w, layers, class_id, class_name)
         return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+
+    def preview(
+        self,
+        seed: int | None = None,
+        edits: Mapping[int | str, Strength] | None = None,
+        *,
+        z: ArrayLike | None = None,
+        w: ArrayLike | None = None,
+        layers: Sequence[int] | None = None,
+        class_id: int | None = None,
+        class_name: str | None = None,
+        timeout: float | None = None,
+    ) -> Edited:
+        """Do as `edit`, smaller and sooner: for while a slider moves.
+
+        The model must have been exported with `--preview PIXELS`; `manifest.preview` tells the size. The pictures carry
+        no recipe. Nothing else is drawn instead: who would rather wait than go without catches `NoPreview`.
+
+        Args:
+            seed: As in `edit`.
+            edits: As in `edit`.
+            z: As in `edit`.
+            w: As in `edit`.
+            layers: As in `edit`.
+            class_id: As in `edit`.
+            class_name: As in `edit`.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            N pictures of the preview's size.
+
+        Raises:
+            NoPreview: The model has no preview, or the server does not serve it.
+            InvalidEdit: Something is out of range.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        subject = Subject(seed, z, w, layers, class_id, class_name)
+        return self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     def sweep(
         self,
@@ -206,17 +257,49 @@ class EditClient:
             InvalidEdit: The plan found something out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        for _ in range(TURNS):
+        images, request, description = self._send(self._connection, plan, timeout)
+        return Edited(images, request.recipe.made_by(description.name))
+
+    def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+        """Send what a plan makes of the manifest to the model's preview; see `preview` and `send`.
+
+        Raises:
+            NoPreview: The model has no preview, or the server does not serve it.
+            ServingError: As `send`.
+        """
+
+        def paired(preview: Manifest) -> Request:
+            full = self._full(lambda manifest: is_preview_of(preview, manifest), timeout)
+            check_preview(preview, full, self._model)
+            return plan(preview)
+
+        check_has_preview(self._full(has_preview, timeout), self._model)
+        try:
+            return Edited(self._send(self._preview, paired, timeout)[0])
+        except ModelUnavailable as error:
+            raise not_served(self._model, str(error)) from error
+
+    def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
+        """Return the full model's manifest, asked for again if it is not as wanted: another may have been published."""
+        description = self._connection.describe(timeout)
+        if not wanted(description.manifest) and self._connection.outdated(description, timeout):
             description = self._connection.describe(timeout)
+        return description.manifest
+
+    def _send(
+        self, connection: Connection, plan: Plan, timeout: float | None
+    ) -> tuple[NDArray[np.uint8], Request, Description]:
+        for _ in range(TURNS):
+            description = connection.describe(timeout)
             try:
                 request = plan(description.manifest)
-            except InvalidEdit:  # a version that was published since may know the name
-                if not self._connection.outdated(description, timeout):
+            except (InvalidEdit, NoPreview):  # a version that was published since may know the name
+                if not connection.outdated(description, timeout):
                     raise
                 continue
-            images = self._draw(request, description, timeout)
+            images = self._draw(connection, request, description, timeout)
             if images:
-                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+                return np.concatenate(images), request, description
         raise unsettled(description.name)
 
     def close(self) -> None:
@@ -233,12 +316,15 @@ class EditClient:
         """Close the connections."""
         self.close()
 
-    def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+    @staticmethod
+    def _draw(
+        connection: Connection, request: Request, description: Description, timeout: float | None
+    ) -> list[NDArray[np.uint8]]:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):
-            answer = self._connection.infer(description, arrays, timeout)
-            now = self._connection.drawn_by(description, answer)
+            answer = connection.infer(description, arrays, timeout)
+            now = connection.drawn_by(description, answer)
             if now is None:
                 return []
             description = now

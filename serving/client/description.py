@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.contract.layout import MAX_ROWS
 from serving.contract.manifest import Manifest, parse_manifest
 from serving.contract.tensors import OUTPUTS, find_output
 from serving.errors import ManifestError
@@ -27,6 +28,8 @@ class Description:
         valid: Name of the output that marks good rows.
         image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open.
         versions: The model's versions that it describes; empty if the configuration leaves that to the server.
+        backend: Triton's name for what runs it; empty if the configuration leaves that to the server.
+        accelerators: What the backend is to use, such as `tensorrt fp16`.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Description:
     valid: str
     image_bytes: int
     versions: tuple[str, ...] = ()
+    backend: str = ""
+    accelerators: tuple[str, ...] = ()
 
     def seen(self, version: str) -> Description | None:
         """Compare with the version that an answer came from.
@@ -65,15 +70,21 @@ def describe_model(
     outputs: Mapping[str, Sequence[int]],
     manifest: str | None,
     versions: Sequence[int | str] = (),
+    max_rows: str | None = None,
+    backend: str = "",
+    accelerators: Sequence[tuple[str, Mapping[str, str]]] = (),
 ) -> Description:
     """Make sense of a model's configuration, which each protocol brings in a form of its own.
 
     Args:
         name: The model's name.
         max_batch_size: As configured.
-        outputs: Shape of one row by output name; -1 where it is open.
+        outputs: Shape by output name, of one row unless the configured batch size is 0; -1 where it is open.
         manifest: The text of the parameter `manifest`, None if there is none.
         versions: Those of a specific `version_policy`, if that is the model's.
+        max_rows: The text of the parameter `MAX_ROWS`: the batch size of a model that has none configured.
+        backend: As configured.
+        accelerators: Name and parameters of each execution accelerator.
 
     Raises:
         ManifestError: There is no manifest, it cannot be understood, or an output is missing.
@@ -81,14 +92,24 @@ def describe_model(
     if manifest is None:
         raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
     image, valid = (_output(outputs, output) for output in OUTPUTS)
+    shape = list(outputs[image])
+    if max_batch_size == 0:
+        shape = shape[1:]  # of one row
+        if max_rows is not None and not (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10):
+            raise ManifestError(f"model {name!r}: parameter {MAX_ROWS} must be a number of rows, got {max_rows[:40]!r}")
     return Description(
         name=name,
         manifest=parse_manifest(manifest),
-        max_batch_size=max_batch_size,
+        max_batch_size=max_batch_size or int(max_rows or 0),
         image=image,
         valid=valid,
-        image_bytes=max(0, math.prod(outputs[image])) if min(outputs[image], default=0) > 0 else 0,
+        image_bytes=math.prod(shape) if min(shape, default=0) > 0 else 0,
         versions=tuple(str(version) for version in versions),
+        backend=backend,
+        accelerators=tuple(
+            " ".join([accelerator, *parameters.get("precision_mode", "").lower().split()])
+            for accelerator, parameters in accelerators
+        ),
     )
 
 

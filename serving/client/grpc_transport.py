@@ -14,6 +14,7 @@ from serving.client.address import Address
 from serving.client.description import Answer, Description, describe_model
 from serving.client.failures import Failure, Kind
 from serving.client.shared_memory import Region, Regions
+from serving.contract.layout import MAX_ROWS
 
 _UNLIMITED = 2**31 - 1
 _KINDS = {
@@ -140,12 +141,17 @@ def requested(description: Description) -> list[Any]:
 
 def read_config(config: Any) -> Description:
     """Read Triton's `ModelConfig` message."""
+    accelerators = config.optimization.execution_accelerators
+    named = [*accelerators.gpu_execution_accelerator, *accelerators.cpu_execution_accelerator]
     return describe_model(
         config.name,
         int(config.max_batch_size),
         {output.name: list(output.dims) for output in config.output},
         config.parameters["manifest"].string_value if "manifest" in config.parameters else None,
         list(config.version_policy.specific.versions),
+        config.parameters[MAX_ROWS].string_value if MAX_ROWS in config.parameters else None,
+        config.backend,
+        [(entry.name, dict(entry.parameters)) for entry in named],
     )
 
 

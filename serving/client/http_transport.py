@@ -20,6 +20,7 @@ from serving.client.address import Address
 from serving.client.description import Answer, Description, describe_model
 from serving.client.failures import Failure, Kind
 from serving.contract.documents import read_json
+from serving.contract.layout import MAX_ROWS
 
 _TYPES = {"float32": "FP32", "int64": "INT64"}
 _DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
@@ -48,12 +49,19 @@ class HttpTransport:
         """Read a model's configuration."""
         config = _json(self._ask("GET", f"/v2/models/{quote(model, safe='')}/config", timeout)[1])
         try:
+            accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+            named = [
+                entry for kind in ("gpu", "cpu") for entry in accelerators.get(f"{kind}_execution_accelerator", [])
+            ]
             return describe_model(
                 config["name"],
                 int(config["max_batch_size"]),
                 {output["name"]: [int(size) for size in output["dims"]] for output in config["output"]},
                 config.get("parameters", {}).get("manifest", {}).get("string_value"),
                 config.get("version_policy", {}).get("specific", {}).get("versions", []),
+                config.get("parameters", {}).get(MAX_ROWS, {}).get("string_value"),
+                str(config.get("backend", "")),
+                [(entry["name"], entry.get("parameters", {})) for entry in named],
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Failure(Kind.FOREIGN, f"its description of {model!r} cannot be read: {error!r}") from error

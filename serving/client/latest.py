@@ -60,6 +60,16 @@ class LatestWins:
         with _superseded():
             return self.submit(*arguments, **options).result()
 
+    def preview(self, *arguments: Any, **options: Any) -> Edited:
+        """Do as `EditClient.preview`.
+
+        Raises:
+            Superseded: Another thread asked for a newer one before this was sent.
+            ServingError: As `EditClient.preview`.
+        """
+        with _superseded():
+            return self._put(self._client.preview, *arguments, **options).result()
+
     def sweep(self, *arguments: Any, **options: Any) -> Edited:
         """Do as `EditClient.sweep`.
 
@@ -113,6 +123,15 @@ class AsyncLatestWins:
             ServingError: As `AsyncEditClient.edit`.
         """
         return await self._take_turn(lambda: self._client.edit(*arguments, **options))
+
+    async def preview(self, *arguments: Any, **options: Any) -> Edited:
+        """Do as `AsyncEditClient.preview`.
+
+        Raises:
+            Superseded: A newer one was asked for before this was sent.
+            ServingError: As `AsyncEditClient.preview`.
+        """
+        return await self._take_turn(lambda: self._client.preview(*arguments, **options))
 
     async def sweep(self, *arguments: Any, **options: Any) -> Edited:
         """Do as `AsyncEditClient.sweep`.

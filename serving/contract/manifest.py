@@ -120,8 +120,21 @@ class Directions:
 
 
 @dataclass(frozen=True)
+class Preview:
+    """A model beside this one whose pictures have `size` (H, W) pixels; it is the one with these files and no other."""
+
+    size: tuple[int, int]
+    files_sha256: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything a client has to know of a served editor."""
+    """Everything a client has to know of a served editor.
+
+    `parity` holds a certificate by engine, and `precision` is that of their arithmetic. `preview` tells of the model
+    that draws smaller pictures while a slider moves, if there is one; in the manifest of that model `preview_of` names
+    the full one, and `likeness` tells how much its pictures are like the full ones.
+    """
 
     name: str
     generator: Generator
@@ -131,6 +144,10 @@ class Manifest:
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    preview: Preview | None = None
+    preview_of: str = ""
+    likeness: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `parse_manifest` reads, as plain data for JSON."""
@@ -163,7 +180,15 @@ class Manifest:
             "files_sha256": dict(self.files_sha256),
             "versions": dict(self.versions),
             "parity": dict(self.parity),
+            "precision": self.precision,
+            **({"preview": preview_entry(self.preview)} if self.preview else {}),
+            **({"preview_of": self.preview_of, "likeness": dict(self.likeness)} if self.preview_of else {}),
         }
+
+
+def preview_entry(preview: Preview) -> dict[str, Any]:
+    """Write what a full model says of its preview as an entry of its manifest."""
+    return {"size": list(preview.size), "files_sha256": dict(preview.files_sha256)}
 
 
 def edit_entry(edit: NamedEdit) -> dict[str, Any]:
@@ -258,7 +283,22 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         files_sha256=_words(raw.get("files_sha256") or {}, "files_sha256"),
         versions=_words(raw.get("versions") or {}, "versions"),
         parity=dict(_table(raw.get("parity") or {}, "parity")),
+        precision=_name(raw.get("precision", "fp32"), "precision"),
+        preview=_preview(raw.get("preview")),
+        preview_of=_word(raw.get("preview_of", ""), "preview_of"),
+        likeness=dict(_table(raw.get("likeness") or {}, "likeness")),
     )
+
+
+def _preview(value: object) -> Preview | None:
+    if value is None:
+        return None
+    raw = _table(value, "preview")
+    files = _words(raw.get("files_sha256") or {}, "preview.files_sha256")
+    size = [_whole(side, "preview.size", 1, _MOST) for side in _list(raw["size"], "preview.size")]
+    if len(size) != 2:
+        raise ValueError(f"preview.size must be [height, width], got {_shown(raw['size'])}")
+    return Preview((size[0], size[1]), files)
 
 
 def read_generator(raw: Mapping[str, Any]) -> Generator:

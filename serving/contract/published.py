@@ -2,7 +2,8 @@
 
 A model in a repository is a folder with a `config.pbtxt`, whose parameter `manifest` clients read. New names are a
 rename of that file, so a server that polls takes them up, and so does one that starts; the served version's own copy,
-to which `rollback` returns, learns them too, and so does the TorchScript twin: all of these files or none (`journal`).
+to which `rollback` returns, learns them too, and so do the TorchScript twin and the preview: all of these files or none
+(`journal`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from serving.contract.documents import read_manifest
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.files import Stamp, sha256_of, stamp_of
 from serving.contract.journal import changing, rename_together
-from serving.contract.layout import CONFIG_FILE, TWIN, LayoutError, read_config
+from serving.contract.layout import CONFIG_FILE, LayoutError, original_of, preview_of, read_config, twins_of
 
 _CHECKPOINTS = (".safetensors", ".pt")
 _MOST = 10_000_000  # directions, latent inputs
 
 
 class PublishedModel:
-    """A model in a repository, together with its twin; threads may share it."""
+    """A model in a repository, together with its twin and its preview; threads may share it."""
 
     def __init__(self, repository: Path, name: str) -> None:
         """Remember the folder.
@@ -89,14 +90,14 @@ class PublishedModel:
             CatalogWriteError: The repository cannot be written; nothing has changed.
             Busy: Another process changes the repository.
         """
-        if self.name not in self._both():
+        if self.name not in self._together():
             raise CatalogError(f"{self.repository} has no model {self.name!r}")
         try:
             with changing(self.repository) as staging:
                 self._known = None
                 entries, moves = dict(change(self.entries())), []
                 for path, text in [
-                    pair for name in self._both() for pair in _rewritten(self.repository / name, entries)
+                    pair for name in self._together() for pair in _rewritten(self.repository / name, entries)
                 ]:
                     inside = path.relative_to(self.repository)
                     (staging / inside).parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +111,24 @@ class PublishedModel:
         finally:
             self._known = None
 
-    def _both(self) -> list[str]:
-        base = self.name.removesuffix(TWIN)
-        return [name for name in (base, base + TWIN) if (self.repository / name / CONFIG_FILE).is_file()]
+    def _together(self) -> list[str]:
+        """Return the models that have the same names; a preview of another version is none of them."""
+        base = original_of(self.repository, self.name)
+        names = [base, *twins_of(self.repository, base)]
+        names = [name for name in names if (self.repository / name / CONFIG_FILE).is_file()]
+        if names and (files := preview_files(self.manifest())):
+            for name in map(preview_of, list(names)):
+                path = self.repository / name / CONFIG_FILE
+                if path.is_file() and _manifest_of(_read(path), path).get("files_sha256") == files:
+                    names.append(name)
+        return names
+
+
+def preview_files(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the SHA-256 by file name of a model's preview, as its manifest has them; None if it has no preview."""
+    preview = manifest.get("preview")
+    files = preview.get("files_sha256") if isinstance(preview, dict) else None
+    return files if isinstance(files, dict) else None
 
 
 def holds_checkpoint(run: Path, manifest: Mapping[str, Any]) -> bool:

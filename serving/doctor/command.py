@@ -22,7 +22,10 @@ PLACEHOLDERS = {
     "perf-analyzer": ("0.1.0", "NVIDIA's perf_analyzer is in the Triton SDK container"),
     "tritonserver": ("0.0.1.dev0", "the server comes with nvidia-pytriton, or with NVIDIA's container"),
 }
-SHOWN = ("latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "tritonclient", "nvidia-pytriton", "numpy")
+SHOWN = (
+    "latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "tritonclient",
+    "nvidia-pytriton", "numpy",
+)  # fmt: skip
 # A graph of one Identity node, float32 [1], as onnx.helper makes it. ONNX Runtime comes without `onnx`, and a machine
 # that only serves has no other use for it.
 _IDENTITY = bytes.fromhex(
@@ -52,6 +55,7 @@ def doctor(repository: Path | None, host: str) -> None:
     checks: list[Callable[[], Iterator[Finding]]] = [
         check_packages,
         check_onnxruntime,
+        check_openvino,
         check_embedded,
         check_docker,
         lambda: check_ports(host),
@@ -117,6 +121,29 @@ def check_onnxruntime() -> Iterator[Finding]:
             works, reason = False, str(error).splitlines()[0]
         status = OK if works else BAD if provider.startswith("CPU") else WARN
         yield Finding(status, provider, "works" if works else f"does not work: {reason}")
+
+
+def check_openvino() -> Iterator[Finding]:
+    """Run a model of one operation with OpenVINO, and tell what arithmetic this CPU has."""
+    from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, has_bf16, import_openvino
+
+    try:
+        openvino = import_openvino()
+        from openvino import opset13 as operations
+
+        x = operations.parameter([1], openvino.Type.f32)
+        compiled = openvino.compile_model(openvino.Model([operations.relu(x)], [x]), "CPU")
+        compiled([_one()])
+        bf16 = "has bfloat16" if has_bf16() else "has no bfloat16 (AVX-512 BF16 or AMX)"
+    except OpenVINOMissing:
+        text = "is not installed; models exported with --engine openvino need it: pip install 'latentclr[openvino]'"
+        yield Finding(OK, "openvino", text)
+    except OpenVINOError as error:
+        yield Finding(BAD, "openvino", str(error))
+    except Exception as error:  # OpenVINO's have no common base
+        yield Finding(BAD, "openvino", f"does not work: {(str(error).splitlines() or [''])[-1]}")
+    else:
+        yield Finding(OK, "openvino", f"works; this CPU {bf16}")
 
 
 def check_embedded() -> Iterator[Finding]:

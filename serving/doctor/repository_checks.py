@@ -8,19 +8,23 @@ from typing import Any
 
 from serving.contract.documents import read_manifest
 from serving.contract.files import sha256_of
+from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
-    MODEL_FILES,
-    TWIN,
+    ENGINES,
     LayoutError,
+    files_of,
     models_in,
+    original_of,
+    preview_of,
     read_config,
     served_versions,
     versions_of,
 )
 from serving.contract.lock import holder
-from serving.contract.manifest import parse_manifest
+from serving.contract.manifest import Manifest, parse_manifest
+from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, compile_model
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.running import Running
 from serving.errors import ManifestError
@@ -45,6 +49,7 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
         yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
     yield from _unfinished(folder)
     yield from _apart(folder)
+    yield from _previews(folder)
     for model in models:
         if model.name.startswith(".tmp-"):
             text = (
@@ -77,9 +82,11 @@ def _unfinished(repository: Path) -> Iterator[Finding]:
 
 
 def _apart(repository: Path) -> Iterator[Finding]:
-    """Tell which models serve another version than their TorchScript twins."""
-    for twin in (folder for folder in models_in(repository) if folder.name.endswith(TWIN)):
-        model = repository / twin.name.removesuffix(TWIN)
+    """Tell which models serve another version than their twins for other engines."""
+    for twin in models_in(repository):
+        model = repository / original_of(repository, twin.name)
+        if model == twin:
+            continue
         try:
             versions = [(served_versions(folder) or [0])[-1] for folder in (model, twin)]
         except LayoutError:  # told of the model itself
@@ -88,6 +95,36 @@ def _apart(repository: Path) -> Iterator[Finding]:
             text = f"serves version {versions[0]}, its twin {twin.name} version {versions[1]}"
             command = f"latentclr rollback --repository {repository} --name {model.name} --to {min(versions)}"
             yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
+
+
+def _previews(repository: Path) -> Iterator[Finding]:
+    """Tell which previews are missing or of another version than their models, and which no model has any use for."""
+    for model in models_in(repository):
+        manifest = _manifest_of(model)
+        if manifest is None or manifest.preview_of:
+            continue
+        preview = repository / preview_of(model.name)
+        its = _manifest_of(preview)
+        original = original_of(repository, model.name)
+        command = f"latentclr rollback --repository {repository} --name {original} --to VERSION"
+        if manifest.preview is None:
+            if its is not None and its.preview_of:
+                text = f"is of an older export than {model.name}, which has no preview now: nobody asks for it"
+                yield Finding(WARN, f"model {preview.name}", text)
+        elif its is None:
+            text = f"its preview {preview.name} is not there: export again"
+            yield Finding(BAD, f"model {model.name}", text)
+        elif its.files_sha256 != manifest.preview.files_sha256:
+            text = f"its preview {preview.name} serves another version: {command}"
+            yield Finding(BAD, f"model {model.name}", text)
+
+
+def _manifest_of(model: Path) -> Manifest | None:
+    """Read a model's manifest; None without one, or if it cannot be read, which is told of the model itself."""
+    try:
+        return parse_manifest(read_config(model / CONFIG_FILE).parameters["manifest"].string_value)
+    except (LayoutError, ManifestError):
+        return None
 
 
 def _problems(model: Path) -> Iterator[Finding]:
@@ -99,8 +136,8 @@ def _problems(model: Path) -> Iterator[Finding]:
         return
     if config.name and config.name != model.name:
         yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
-    if config.backend not in MODEL_FILES:
-        known = ", ".join(MODEL_FILES)
+    if config.backend not in ENGINES:
+        known = ", ".join(ENGINES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
         return
     versions = versions_of(model)
@@ -118,7 +155,7 @@ def _problems(model: Path) -> Iterator[Finding]:
 
 def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     """Compare a version's files with the SHA-256 that the manifest has of them."""
-    main = MODEL_FILES[config.backend]
+    main = ENGINES[config.backend].file
     if not (folder / main).is_file():
         yield Finding(BAD, subject, f"{folder / main} is missing")
         return
@@ -134,16 +171,32 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
         return
     if main not in expected:
         yield Finding(WARN, subject, f"its manifest does not know {main}")
-    mine = {name for name in expected if name == main or (folder / name).exists()}
-    if config.backend == "onnxruntime":
-        mine |= set(expected) - set(MODEL_FILES.values())  # generator.bin, without which the graph has no weights
-    for name in sorted(mine):
+    mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
+    if GOLDEN_FILE in set(expected) - mine:
+        text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
+        yield Finding(WARN, subject, text)
+    whole = True
+    for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file():
+            whole = False
             yield Finding(BAD, subject, f"{path} is missing")
         elif (found := sha256_of(path)) != expected[name]:
+            whole = False
             short = f"its SHA-256 begins {found[:12]}, the manifest says {expected[name][:12]}"
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
+    if config.backend == "openvino" and whole:
+        yield from _check_openvino(subject, folder / main)
+
+
+def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:
+    """Let OpenVINO load a version's model, where it is installed."""
+    try:
+        compile_model(path)
+    except OpenVINOMissing:
+        yield Finding(WARN, subject, "is for OpenVINO, which is not installed here: pip install 'latentclr[openvino]'")
+    except OpenVINOError as error:
+        yield Finding(BAD, subject, str(error))
 
 
 def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
@@ -155,11 +208,14 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
     mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
     text = read_config(model / CONFIG_FILE).parameters["manifest"].string_value
     files = parse_manifest(text).files_sha256 if text else {}
+    if tuple(versions) == served.versions and files == served.files:
+        if GOLDEN_FILE in files:
+            command = f"latentclr certify --url {running.url} --model {model.name} --repository {model.parent}"
+            yield Finding(OK, f"model {model.name}", f"served; what that Triton really draws is proven by {command}")
+        return
     if tuple(versions) != served.versions:
         said = f"the repository holds version {mine}, the Triton at {running.url} serves version {theirs}"
-    elif files != served.files:
-        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     else:
-        return
+        said = f"the Triton at {running.url} serves other files as version {theirs} than the repository holds"
     restart = "restart it, or serve with --poll, which follows by itself (unless it serves another repository)"
     yield Finding(WARN, f"model {model.name}", f"{said}: {restart}")

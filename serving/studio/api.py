@@ -108,6 +108,19 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         return _picture(encode_row(result, body.format, body.quality, body.scale), body.format, started, drawn)
 
     @router.post(
+        "/preview",
+        tags=["pictures"],
+        response_class=PictureResponse,
+        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp")},
+    )
+    def preview(body: ImageRequest) -> Response:
+        """Draw one picture small and soon, while a slider moves; in full if the model has no preview."""
+        started = time.perf_counter()
+        result = service.preview(body)
+        drawn = time.perf_counter()
+        return _picture(encode_row(result, body.format, body.quality, body.scale), body.format, started, drawn)
+
+    @router.post(
         "/gallery",
         tags=["pictures"],
         response_class=PictureResponse,

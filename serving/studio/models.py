@@ -195,6 +195,7 @@ class ModelInfo(BaseModel):
     generator: str
     resolution: Annotated[int, Field(description="Height of a picture in pixels.")]
     width: int
+    preview: Annotated[int | None, Field(description="Height of a preview in pixels; null if there is none.")]
     random_weights: bool
     weights_sha256: str
     directions: int

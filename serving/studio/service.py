@@ -17,7 +17,7 @@ from serving.contract.errors import CatalogError
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Manifest
 from serving.contract.manifest import NamedEdit as Named
-from serving.errors import InvalidEdit
+from serving.errors import InvalidEdit, NoPreview
 from serving.studio.backend import Backend
 from serving.studio.models import (
     ClassInfo,
@@ -86,6 +86,7 @@ class Service:
             generator=manifest.generator.name,
             resolution=manifest.generator.resolution,
             width=manifest.generator.size[1],
+            preview=manifest.preview.size[0] if manifest.preview else None,
             random_weights=manifest.generator.random_weights,
             weights_sha256=manifest.generator.weights_sha256,
             directions=manifest.directions.count,
@@ -143,6 +144,26 @@ class Service:
             return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
 
         return _asked(self._draw(plan), request.edits)
+
+    def preview(self, request: ImageRequest) -> Edited:
+        """Draw one picture small, while a slider moves; in full where the server has no preview.
+
+        Raises:
+            InvalidEdit: Something is out of the model's range.
+            ServingError: The model cannot be asked.
+        """
+
+        def plan(manifest: Manifest) -> Request:
+            check_size(1, manifest.generator.size, request.scale)
+            # Names are those of the full model: the studio may know more of them than the preview does.
+            row = self._strengths(self._with_names(self.manifest(), request.edits), request.edits)
+            return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
+
+        try:
+            with telling(None):
+                return self.backend.client.send_preview(plan)
+        except NoPreview:
+            return replace(self.image(request), recipe=None)
 
     def gallery(self, request: GalleryRequest) -> Edited:
         """Draw several seeds with the same edits, one picture each.

@@ -4,6 +4,7 @@ The wheel ships a real `tritonserver` and its Python backend. From these and `se
 
     FOLDER/backends/python/        the wheel's Python backend and its stub for this Python
     FOLDER/backends/onnxruntime/   model.py, which stands in for NVIDIA's C++ backend of that name
+    FOLDER/backends/openvino/      the same for OpenVINO
     FOLDER/backends/pytorch/       the same for LibTorch
     FOLDER/lib/                    a link to libpython, which the stub needs and the wheel has not
 
@@ -28,9 +29,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from serving.contract.layout import ENGINES
 from serving.errors import ServerStartError
 
-OWN_BACKENDS = ("onnxruntime", "pytorch")
+OWN_BACKENDS = tuple(ENGINES)
 _CONTAINER = "NVIDIA's Triton container serves the same model repository"
 
 

@@ -135,6 +135,25 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
+def test_precision_of_a_run_and_its_picture(trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "precision.json"
+    options = ["--run", str(trained), "--edited", "8", "--runs", "2", "--seconds", "0", "--output", str(output)]
+    got = record("precision.py", *options)
+    rows = {row["engine"]: row for row in got["results"]}
+    assert {"eager", "onnxruntime fp32", "onnxruntime fp16"} <= rows.keys()
+    assert rows["onnxruntime fp32"]["gate"] == "exact" and rows["onnxruntime fp32"]["speed_up"] > 0
+    assert rows["onnxruntime fp16"]["kept"] == "0 of 2" and "p50_ms" not in rows["onnxruntime fp16"]
+    (point,) = got["settings"]["frontiers"]["onnxruntime fp16"]["points"]
+    assert point["passed"] and point["best"] and point["proven"] and point["gate_share"] < 1
+    assert set(got["settings"]["matrix_product_peak_gops"]) == {"float32", "bfloat16", "int8"}
+
+    picture = tmp_path / "precision.png"
+    done = run("plot_precision.py", str(output), "--output", str(picture))
+    assert done.exit_code == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.full
 def test_training_step_of_stylegan2_shows_equal_losses_before_it_times() -> None:
     options = ["--generator", "stylegan2", "--resolution", "8", "--k", "3", "--batch-size", "4", "--runs", "2"]
@@ -164,6 +183,8 @@ def test_discovery_reads_the_clock_from_outside() -> None:
         ("edit_latency.py", ["--resolution", "128"], "the faces have 64 pixels, got 128"),
         ("edit_latency.py", ["--generator", "biggan", "--resolution", "100"], "must be one of 128, 256, 512"),
         ("plot_latency.py", ["pyproject.toml"], "pyproject.toml is no JSON"),
+        ("plot_precision.py", ["pyproject.toml"], "pyproject.toml is no JSON"),
+        ("precision.py", ["--quality", "good"], "quality must be exact, certified or numbers"),
         ("edit_latency.py", ["--batch", "0"], "expected numbers of at least 1"),
         ("training_step.py", ["--layers", "main.99"], "main.99"),
         ("discovery.py", ["k=1"], "k must be at least 2"),
@@ -183,3 +204,29 @@ def test_no_gpu_is_one_line() -> None:
     done = run_apart("edit_latency.py", "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr.splitlines() == ["Error: --device cuda: PyTorch finds no GPU here"]
+
+
+@needs_faces
+@pytest.mark.slow
+def test_the_gpu_pack_stands_without_a_gpu(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    engines = "eager,eager channels-last,eager cuda-graph,torchscript,onnxruntime,served,tensorrt tf32"
+    options = ["--device", "cpu", "--quick", "--engines", engines, "--batch", "1,2", "--requests", "50"]
+    options += ["--folder", str(tmp_path / "kept"), "--output", str(output)]
+    got = record("gpu_pack.py", *options, random_weights=True)
+    assert json.loads(output.read_text()) == got
+    rows = {(row["engine"], row["batch"]): row for row in got["results"]}
+    for engine in ("eager", "eager channels-last", "torchscript", "onnxruntime", "served"):
+        for batch in (1, 2):
+            row = rows[engine, batch]
+            if engine == "served" and "left_out" in row:
+                continue
+            assert row["p50_ms"] <= row["p99_ms"] and row["certificate"]["holds"] == ["exact", "certified"]
+            assert row["certificate"]["images"] == 8
+    assert rows["eager cuda-graph", None]["left_out"] == rows["tensorrt tf32", None]["left_out"] == "needs a GPU"
+    assert rows["memory", None]["memory"]["onnxruntime"]["requests"] == 50
+    assert rows["prepare", None]["onnx_s"] > 0
+    assert got["targets"][0] == {"name": "rows in fp32 that are not exact", "value": 0, "at_most": 0, "met": True}
+    # A second call measures nothing again, and adds what is new.
+    again = record("gpu_pack.py", *options, "--engines", "eager", random_weights=True)
+    assert len(again["results"]) == len(got["results"]) - 2 - 1

@@ -13,15 +13,17 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from tiny_generators import CLASSES, SIZE, LayeredGenerator
 
+import export.parity
 from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
-from export.parity import ParityReport, check_parity, parity_cases, run_eager
+from export.parity import EDITED, Judge, check_parity, parity_cases, run_eager
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.method.directions import build_directions
+from serving.contract.certificate import GATES, Certificate
 
 K = 4
-ALPHAS = [-6.0, -3.0, 0.0, 1.5, 6.0]
+ALPHAS = [-6.0, -3.0, 1.5, 6.0]
 
 
 def editor(conditional):
@@ -269,51 +271,57 @@ def test_the_check_for_overflow_in_half_precision_all_the_way(half_graph):
     assert valid.tolist() == [True, True, False, False, True]
 
 
-@pytest.mark.parametrize("k", [2, 3, 4, 5, 10, 16])
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 10, 16, 17, 24, 25, 33, 47, 100])
 def test_parity_covers_what_it_promises(k):
     made = editor(True)
     made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
-    cases = list(parity_cases(made, ALPHAS))
-    alone = [case for case in cases if case[1].shape[1] == 1]
-    combined = [case for case in cases if case[1].shape[1] == 3]
-    assert {len(case[0]) for case in cases} == {1, 2, 5}
-    assert len(alone) + len(combined) == len(cases)
-    for group in (alone, combined):
+    cases = parity_cases(made, ALPHAS)
+    given = [case.inputs for case in cases]
+    unedited, alone, combined = ([case for case in given if case[1].shape[1] == m] for m in (0, 1, 3))
+    large = [case for case in given if case[1].shape[1] > 3]
+    assert {case[1].shape[1] for case in large} == ({7} if k == 100 else set())
+    assert {len(case[0]) for case in given} >= {1, 2, 5}
+    assert sum(len(case[0]) for case in (*alone, *combined)) == EDITED
+    for group in (alone, combined, *([large] if large else [])):
         assert set(np.concatenate([case[1].ravel() for case in group])) == set(range(k))
     assert set(np.concatenate([case[2].ravel() for case in alone])) == set(map(np.float32, ALPHAS))
     for direction in range(k):
         strengths = {
-            float(a) for case in alone for d, a in zip(case[1][:, 0], case[2][:, 0, 0], strict=True) if d == direction
+            float(a)
+            for case in (*alone, *combined)
+            for row, alphas in zip(case[1], np.abs(case[2]).max(2), strict=True)
+            for d, a in zip(row, alphas, strict=True)
+            if d == direction
         }
         assert len(strengths) >= 2
     per_layer = np.concatenate([case[2].reshape(-1, 3) for case in combined])
     assert any(len(set(row)) == 3 for row in per_layer)
-    assert all(case[3].dtype == np.int64 for case in cases)
+    assert all(len(set(row)) == len(row) for case in (*combined, *large) for row in case[1] if k >= 3)
+    assert all(case[3].dtype == np.int64 for case in given)
+    drawn = {code: tuple(row) for case in cases if not case.directions[0] for code, row in _rows_of(case)}
+    assert len(drawn) == EDITED // 8 == sum(len(case[0]) for case in unedited)
+    assert all(drawn[code] == tuple(row) for case in cases for code, row in _rows_of(case))
+    pairs = {(code, d) for case in cases for code, row in zip(case.codes, case.directions, strict=True) for d in row}
+    assert len(pairs) > min(5 * k, 100)  # a direction meets several codes
+
+
+def _rows_of(case):
+    """Each row's code: its number, and its numbers with its class."""
+    rows = np.concatenate([case.inputs[0], case.inputs[3][:, None]], axis=1)
+    return zip(case.codes, rows.tolist(), strict=True)
 
 
 @pytest.mark.parametrize("k", [1024, 1100, 3000])
 def test_parity_of_very_many_directions_keeps_the_bound(k):
     made = editor(False)
     made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
-    combined = [case[1] for case in parity_cases(made, ALPHAS) if case[1].shape[1] > 3]
+    combined = [case.inputs[1] for case in parity_cases(made, ALPHAS) if case.inputs[1].shape[1] > 3]
     assert {direction.shape[1] for direction in combined} == {MAX_EDITS}
     assert set(np.concatenate([direction.ravel() for direction in combined])) == set(range(k))
-
-
-@pytest.mark.parametrize("k", [17, 33, 47, 100])
-def test_parity_of_many_directions_holds_them_all_in_few_pictures(k):
-    made = editor(False)
-    made.directions = build_directions("global", k, 6, torch.Generator().manual_seed(1))
-    cases = list(parity_cases(made, ALPHAS))
-    kinds = {case[1].shape[1] for case in cases}
-    assert kinds == ({1, 3} if k <= 48 else {1, 3, 7})
-    assert sum(len(case[0]) for case in cases) <= 16 * (len(kinds) + 1) + 8
-    combined = [case[1] for case in cases if case[1].shape[1] > 1]
-    assert all(len(set(row)) == len(row) for direction in combined for row in direction)
-    assert set(np.concatenate([direction.ravel() for direction in combined])) == set(range(k))
-    alone = np.concatenate([case[1].ravel() for case in cases if case[1].shape[1] == 1])
-    assert len(set(alone)) >= 17 and max(alone) >= 0.9 * (k - 1)
-    assert {float(a) for case in cases if case[1].shape[1] == 1 for a in case[2][:, 0, 0]} == set(map(float, ALPHAS))
+    alone = np.concatenate(
+        [case.inputs[1].ravel() for case in parity_cases(made, ALPHAS) if case.inputs[1].shape[1] == 1]
+    )
+    assert len(set(alone)) == len(alone) and max(alone) >= 0.9 * (k - 1)
 
 
 class OffBy:
@@ -336,33 +344,64 @@ class OffBy:
 def test_parity_numbers():
     made = editor(False)
     (same,) = check_parity(made, {"same": lambda *given: run_eager(made, *given)}, ALPHAS)
-    rows = sum(len(case[0]) for case in parity_cases(made, ALPHAS))
-    assert dataclasses.asdict(same) == {"engine": "same", "rows": rows, "worst_step": 0, "mean_step": 0.0,
-                                        "psnr_db": None, "tolerance_step": 1}  # fmt: skip
-    assert str(same) == f"same: {rows} images, worst 0/255 (allowed 1), mean 0/255, identical"
+    assert dataclasses.asdict(same) == {
+        "engine": "same", "precision": "fp32", "images": 225, "worst_step": 0, "mean_step": 0.0, "p999_step": 0,
+        "psnr_db": None, "ssim": 1.0, "edit_fidelity": pytest.approx(1), "gate": "exact", "passed": True,
+    }  # fmt: skip
+    start = "same fp32: 225 images, worst 0/255, mean 0/255, 99.9 % within 0/255, identical, SSIM 1.0000, edit fidelity"
+    assert str(same) == f"{start} 1.0000; holds exact"
     (one,) = check_parity(made, {"one": OffBy(made, 1)}, ALPHAS)
-    pixels = rows * SIZE * SIZE * 3
-    assert (one.worst_step, one.rows) == (1, rows)
+    pixels = SIZE * SIZE * 3
+    assert (one.worst_step, one.images) == (1, 225)
     assert one.mean_step == pytest.approx(1 / pixels)
     assert one.psnr_db == pytest.approx(10 * np.log10(255**2 * pixels))
-    assert ParityReport(**one.as_dict()) == one
+    assert Certificate(**one.as_dict()) == one
 
 
 def test_a_long_proof_is_announced():
     made, lines = editor(False), []
     engine = {"same": lambda *given: run_eager(made, *given)}
-    check_parity(made, engine, ALPHAS, lines.append, notice=1e9)
+    check_parity(made, engine, ALPHAS, say=lines.append, notice=1e9)
     assert lines == []
-    check_parity(made, engine, ALPHAS, lines.append, notice=0.0)
-    rows = sum(len(case[0]) for case in parity_cases(made, ALPHAS))
+    check_parity(made, engine, ALPHAS, say=lines.append, notice=0.0)
     (line,) = lines
-    assert re.fullmatch(rf"parity of {rows} images takes about .+; Ctrl-C ends it, and nothing is published", line)
+    assert re.fullmatch(r"parity of 225 images takes about .+; Ctrl-C ends it, and nothing is published", line)
 
 
 def test_two_steps_in_one_pixel_fail():
     made = editor(False)
-    with pytest.raises(ExportError, match=r"parity failed, nothing is published: bad: .*worst 2/255 \(allowed 1\)"):
+    message = (
+        r"parity failed, nothing is published: bad fp32: .*worst 2/255, .*; MISSES exact: "
+        r"worst step 2 instead of at most 1 \(unedited pictures\)"
+    )
+    with pytest.raises(ExportError, match=message):
         check_parity(made, {"good": lambda *given: run_eager(made, *given), "bad": OffBy(made, 2)}, ALPHAS)
+
+
+@pytest.mark.parametrize(("wrong", "named"), [
+    ({2, 5}, r"directions 2, 5"), (set(range(1, 20)), r"directions 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 7 more"),
+])  # fmt: skip
+def test_the_directions_that_fail_are_named(wrong, named):
+    """An engine in which some directions have the weights of the first."""
+    made = editor(False)
+    made.directions = build_directions("global", 20, 6, torch.Generator().manual_seed(1))
+
+    def engine(z, direction, alpha):
+        return run_eager(made, z, np.where(np.isin(direction, list(wrong)), 0, direction), alpha)
+
+    message = rf"engine int8: .*; MISSES certified: .*edit fidelity \S+ instead of at least 0.98 \({named}\)$"
+    with pytest.raises(ExportError, match=message):
+        check_parity(made, {"engine": engine}, ALPHAS, gate=GATES["certified"], precision="int8")
+
+
+def test_eager_pictures_are_drawn_once(monkeypatch):
+    made, calls = editor(False), []
+    monkeypatch.setattr(export.parity, "run_eager", lambda *given: (calls.append(1), run_eager(*given))[1])
+    judge = Judge(made, ALPHAS, edited=16)
+    for _ in range(2):
+        comparison = judge.compare({"same": lambda *given: run_eager(made, *given)})["same"]
+        assert comparison.measured()["worst_step"] == 0
+    assert len(calls) == len(judge.cases)
 
 
 def test_other_faults_of_an_engine_fail():

@@ -94,15 +94,16 @@ def test_no_warning_of_torch_reaches_the_user(run, tmp_path, start):
 def test_what_is_there(published):
     repository, result = published
     assert sorted(everything(repository)) == [
-        "faces", "faces/1", "faces/1/config.pbtxt", "faces/1/model.onnx", "faces/1/parity.json", "faces/config.pbtxt",
-        "faces_torchscript", "faces_torchscript/1", "faces_torchscript/1/config.pbtxt",
-        "faces_torchscript/1/model.pt", "faces_torchscript/1/parity.json", "faces_torchscript/config.pbtxt",
+        "faces", "faces/1", "faces/1/config.pbtxt", "faces/1/golden.npz", "faces/1/model.onnx", "faces/1/parity.json",
+        "faces/config.pbtxt", "faces_torchscript", "faces_torchscript/1", "faces_torchscript/1/config.pbtxt",
+        "faces_torchscript/1/golden.npz", "faces_torchscript/1/model.pt", "faces_torchscript/1/parity.json",
+        "faces_torchscript/config.pbtxt",
     ]  # fmt: skip
     assert f"published {repository / 'faces' / '1'}" in result.stdout
     assert f"serve it: latentclr serve --repository {repository}" in result.stdout
     assert "--poll; restart any other" in result.stdout.splitlines()[-1]
-    for engine in ("onnx", "torchscript"):
-        assert re.search(rf"^{engine}: \d+ images, worst [01]/255 \(allowed 1\), mean \S+/255, ", result.stdout, re.M)
+    for engine in ("onnxruntime", "torchscript"):
+        assert re.search(rf"^{engine} fp32: 225 images, worst [01]/255, .*; holds exact$", result.stdout, re.M)
     assert result.stderr == ""
     for path in repository.rglob("*"):  # a server under another user must be able to read it
         assert path.stat().st_mode & 0o044 == 0o044
@@ -168,8 +169,8 @@ def test_manifest(published, trained, tiny_weights, model, file):
     assert raw["versions"]["torch"] == torch.__version__
     assert raw["parity"] == json.loads((repository / model / "1" / "parity.json").read_text())
     for report in raw["parity"].values():
-        assert report["worst_step"] <= report["tolerance_step"] == 1
-        assert report["rows"] >= 8
+        assert report["worst_step"] <= 1 and report["gate"] == "exact" and report["passed"]
+        assert report["images"] >= 200 and report["precision"] == "fp32"
 
 
 def test_the_published_graphs_draw_the_run(published, trained):
@@ -229,10 +230,10 @@ class TwoStepsOff(OnnxEditor):
 
 
 def test_parity_fails_closed(trained, invoke, refused, tmp_path, published, monkeypatch):
-    monkeypatch.setattr(export.pipeline, "OnnxEditor", TwoStepsOff)
+    monkeypatch.setattr(export.engines, "OnnxEditor", TwoStepsOff)
     line = refused(invoke("export", trained, "--repository", tmp_path / "new"))
-    assert "parity failed, nothing is published: onnx: " in line
-    assert "worst 2/255 (allowed 1)" in line
+    assert "parity failed, nothing is published: onnxruntime fp32: " in line
+    assert "worst step 2 instead of at most 1 (" in line
     assert not (tmp_path / "new").exists()
     before = everything(published[0])
     refused(invoke("export", trained, "--repository", published[0], "--name", "faces"))

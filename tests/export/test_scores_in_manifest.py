@@ -12,7 +12,7 @@ from scenes import measured
 from export.manifest import build_manifest
 from latentclr.config import TrainConfig
 from latentclr.files import sha256_of
-from latentclr.scores.report import SCORE_FILE, write_scores
+from latentclr.scores.report import SCORE_FILE, scores_text
 from latentclr.training.experiment import open_run, trained_generator
 from serving.contract.manifest import parse_manifest
 
@@ -39,7 +39,7 @@ def score_of(digest, k=4):
 def test_ranges_twins_and_names_go_along(run, manifest_of):
     assert manifest_of(run).directions.scores == ()
     scores = score_of(sha256_of(run / "best.safetensors"))
-    write_scores(scores, run / SCORE_FILE)
+    (run / SCORE_FILE).write_text(scores_text(scores))
     directions = manifest_of(run).directions
     assert [entry.range for entry in directions.scores] == [direction.range for direction in scores.directions]
     assert directions.scores[0].name == "brightness"
@@ -50,7 +50,7 @@ def test_ranges_twins_and_names_go_along(run, manifest_of):
 @pytest.mark.parametrize("why", ["another checkpoint", "another version", "another K"])
 def test_what_is_not_of_the_checkpoint_stays_out(run, manifest_of, caplog, why):
     digest = "b" * 64 if why == "another checkpoint" else sha256_of(run / "best.safetensors")
-    write_scores(score_of(digest, 5 if why == "another K" else 4), run / SCORE_FILE)
+    (run / SCORE_FILE).write_text(scores_text(score_of(digest, 5 if why == "another K" else 4)))
     if why == "another version":
         (run / SCORE_FILE).write_text(json.dumps({"format": 2}))
     with caplog.at_level(logging.WARNING):

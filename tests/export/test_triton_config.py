@@ -124,7 +124,7 @@ def test_warm_up(rows, sizes):
     ({"queue_delay_us": -1}, "queue delay must be in [0, 1000000]"),
     ({"queue_timeout_s": float("nan")}, "queue timeout must be in [0, 3600], got nan"),
     ({"threads": 1000}, "threads must be in [0, 256]"),
-    ({"tensorrt": "int8"}, "precision must be one of fp32, fp16, bf16, got 'int8'"),
+    ({"tensorrt": "int8"}, "precision must be one of fp32, fp16, got 'int8'"),
     ({"target": "cpu", "tensorrt": "fp32"}, "need target gpu or auto, got cpu"),
     ({"target": "cpu", "cuda": {"use_tf32": "0"}}, "need target gpu or auto, got cpu"),
     ({"cuda": {"use_tf": "0"}}, "unknown CUDA option 'use_tf', expected one of"),

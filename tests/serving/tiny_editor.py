@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from pathlib import Path
@@ -62,14 +63,40 @@ def assert_close(got: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> None:
     assert np.abs(got.astype(int) - wanted.astype(int)).max() <= 1
 
 
-def save_onnx(path: Path, classes: bool = False) -> None:
+def with_preview(folder: Path, name: str = "latent_edit") -> dict[str, dict[str, Any]]:
+    """Write an editor and its preview, which draws every second pixel of every second row, as models of a repository.
+
+    Returns:
+        Their manifests by name.
+    """
+    manifests = {}
+    for model, side in ((name + "_preview", SIZE // 2), (name, SIZE)):
+        save_onnx(add_model(folder, model, "") / "model.onnx", side=side)
+        digest = hashlib.sha256((folder / model / "1" / "model.onnx").read_bytes()).hexdigest()
+        generator = {**MANIFEST["generator"], "resolution": side}
+        manifest = {**MANIFEST, "name": model, "generator": generator, "files_sha256": {"model.onnx": digest}}
+        if manifests:
+            its = manifests[name + "_preview"]
+            manifest["preview"] = {"size": [SIZE // 2, SIZE // 2], "files_sha256": its["files_sha256"]}
+        else:
+            manifest |= {"preview_of": name, "likeness": {"rows": 1}}
+        text = config(model, manifest=manifest, image=f"{side}, {side}, 3")
+        (folder / model / "config.pbtxt").write_text(text)
+        manifests[model] = manifest
+    return manifests
+
+
+def save_onnx(path: Path, classes: bool = False, side: int = SIZE) -> None:
     """Write the editor as ONNX, with clamped indices and a `valid` mark for each row.
 
-    With classes it takes `class_id` [N] too, which is added to the codes.
+    With classes it takes `class_id` [N] too, which is added to the codes. With a smaller side it draws fewer pixels of
+    the same picture.
     """
+    apart = SIZE // side
+    weight = WEIGHT.reshape(L * D, SIZE, SIZE, 3)[:, ::apart, ::apart].reshape(L * D, -1)
     constants = {
         "directions": DIRECTIONS,
-        "weight": WEIGHT,
+        "weight": weight,
         "zero": np.float32(0),
         "one": np.float32(1),
         "minus": np.float32(-1),
@@ -82,7 +109,7 @@ def save_onnx(path: Path, classes: bool = False) -> None:
         "row_m": np.array([1, 2], np.int64),
         "per_code": np.array([-1, 1, 1], np.int64),
         "flat": np.array([-1, L * D], np.int64),
-        "picture": np.array([-1, SIZE, SIZE, 3], np.int64),
+        "picture": np.array([-1, side, side, 3], np.int64),
         "mark": np.array([-1, 1, 1, 1], np.int64),
     }
     nodes = [
@@ -125,7 +152,7 @@ def save_onnx(path: Path, classes: bool = False) -> None:
     ]
     if not classes:
         constants["class_id"] = np.array([0], np.int64)
-    _save(path, nodes, constants)
+    _save(path, nodes, constants, side)
 
 
 def save_fragile_onnx(path: Path) -> None:

@@ -10,6 +10,7 @@ weight is a constant of an exported graph. Symbols: N batch, L latent inputs, D 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,7 +76,12 @@ class StyledConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """Return [N, O, H, W] (H twice x's if the layer upsamples) from x [N or 1, I, h, w] and w [N, D]."""
         s = self.affine(w)  # [N, I]
-        d = torch.rsqrt(F.linear(s * s, self.energy) + EPS / 2)[:, :, None, None]  # [N, O, 1, 1]
+        # The demodulation takes any common factor of the style out again, so that large styles may as well be brought
+        # to 1 before the convolution, whose sums then fit into half precision. A constant for the gradient, too.
+        largest = s.detach().abs().amax(1, keepdim=True).clamp_min(EPS)  # [N, 1]
+        s = s / largest  # [N, I]
+        energy = F.linear(s * s, self.energy) + EPS / 2 / largest.square()  # [N, O]
+        d = torch.rsqrt(energy)[:, :, None, None]  # [N, O, 1, 1]
         x = x * s[:, :, None, None].to(x.dtype)  # [N, I, h, w]
         if self.up:
             x = F.conv_transpose2d(x, self.weight, stride=2)  # [N, O, 2h + 1, 2w + 1]
@@ -200,6 +206,21 @@ class StyleGAN2(Generator):
         if kind == "convs":
             return int(index) + 2
         return {"conv1": 1, "to_rgb1": 2}.get(layer) or 2 * int(index) + 4
+
+    def previews(self) -> tuple[int, ...]:
+        """Return 8, 16, ... up to half the resolution: the skip image of each block but the last."""
+        return tuple(2**power for power in range(3, self.resolution.bit_length() - 1))
+
+    def stopping_at(self, size: int) -> StyleGAN2:
+        """Return the generator whose picture is the skip image of `size` pixels; see `Generator.stopping_at`."""
+        if size not in self.previews():
+            raise self.no_preview(size)
+        blocks = size.bit_length() - 3  # 8 pixels are one block
+        smaller = copy.copy(self)
+        smaller._modules = dict(self._modules)  # the copy is shallow: its table of modules would be this one's
+        smaller.convs, smaller.to_rgbs = self.convs[: 2 * blocks], self.to_rgbs[:blocks]
+        smaller.resolution, smaller.feature_layers = size, self.feature_layers[: 2 + 3 * blocks]
+        return smaller
 
     def first_weights(self, inputs: Sequence[int]) -> Tensor:
         """Return the affine maps from w to styles [R, D], or the mapping's first layer where directions live in Z.

@@ -53,6 +53,8 @@ class TritonPythonModel:
 def _providers(args: dict[str, str]) -> list[Any]:
     """Use CUDA only where Triton placed the instance on a GPU and this ONNX Runtime can."""
     if args["model_instance_kind"] == "GPU" and "CUDAExecutionProvider" in ort.get_available_providers():
+        # CUDA and cuDNN from wheels lie where no linker looks; ONNX Runtime from 1.21 on knows these places.
+        getattr(ort, "preload_dlls", lambda: None)()
         return [("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}), "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]
 

@@ -21,6 +21,8 @@ let sliders = null;
 let beforeKey = '';
 let shown = ''; // the address of the picture that is on the screen
 let moved = -QUIET_MS;
+let owed = false; // the full picture, since a preview was asked for
+let full = false; // whether a full picture is under way
 const latency = new Latency();
 const pictures = new Latest(), befores = new Latest(), walks = new Latest();
 const steps = new Steps();
@@ -51,7 +53,9 @@ async function ask(path, body, signal) {
 }
 
 function draw({ abort = false } = {}) {
+  owed = false;
   pictures.run(async (signal) => {
+    full = true;
     const busy = setTimeout(() => $('stage').classList.add('busy'), 300);
     try {
       const wanted = toHash(state), text = summary(state, sliders);
@@ -66,11 +70,28 @@ function draw({ abort = false } = {}) {
       $('after').dataset.drawn = String(Number($('after').dataset.drawn ?? 0) + 1);
       settled();
     } finally {
+      full = false;
       clearTimeout(busy);
       $('stage').classList.remove('busy');
     }
   }, { abort });
 }
+
+// A smaller picture in the same place, which does not wait for a full one; that is drawn when the slider is let go.
+function drawPreview() {
+  const first = !owed;
+  owed = true;
+  pictures.run(async (signal) => {
+    const answer = await ask('/api/preview', request(state), signal);
+    if (!answer) return;
+    drawTile($('after'), answer.image);
+    shown = '';
+    $('after').dataset.previewed = String(Number($('after').dataset.previewed ?? 0) + 1);
+  }, { abort: full });
+  if (first) quiet().then(settle); // keys, which are not let go of as a pointer is
+}
+
+const settle = () => { if (owed) draw(); };
 
 function drawBefore() {
   const key = `${state.seed} ${state.classId}`;
@@ -158,13 +179,14 @@ function describe() {
   $('stage').classList.toggle('old', old);
 }
 
-// An edit changed: its strength, or its layers too.
-function changed(key, layers = false) {
+// An edit changed: its strength, or its layers too; `dragging` while a slider moves.
+function changed(key, { layers = false, dragging = false } = {}) {
   moved = performance.now();
   describe();
   writeAddress();
   recordLater();
-  draw();
+  if (dragging && model.preview) drawPreview();
+  else draw();
   // The walk leaves its own edit's strength out, so dragging that one changes nothing in it.
   if (key !== undefined && key === changed.walked && !layers) walk.mark(key, state.edits.get(key)?.alpha ?? 0);
   else later();
@@ -409,6 +431,7 @@ $('stage').addEventListener('pointermove', (event) => {
   divide(Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width)));
 });
 
+addEventListener('pointerup', settle);
 addEventListener('hashchange', () => {
   if (!model || location.hash === toHash(state)) return;
   const next = fromHash(location.hash, model);

@@ -8,7 +8,7 @@ export class Sliders {
   #rows = new Map();
   #lists = [];
 
-  // `on` has: change(key, layers), walk(), name(key), remove(name)
+  // `on` has: change(key, { layers, dragging }), walk(), name(key), remove(name)
   constructor(model, state, on) {
     this.model = model;
     this.state = state;
@@ -23,9 +23,9 @@ export class Sliders {
     const named = model.edits.map((edit) => this.#row(`~${edit.name}`, {
       title: edit.name,
       label: [edit.name],
-      // A note by `latentclr name --auto` says the direction itself.
-      detail: [edit.note.includes(`direction ${edit.direction}`) ? '' : `direction ${edit.direction}`,
-        edit.reverse ? 'reversed' : '', layersText(edit.layers), edit.note],
+      // A note by `latentclr name --auto` begins with its direction and range, which stand here already.
+      detail: [`no. ${edit.direction}`, edit.reverse ? 'reversed' : '', layersText(edit.layers),
+        edit.note.replace(/^auto \d+ [^ ]+: /, '')],
       range: edit.alpha,
       edit,
     }));
@@ -58,7 +58,7 @@ export class Sliders {
     const id = `slider-${this.#rows.size}`;
     const slider = el('input', {
       type: 'range', id, min: low, max: high, step, value: 0,
-      oninput: () => this.#set(key, Number(slider.value)),
+      oninput: () => this.#set(key, Number(slider.value), { dragging: true }),
       onfocus: () => { this.state.walk = key; this.on.walk(); },
       ondblclick: () => this.#set(key, 0),
     });
@@ -103,7 +103,7 @@ export class Sliders {
         from.value = low;
         to.value = high;
         this.#edit(key).layers = normal([low, high], this.model);
-        this.on.change(key, true);
+        this.on.change(key, { layers: true });
       },
     });
     const [first, end] = usual(this.model);
@@ -116,11 +116,11 @@ export class Sliders {
     return this.state.edits.get(key);
   }
 
-  #set(key, alpha) {
+  #set(key, alpha, how) {
     this.#edit(key).alpha = alpha;
     this.state.walk = key;
     this.refresh();
-    this.on.change(key);
+    this.on.change(key, how);
   }
 
   setAlpha(key, alpha) { this.#set(key, alpha); }

@@ -219,6 +219,32 @@ def test_separable_blur_is_the_two_dimensional_one_for_any_kernel() -> None:
     torch.testing.assert_close(layer(x, w), torch.nn.functional.leaky_relu(plain, 0.2) * 2**0.5)
 
 
+@pytest.mark.parametrize("use_w", [True, False])
+def test_a_preview_is_the_skip_image(use_w: bool) -> None:
+    whole = StyleGAN2(random_tensors(32, n_mlp=2, dim=16, width=16), truncation=0.7, use_w=use_w)
+    assert whole.previews() == (8, 16)
+    ps = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(1))
+    styles = ps if use_w else whole.mapping(ps)
+    styles = whole.latent_avg + 0.7 * (styles - whole.latent_avg)
+    for size, block in ((8, 0), (16, 1)):
+        smaller = whole.stopping_at(size)
+        assert (smaller.resolution, smaller.latent, smaller.name) == (size, whole.latent, "stylegan2")
+        assert torch.equal(smaller.synthesize(ps), whole._run(styles, f"to_rgbs.{block}"))
+        assert smaller.synthesize(ps).shape == (3, 3, size, size)
+        assert torch.equal(smaller.encode(ps[:, 0]), whole.encode(ps[:, 0]))
+        shared = dict(whole.named_parameters())
+        assert all(shared[name] is parameter for name, parameter in smaller.named_parameters())
+        assert len(list(smaller.parameters())) < len(shared)
+    assert whole.synthesize(ps).shape == (3, 3, 32, 32)  # nothing was taken from the whole one
+    assert smaller.previews() == (8,)
+
+
+@pytest.mark.parametrize("size", [0, -8, 4, 12, 32, 64])
+def test_a_preview_of_another_size_is_refused(small: StyleGAN2, size: int) -> None:
+    with pytest.raises(GeneratorError, match=f"stylegan2 of 32 pixels has no preview of {size}: it stops at 8, 16"):
+        small.stopping_at(size)
+
+
 def test_bfloat16_autocast(small: StyleGAN2) -> None:
     ws = torch.randn(2, 8, 16, requires_grad=True)
     full = small.synthesize(ws)

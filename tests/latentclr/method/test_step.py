@@ -185,7 +185,7 @@ def test_wrong_layer_lists_the_layers():
 
 def test_bf16_is_close_and_the_loss_stays_float32():
     batch = make().sample(B, stream(0, "train", 0))
-    exact, rounded = make(), make(autocast=torch.bfloat16)
+    exact, rounded = make(), make(rounding=torch.bfloat16)
     f = rounded.changes(batch)
     assert f.dtype == torch.float32
     assert F.cosine_similarity(f, exact.changes(batch)).min() > 0.98

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +16,7 @@ from latentclr.errors import ScorerError
 from latentclr.pictures.pixels import to_uint8
 from latentclr.scores import face_models
 from latentclr.scores.faces import FaceScorer
+from latentclr.scores.runtime import _without_greeting
 from latentclr.scores.scorer import build_scorers
 
 
@@ -158,6 +161,19 @@ def test_an_engine_that_is_not_installed(module, message, monkeypatch):
     with pytest.raises(ScorerError, match=r"^scorer faces ") as caught:
         FaceScorer()
     assert message in str(caught.value)
+
+
+def test_the_engines_say_nothing_of_their_own():
+    words = "from latentclr.scores.faces import FaceScorer; FaceScorer()"
+    said = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert said.stdout + said.stderr == ""
+
+
+def test_what_others_write_meanwhile_is_kept(capfd):
+    with _without_greeting():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something else\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "ERROR: something else\nafter\n"
 
 
 def test_a_file_that_is_not_the_known_one(tmp_path, monkeypatch):

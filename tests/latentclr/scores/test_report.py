@@ -16,8 +16,8 @@ from latentclr.scores.report import (
     load_scores,
     manifest_scores,
     read_scores,
+    scores_text,
     with_names,
-    write_scores,
 )
 
 
@@ -39,7 +39,7 @@ def changed_effect(scores, direction, **values):
 
 
 def test_what_is_written_is_read(scores, tmp_path):
-    write_scores(scores, tmp_path / SCORE_FILE)
+    (tmp_path / SCORE_FILE).write_text(scores_text(scores))
     assert load_scores(tmp_path / SCORE_FILE) == scores
     assert json.loads((tmp_path / SCORE_FILE).read_text())["format"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [SCORE_FILE]
@@ -66,7 +66,7 @@ def test_what_is_written_is_read(scores, tmp_path):
     ],
 )
 def test_what_is_no_score_is_refused(scores, tmp_path, change, message, caplog):
-    write_scores(scores, tmp_path / SCORE_FILE)
+    (tmp_path / SCORE_FILE).write_text(scores_text(scores))
     raw = json.loads((tmp_path / SCORE_FILE).read_text())
     change(raw)
     (tmp_path / SCORE_FILE).write_text(json.dumps(raw))
@@ -89,7 +89,7 @@ def test_what_is_no_json_is_refused(text, tmp_path):
 def test_a_score_belongs_to_a_checkpoint(scores, tmp_path, caplog):
     assert read_scores(tmp_path, "a" * 64) is None
     assert not caplog.messages
-    write_scores(scores, tmp_path / SCORE_FILE)
+    (tmp_path / SCORE_FILE).write_text(scores_text(scores))
     assert read_scores(tmp_path, "a" * 64) == scores
     assert read_scores(tmp_path, "b" * 64) is None
     assert "of another checkpoint" in caplog.text

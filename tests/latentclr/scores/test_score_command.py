@@ -140,7 +140,7 @@ def test_names_by_the_score(named, invoke):
         low, high = (-direction.range[1], -direction.range[0]) if edit.reverse else direction.range
         assert edit.reverse == (effect.mean < 0)
         assert edit.alpha == (float(f"{low:.2g}"), float(f"{high:.2g}"))
-        assert edit.note.startswith(f"auto, direction {edit.direction} over {edit.alpha[0]:g}..{edit.alpha[1]:g}: +")
+        assert edit.note.startswith(f"auto {edit.direction} {edit.alpha[0]:g}..{edit.alpha[1]:g}: ")
         assert f"purity {direction.purity:.2f}" in edit.note
         assert f"{name}: {edit.note}" in result.stdout
     assert f"of {len(scores.directions)} directions are clear enough" in result.stdout

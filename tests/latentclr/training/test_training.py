@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -212,15 +214,22 @@ def test_projectors_train_or_stay(short, tmp_path, name):
     assert load_checkpoint(tmp_path / "moved" / "best.safetensors").projector.kind == name
 
 
-def test_mixed_precision(short, tmp_path):
+def test_mixed_precision(short, tmp_path, caplog):
     exact = trainer(short, tmp_path / "exact")
+    caplog.set_level("INFO")
     rounded = trainer([*short, "mixed_precision=bf16"], tmp_path / "bf16")
-    assert rounded.step.options.autocast is torch.bfloat16
+    assert rounded.step.options.rounding is torch.bfloat16
     assert exact.history.loss != rounded.history.loss
+    (said,) = [record.message for record in caplog.records if "mixed_precision" in record.message]
+    number = r"[\d.e-]+ %"
+    assert re.fullmatch(
+        f"mixed_precision=bf16 rounds changes of features, {number} off float32 on this run's first codes; edits change"
+        f" features by {number}, so rounded features would be {number} off", said
+    )  # fmt: skip
     assert rounded.history.loss == pytest.approx(exact.history.loss, abs=0.02)
     assert all(p.dtype == torch.float32 for p in rounded.step.parameters())
     yes = Trainer(compose_train([*short, "mixed_precision=true"]), tmp_path / "true", ALONE)
-    assert yes.step.options.autocast is torch.bfloat16
+    assert yes.step.options.rounding is torch.bfloat16
     with pytest.raises(ConfigError, match="fp16 needs a GPU; use bf16"):
         trainer([*short, "mixed_precision=fp16"], tmp_path / "fp16")
     assert not (tmp_path / "fp16").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import re
 import shutil
 import socket
 import sys
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript
+from tiny_editor import MANIFEST, add_model, config, save_onnx, save_torchscript, with_preview
 
 from serving import TritonServer
 from serving.doctor import command as doctor
@@ -59,7 +61,7 @@ def test_this_machine_is_well(models: Path) -> None:
 
 
 def test_exit_code_1_when_something_is_broken(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for check in ("check_packages", "check_onnxruntime", "check_embedded", "check_docker"):
+    for check in ("check_packages", "check_onnxruntime", "check_openvino", "check_embedded", "check_docker"):
         monkeypatch.setattr(doctor, check, lambda: iter(()))
     (models / "edit" / "1" / "model.onnx").unlink()
     result: Result = CliRunner().invoke(doctor.doctor, ["--repository", str(models)])
@@ -151,6 +153,16 @@ def test_no_onnxruntime(monkeypatch: pytest.MonkeyPatch, error: Exception, statu
     assert ("pip install" in finding.text) == (status == WARN)
 
 
+def test_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = doctor.check_openvino()
+    if importlib.util.find_spec("openvino") is not None:
+        assert finding.status == OK
+        assert re.fullmatch(r"works; this CPU has (no )?bfloat16.*", finding.text)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    (finding,) = doctor.check_openvino()
+    assert (finding.status, finding.text[:30]) == (OK, "is not installed; models expor")
+
+
 @pytest.mark.parametrize(("installed", "status"), [("0.7.0", BAD), (None, WARN)])
 def test_no_embedded_triton(monkeypatch: pytest.MonkeyPatch, installed: str | None, status: str) -> None:
     import serving.triton.runtime
@@ -225,6 +237,26 @@ def test_what_the_repository_holds_is_not_what_the_server_serves(models: Path) -
     assert find_running("127.0.0.1", server.ports.http) is None
 
 
+def test_previews(tmp_path: Path) -> None:
+    def rewritten(model: str, **changes: Any) -> None:
+        (tmp_path / model / "config.pbtxt").write_text(config(model, manifest={**manifests[model], **changes}))
+
+    manifests = with_preview(tmp_path, "edit")
+    assert words(list(check_models(tmp_path)), BAD) == ""
+    rewritten("edit", preview={"size": [4, 4], "files_sha256": {"model.onnx": "0" * 64}})
+    said = words(list(check_models(tmp_path)), BAD)
+    command = f"latentclr rollback --repository {tmp_path} --name edit --to VERSION"
+    assert said == f"model edit: its preview edit_preview serves another version: {command}"
+    rewritten("edit", preview=None)
+    findings = list(check_models(tmp_path))
+    assert words(findings, BAD) == ""
+    assert "model edit_preview: is of an older export than edit, which has no preview now" in words(findings, WARN)
+    rewritten("edit")
+    shutil.rmtree(tmp_path / "edit_preview")
+    said = words(list(check_models(tmp_path)), BAD)
+    assert said == "model edit: its preview edit_preview is not there: export again"
+
+
 def test_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert [finding.status for finding in check_models(None)] == [WARN]
@@ -271,6 +303,18 @@ def test_a_missing_file_of_weights(models: Path) -> None:
     (models / "edit" / "config.pbtxt").write_text(text)
     weights = models / "edit" / "1" / "generator.bin"
     assert words(list(check_models(models)), BAD) == f"model edit: {weights} is missing"
+
+
+def test_missing_golden_requests_break_nothing(models: Path) -> None:
+    digest = sha256(models / "edit" / "1" / "model.onnx")
+    text = config("edit", manifest={**MANIFEST, "files_sha256": {"model.onnx": digest, "golden.npz": "0" * 64}})
+    (models / "edit" / "config.pbtxt").write_text(text)
+    missing = models / "edit" / "1" / "golden.npz"
+    found = list(check_models(models))
+    assert words(found, WARN) == f"model edit: {missing} is missing: `latentclr certify` then needs --golden FILE"
+    assert not [finding for finding in found if finding.status == BAD]
+    missing.write_bytes(b"another file")
+    assert "is not the file that was published" in words(list(check_models(models)), BAD)
 
 
 def test_leftovers_and_no_version(models: Path) -> None:

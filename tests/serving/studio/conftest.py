@@ -66,12 +66,13 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def studio_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three editors with L = 2: one with classes, and one that was scored."""
+    """Editors with L = 2: a plain one, one with classes, one that was scored, and one with a preview."""
     folder = tmp_path_factory.mktemp("studio_repository")
     text = tiny_editor.config("latent_edit")
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "latent_edit", text) / "model.onnx")
     text = tiny_editor.config("conditional", manifest=tiny_editor.WITH_CLASSES)
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "conditional", text) / "model.onnx", classes=True)
+    tiny_editor.with_preview(folder, "swift")
     text = tiny_editor.config("scored", manifest=SCORED)
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "scored", text) / "model.onnx")
     return folder
@@ -128,6 +129,14 @@ def scored_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory
     """A studio of an editor that was scored."""
     catalog = tmp_path_factory.mktemp("scored") / "catalog.yaml"
     with running_studio(triton.grpc_url, catalog, "scored") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def swift_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio of an editor with a preview."""
+    catalog = tmp_path_factory.mktemp("swift") / "catalog.yaml"
+    with running_studio(triton.grpc_url, catalog, "swift") as running:
         yield running
 
 

@@ -45,6 +45,32 @@ def error_of(response: httpx.Response) -> dict[str, str]:
 # ---- pictures
 
 
+def test_a_preview_is_smaller_and_knows_the_studio_s_names(swift_studio: Any, pixels: Any, formula: Any) -> None:
+    assert swift_studio.http.get("/api/model").json()["preview"] == 4
+    body = {"direction": 1, "layers": [0], "alpha": [-6, 6]}
+    assert swift_studio.http.put("/api/catalog/hat", json=body).status_code == 200
+    for edits, alphas in (
+        ([{"name": "smile", "alpha": 3}], {2: [0, 3]}),
+        ([{"name": "hat", "alpha": 2}, {"direction": 0, "alpha": -4}], {1: [2, 0], 0: [-4, -4]}),
+    ):
+        full = pixels(post(swift_studio, "/api/image", seed=7, edits=edits).content)
+        small = pixels(post(swift_studio, "/api/preview", seed=7, edits=edits).content)
+        assert close(full, formula(7, alphas))
+        assert close(small, formula(7, alphas)[::2, ::2])
+    assert (
+        error_of(swift_studio.http.post("/api/preview", json={"seed": 7, "edits": [{"direction": 3, "alpha": 1}]}))[
+            "code"
+        ]
+        == "invalid_edit"
+    )
+
+
+def test_without_a_preview_the_full_picture_is_drawn(studio: Any, pixels: Any, formula: Any) -> None:
+    assert studio.http.get("/api/model").json()["preview"] is None
+    response = post(studio, "/api/preview", seed=7, edits=[{"direction": 1, "alpha": 2}])
+    assert close(pixels(response.content), formula(7, {1: [2, 2]}))
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_a_picture_in_each_format(studio: Any, pixels: Any, formula: Any, kind: str) -> None:
     response = post(studio, "/api/image", seed=7, format=kind, quality=100)

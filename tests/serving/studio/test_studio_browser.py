@@ -194,6 +194,54 @@ def test_dragging_a_slider_changes_the_picture(studio: Any, visit: Any) -> None:
     until(page, "document.getElementById('announce').textContent.includes('Direction 1')")
 
 
+def test_a_preview_while_the_slider_moves_and_the_full_picture_after(swift_studio: Any, visit: Any) -> None:
+    page = opened(visit(swift_studio.url))
+    thumbnails(page)
+    asked = []
+    page.on(
+        "request", lambda request: asked.append(request.url.rpartition("/")[2]) if request.method == "POST" else None
+    )
+    drawings = ["image", "preview"]
+    size = page.evaluate("(() => { const c = document.getElementById('after'); return [c.width, c.height]; })()")
+    handle = slider(page, "Direction 1")
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, y, steps=20)
+    until(page, "Number(document.getElementById('after').dataset.previewed ?? 0) > 0")
+    page.wait_for_timeout(600)  # a slider that is held and not moved is still a slider that is held
+    moving = picture(page)
+    assert [path for path in asked if path in drawings] == ["preview"] * asked.count("preview")
+    with drawn(page):
+        page.mouse.up()
+    page.wait_for_timeout(600)
+    assert [path for path in asked if path in drawings][-2:] == ["preview", "image"]
+    assert asked.count("image") == 1
+    full = picture(page)
+    assert full != moving  # four pixels of a side are not eight
+    assert (
+        page.evaluate("(() => { const c = document.getElementById('after'); return [c.width, c.height]; })()") == size
+    )
+    url = address(page, "edits=1:")
+    page.reload()
+    assert picture(opened(page)) == full
+    assert picture(opened(visit(url))) == full
+
+
+def test_keys_end_in_the_full_picture_too(swift_studio: Any, visit: Any) -> None:
+    page = opened(visit(swift_studio.url))
+    handle = slider(page, "Direction 1")
+    handle.focus()
+    with drawn(page):
+        for _ in range(5):
+            handle.press("ArrowRight")
+    assert page.evaluate("Number(document.getElementById('after').dataset.previewed)") > 0
+    full, url = picture(page), address(page, "edits=1:")
+    assert picture(opened(visit(url))) == full
+
+
 def test_the_address_gives_the_same_picture(studio: Any, visit: Any) -> None:
     page = opened(visit(f"{studio.url}/#seed=12&edits=1:3.5,0:-2@1-1,~smile:2"))
     shown = picture(page)
@@ -314,7 +362,7 @@ def test_hostile_texts_stay_text(studio: Any, visit: Any) -> None:
     )
     page = opened(visit(studio.url))
     page.get_by_text("got '<img src=x onerror=alert(1)>'").wait_for()  # what is no name is told, as text
-    page.get_by_text("direction 1 · <img src=y>").wait_for()
+    page.get_by_text("no. 1 · <img src=y>").wait_for()
     assert page.locator("#sliders img, #toast img").count() == 0
     with drawn(page):
         drag(page, slider(page, "hat"), 0.8)

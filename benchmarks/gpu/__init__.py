@@ -1,0 +1,1 @@
+"""The rows of `gpu_pack.py`: models, engines, and the process that measures them."""

@@ -1,0 +1,192 @@
+"""An export in reduced precision: search, table and picture, certificate; or one line that says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from export.editor import FusedEditor
+from export.engines import BACKENDS, DEFAULT, Graphs
+from export.errors import ExportError
+from export.frontier import frontier_picture, frontier_table
+from export.onnx import OPSET, OnnxEditor, export_onnx, rename_input, split_weights
+from export.options import PRECISIONS, TritonOptions
+from export.parity import Arrays, Judge, check_robustness, parity_cases, why_not
+from export.precision import RANKING, Clock, Frontier, Lowered, search
+from serving.contract.certificate import Certificate, Gate
+from serving.contract.layout import WEIGHTS_FILE
+
+CALIBRATION = 128  # edited pictures, and sixteen that are not
+_UNIT = (-1.0, -0.5, 0.25, 1.0)  # of a direction's own range
+_RANKING_SEED, _CALIBRATION_SEED = 1, 2  # other codes than the certificate's
+REFUSED = {
+    "torchscript": "torchscript is published in fp32 only; leave it out, or export in fp32",
+    ("onnxruntime", "bf16"): "ONNX Runtime has no bfloat16 arithmetic on CPUs: --engine openvino has, or --precision "
+    "fp16 for a GPU",
+    ("openvino", "fp16"): "fp16 is for GPUs, which onnxruntime serves; openvino has bf16 and int8",
+}
+
+
+def check_precision(
+    precision: str, engines: Sequence[str] | None, options: TritonOptions, say: Callable[[str], None]
+) -> Sequence[str]:
+    """Return the engines to publish for, chosen or by default, if they have this precision.
+
+    Raises:
+        ExportError: One does not, or TensorRT or the target does not go with it.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if options.tensorrt and options.tensorrt != precision:
+        raise ExportError(
+            f"TensorRT takes the precision from the graph (from TensorRT 11 on from there alone): --tensorrt "
+            f"{options.tensorrt} needs --precision {options.tensorrt}, got {precision}"
+        )
+    if precision == "fp32":
+        return DEFAULT if engines is None else engines
+    if engines is None:
+        engines = ("openvino",) if precision == "bf16" else ("onnxruntime",)
+        say(f"{precision}: only for {engines[0]}; TorchScript stays in fp32")
+    for engine in engines:
+        problem = REFUSED.get(engine) or REFUSED.get((engine, precision))
+        if problem:
+            raise ExportError(problem)
+    if precision == "fp16" and options.target == "cpu":
+        raise ExportError("fp16 is for GPUs: a CPU has no such arithmetic, so that it is slower there; got target cpu")
+    return engines
+
+
+def export_reduced(
+    editor: FusedEditor,
+    engines: Sequence[str],
+    precision: str,
+    gate: Gate,
+    folder: Path,
+    *,
+    alphas: Sequence[float],
+    ranges: Sequence[tuple[float, float]],
+    fed: torch.Tensor | None = None,
+    opset: int = OPSET,
+    pictures: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Graphs, list[Certificate]]:
+    """Write the editor in reduced precision for each engine: the fastest graph that holds the gate.
+
+    Args:
+        editor: The editor in float32, on the CPU.
+        engines: That have this precision, see `check_precision`.
+        precision: bf16, fp16 or int8.
+        gate: What must hold.
+        folder: Where to write.
+        alphas: Strengths of the certificate.
+        ranges: Lowest and highest strength of each direction, for calibration.
+        fed: Mask [L] of the latent inputs at which directions act by default; None for all.
+        opset: ONNX operator set.
+        pictures: Folder for `precision_ENGINE_PRECISION.png`, which shows what was tried; None for no picture.
+        say: Receives the table, and what takes long.
+
+    Raises:
+        ExportError: No graph holds the gate and is faster than float32; the pictures are there all the same.
+    """
+    plain = folder / "float32" / "model.onnx"
+    plain.parent.mkdir()
+    export_onnx(editor, plain, opset)
+    if editor.code_name != editor.input_names[0]:
+        rename_input(plain, editor.input_names[0], editor.code_name)
+    samples = calibration_samples(editor, ranges, fed) if precision == "int8" else []
+    judge = Judge(editor, alphas, fed)
+    ranking = Judge(editor, alphas, fed, _RANKING_SEED, RANKING)
+    made, certificates = Graphs(), []
+    for engine in engines:
+        lowered, clock = lowered_graph(engine, precision, plain, samples, folder, editor)
+        found = search(lowered, ranking, judge, gate, folder, clock, say)
+        for line in frontier_table(found):
+            say(line)
+        if pictures is not None:
+            path = pictures / f"precision_{engine}_{precision}.png"
+            frontier_picture(found, path, f"{editor.generator.name}, {engine} {precision}")
+            say(f"time against error: {path}")
+        if found.best is None:
+            raise ExportError(f"nothing is published: {why_none(found)}")
+        target = folder / engine
+        target.mkdir()
+        built = lowered.build(found.best.keep, target)
+        check_robustness(editor, engine, built.engine)
+        graph = built.files[0]
+        if engine == "onnxruntime":
+            if split_weights(graph, target / WEIGHTS_FILE):
+                made.weights.append(target / WEIGHTS_FILE)
+            _check_published(editor, graph, ranking, gate)
+        made.files[BACKENDS[engine]] = graph
+        made.weights += built.files[1:]
+        made.engines[engine] = built.engine
+        assert found.best.measured is not None
+        certificates.append(Certificate(engine, precision, **found.best.measured, gate=gate.name, passed=True))
+    return made, certificates
+
+
+def calibration_samples(
+    editor: FusedEditor, ranges: Sequence[tuple[float, float]], fed: torch.Tensor | None = None
+) -> list[Arrays]:
+    """Return inputs to calibrate with: all directions, each in its own range, of codes that no certificate uses."""
+    low, high = (torch.tensor(ends) for ends in zip(*ranges, strict=True))  # [K]
+    samples = []
+    for case in parity_cases(editor, _UNIT, _CALIBRATION_SEED, fed, CALIBRATION):
+        code, direction, alpha, *rest = case.inputs
+        which, unit = torch.from_numpy(direction), torch.from_numpy(alpha)
+        scaled = torch.where(unit < 0, -unit * low[which][..., None], unit * high[which][..., None])  # [N, M, L]
+        samples.append((code, direction, scaled.float().numpy(), *rest))
+    return samples
+
+
+def why_none(found: Frontier) -> str:
+    """Return why no graph of a search is to be published, in one line."""
+    what = f"{found.engine} {found.precision}"
+    slow = [point for point in found.points if point.passed]
+    if slow:
+        best = min(slow, key=lambda point: point.cost)
+        return (
+            f"{what} holds {found.gate.name} with {len(best.keep)} of {found.operations} operations in float32, and is "
+            f"no faster: {best.cost:.1f} {found.unit}, float32 {found.reference:.1f}"
+        )
+    first, last = found.points[0], max(found.points, key=lambda point: len(point.keep))
+    if first.cost >= found.reference:
+        return (
+            f"{what} is no faster than float32 here ({first.cost:.1f} {found.unit}, float32 {found.reference:.1f}), "
+            f"and misses {found.gate.name}: {first.why}"
+        )
+    kept = f" even with {len(last.keep)} of {found.operations} operations in float32" if last.keep else ""
+    return f"{what} misses {found.gate.name}{kept}: {last.why}"
+
+
+def lowered_graph(
+    engine: str, precision: str, plain: Path, samples: Sequence[Arrays], folder: Path, editor: FusedEditor
+) -> tuple[Lowered, Clock | None]:
+    """Return what can be lowered, and a clock against the same engine in float32."""
+    request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
+    if engine == "openvino":
+        from export.openvino import OpenVINOEditor, export_openvino
+        from export.openvino_lowered import BFloat16Graph
+        from export.openvino_lowered import Int8Graph as OpenVINOInt8
+
+        export_openvino(plain, plain.with_name("model.xml"))
+        clock = Clock(OpenVINOEditor(plain.with_name("model.xml")), request)
+        return (BFloat16Graph(plain) if precision == "bf16" else OpenVINOInt8(plain, samples)), clock
+    if precision == "int8":
+        from export.int8 import Int8Graph
+
+        return Int8Graph(plain, samples, folder), Clock(OnnxEditor(plain), request)
+    from export.half import HalfGraph
+
+    return HalfGraph(plain), None  # a CPU's time says nothing of a GPU's
+
+
+def _check_published(editor: FusedEditor, graph: Path, judge: Judge, gate: Gate) -> None:
+    """Check the file itself where what was certified is a twin of it; on few pictures, since it rounds less."""
+    engine = OnnxEditor(graph)
+    check_robustness(editor, "onnxruntime", engine)
+    comparison = judge.compare({"onnxruntime": engine}, what="published graph")["onnxruntime"]
+    if gate.misses(comparison.measured()):
+        raise ExportError(f"the published graph is not its twin: {why_not(comparison, gate)}")

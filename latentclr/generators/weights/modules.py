@@ -19,7 +19,7 @@ from latentclr.generators.weights.pickle_objects import Record, StoredArray, Sto
 
 MAX_MODULES, MAX_DEPTH = 1000, 16  # of a module tree; a real generator has about 100 and 5
 SHOWN = 100  # characters of a class's name in a message
-FAMILIES = {"stylegan2": "StyleGAN2", "stylegan3": "StyleGAN3", "r3gan": "R3GAN"}
+FAMILIES = {"stylegan2": "a StyleGAN2", "stylegan3": "a StyleGAN3", "r3gan": "an R3GAN"}
 
 
 @dataclass
@@ -65,7 +65,7 @@ class ModuleTree:
         pixels = self.attribute("", "img_resolution")
         size = f" of {pixels} px" if type(pixels) is int and 0 < pixels <= 2**16 else ""
         if family is not None:
-            raise GeneratorError(f"{path} holds a {FAMILIES[family]} generator{size}: use generator={family}")
+            raise GeneratorError(f"{path} holds {FAMILIES[family]} generator{size}: use generator={family}")
         name = self.class_name[:SHOWN]
         name = name if name.isprintable() else ascii(name)
         raise GeneratorError(f"{path} holds a network of class {name}{size}; expected {supported}")

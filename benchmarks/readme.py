@@ -185,12 +185,15 @@ def _discovery(record: Record) -> Section:
 
 def _directions(record: Record) -> Section:
     settings, rows = record["settings"], record["results"]
+    over = "over runs, each on codes of its own, and attributes"
+    if "first_seed" not in settings:  # measured before intervals were Student's
+        over = "by a bootstrap over runs, directions, attributes and codes"
     measures = [key.removesuffix(", verdict") for key in rows[0] if key.endswith(", verdict")]
     lines = [
         f"Directions of the faces, K = {settings['k']}, each moved until the mean RMS change of the pixels is"
         f" {255 * settings['change']:.0f}/255, on {settings['codes']} codes that no training saw; effects on"
-        f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % intervals"
-        f" over runs (each with codes of its own) and attributes. The words compare with {rows[0]['method']}.\n",
+        f" {len(settings['attributes'])} attributes, in standard deviations, with 95 % intervals {over}."
+        f" The words compare with {rows[0]['method']}.\n",
         f"| method | runs | {' | '.join(measures)} |\n|---|---|" + "---|" * len(measures),
     ]
     for row in rows:

@@ -154,8 +154,8 @@ def _half(shared: bool, *methods: tuple[Sequence[Numbers], Numbers]) -> float:
     for runs, drawn in methods:
         if len(runs) > 1:
             among = float(np.var([run.mean() for run in runs], ddof=1)) / len(runs)
-            # Three runs may agree by chance, but not more closely than their directions let them.
-            squares.append(among if shared else max(among, float(drawn.var())))
+            # Runs with one twin each agree to the last digit, which is no proof that the next one has as many.
+            squares.append(among or (0.0 if shared else float(drawn.var())))
             freedom.append(len(runs) - 1)
     within = 0.0
     if shared or len(squares) < len(methods):

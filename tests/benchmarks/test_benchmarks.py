@@ -188,6 +188,8 @@ def test_discovery_reads_the_clock_from_outside() -> None:
         ("edit_latency.py", ["--batch", "0"], "expected numbers of at least 1"),
         ("training_step.py", ["--layers", "main.99"], "main.99"),
         ("discovery.py", ["k=1"], "k must be at least 2"),
+        ("directions.py", ["--recipe", "today"], "--recipe must be NAME=OVERRIDES"),
+        ("attributes_limit.py", ["benchmarks", "--attributes", "hapy"], "did you mean 'happy'?"),
     ],
 )
 @needs_faces

@@ -230,3 +230,14 @@ def test_the_gpu_pack_stands_without_a_gpu(tmp_path: Path) -> None:
     # A second call measures nothing again, and adds what is new.
     again = record("gpu_pack.py", *options, "--engines", "eager", random_weights=True)
     assert len(again["results"]) == len(got["results"]) - 2 - 1
+
+
+@pytest.mark.full
+def test_preview() -> None:
+    got = record(
+        "preview.py", "--resolution", "32", "--preview", "16", "--runs", "2", "--pictures", "2", random_weights=True
+    )
+    assert [(row["way"], row["pixels"]) for row in got["results"]] == [
+        ("session", 16), ("session", 32), ("served, edit", 32), ("served, preview", 16),
+    ]  # fmt: skip
+    assert got["targets"][0]["met"]

@@ -94,6 +94,9 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
 	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done
+	for size in 128 256; do \
+	    $(BIN)/python benchmarks/preview.py --preview $$size --output $(RESULTS)/preview_$$size.json || exit; \
+	done
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
 	    --plot docs/load.png

@@ -37,6 +37,7 @@ from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.contract.layout import WEIGHTS_FILE, preview_of
+from serving.contract.manifest import Preview, preview_entry
 from serving.triton.ports import Ports
 
 PAUSE_S = 0.01
@@ -127,7 +128,9 @@ def _publish(
         files = sorted(graphs[size].parent.iterdir())
         manifests[name] = build_manifest(name, editors[size].generator, checkpoint, files, [])
     (name, size), (small, preview) = sizes.items()
-    manifests[name]["preview"] = {"size": preview, "files_sha256": manifests[small]["files_sha256"]}
+    manifests[name]["preview"] = preview_entry(
+        Preview(editors[preview].generator.size, manifests[small]["files_sha256"])
+    )
     beside = {small: ({"onnxruntime": graphs[preview]}, manifests[small])}
     publish(repository, name, {"onnxruntime": graphs[size]}, manifests[name], TritonOptions(max_batch_size=1), beside)
     return list(sizes)

@@ -19,7 +19,7 @@ from export.manifest import build_manifest
 from export.onnx import OPSET
 from export.options import TritonOptions
 from export.parity import Judge, check_parity, parity_cases
-from export.preview import measure_likeness, preview_editor
+from export.preview import EDITED, measure_likeness, preview_editor
 from export.reduced import check_precision, export_reduced
 from export.repository import check_left_behind, publish
 from latentclr.config import TrainConfig, slider_end
@@ -146,7 +146,7 @@ def export_run(
                 likeness = measure_likeness(
                     next(iter(full.engines.values())),
                     next(iter(small.engines.values())),
-                    [case.inputs for case in parity_cases(editor, plan.alphas, fed=fed)],
+                    [case.inputs for case in parity_cases(editor, plan.alphas, fed=fed, edited=EDITED)],
                 )
                 say(f"likeness: {likeness}")
                 its |= {"preview_of": name, "likeness": likeness.as_dict()}

@@ -43,10 +43,12 @@ class Recorded(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function, and remember it if it is linear."""
+        """Call the function, and remember it if it is linear: copies, for what follows may work in place."""
+        if function not in LINEAR or len(args) < 2:
+            return function(*args, **(kwargs or {}))
+        operand = args[0].detach().clone()
         result = function(*args, **(kwargs or {}))
-        if function in LINEAR and len(args) > 1:
-            self.unedited.operations.append((args[0].detach(), args[1], result.detach()))
+        self.unedited.operations.append((operand, args[1], result.detach().clone()))
         return result
 
 

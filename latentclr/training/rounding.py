@@ -30,8 +30,8 @@ class Rounding:
     def __str__(self) -> str:
         name = {torch.bfloat16: "bf16", torch.float16: "fp16"}[self.dtype]
         return (
-            f"mixed_precision={name} rounds changes of features, {_percent(self.of_changes)} off float32 on this run's"
-            f" first codes; edits change features by {_percent(self.change)}, so rounded features would be"
+            f"mixed_precision={name} rounds changes of features, {_percent(self.of_changes)} off float32 on codes of"
+            f" this run; edits change features by {_percent(self.change)}, so rounded features would be"
             f" {_percent(self.of_features)} off"
         )
 

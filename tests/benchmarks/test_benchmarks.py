@@ -246,3 +246,14 @@ def test_every_row_of_the_gpu_pack_that_a_cpu_can_have(tmp_path: Path) -> None:
     (memory,) = [row["memory"] for row in got["results"] if row["engine"] == "memory"]
     assert all(memory[name]["process_growth"] < 0.05 for name in ("onnxruntime", "served"))
     assert [entry["name"].partition(":")[0] for entry in got["targets"][1:]] == ["onnxruntime", "served"]
+
+
+@pytest.mark.full
+def test_preview() -> None:
+    got = record(
+        "preview.py", "--resolution", "32", "--preview", "16", "--runs", "2", "--pictures", "2", random_weights=True
+    )
+    assert [(row["way"], row["pixels"]) for row in got["results"]] == [
+        ("session", 16), ("session", 32), ("served, edit", 32), ("served, preview", 16),
+    ]  # fmt: skip
+    assert got["targets"][0]["met"]

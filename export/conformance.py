@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from export.editor import FusedEditor
 from export.onnx import OnnxEditor, export_onnx
-from export.parity import Engine, check_parity
+from export.parity import Engine, Judge, check_parity
 from export.reasons import advice_for
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.errors import ConfigError, LatentCLRError
@@ -28,7 +28,8 @@ from latentclr.training.rng import stream
 from serving.contract.temporary import temporary_folder
 
 ROWS = 5
-STRENGTHS = (-2.0, -1.0, 0.0, 0.5, 2.0)  # in units of the code, of which most generators draw standard normals
+EDITED = 20  # pictures; an export of the run compares more, with the run's own directions
+STRENGTHS = (-2.0, -1.0, 0.5, 2.0)  # in units of the code, of which most generators draw standard normals
 MOST_CUT = 0.25
 """Share of an unclamped generator's pixels that may lie beyond [-1, 1], where pictures are cut off."""
 MOST_LAYERS = 60
@@ -215,7 +216,8 @@ def _torchscript(editor: FusedEditor, path: Path) -> Engine:
 
 def _exported(editor: FusedEditor, name: str, make: Callable[[], Engine]) -> Finding:
     try:
-        (report,) = check_parity(editor, {name: make()}, STRENGTHS)
+        judge = Judge(editor, STRENGTHS, edited=EDITED)
+        (report,) = check_parity(editor, {name: make()}, STRENGTHS, judge=judge)
     except ConfigError:
         raise
     except LatentCLRError as error:

@@ -165,7 +165,9 @@ class ConfiguredTrain(Configured):
         (run, lines), *others = option_sections().items()
         _write_options(formatter, f"{run}, as KEY=VALUE", lines)
         with formatter.section("Groups, as KEY=NAME (the first is the default)"):
-            formatter.write_dl([(f"{group}=", " | ".join(options)) for group, options in GROUPS.items()])
+            more = {"generator": ("FILE.py:FUNCTION",)}  # which no table can list
+            rows = [(f"{group}=", " | ".join((*names, *more.get(group, ())))) for group, names in GROUPS.items()]
+            formatter.write_dl(rows)
         for heading, lines in others:
             _write_options(formatter, heading, lines)
         click.Command.format_epilog(self, ctx, formatter)

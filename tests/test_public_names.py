@@ -59,6 +59,7 @@ COMMANDS = {
     "weights list": "",
     "weights path": "NAME",
     "weights verify": "NAMES",
+    "check": "OVERRIDES",
     "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
     " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --preview"
     " --config-path --config-name",
@@ -75,7 +76,7 @@ COMMANDS = {
 # `latentclr train KEY=VALUE`, and what `gen` knows beside these.
 KEYS = """
     auto_cpu_if_no_gpu checkpoint device eval_freq eval_iters feed_layers
-    generator.feature_layer generator.name generator.weights
+    generator.feature_layer generator.name
     hparams.batch_size hparams.chunk hparams.grad_clip_max_norm hparams.iterations hparams.optimizer hparams.scheduler
     k loss.abs loss.name loss.reduce loss.temp mixed_precision model.alpha model.attributes model.depth model.name
     model.normalize model.orient model.samples model.scorers model.vectors

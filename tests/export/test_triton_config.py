@@ -61,6 +61,12 @@ def test_defaults():
     assert accelerators(config) == {}
 
 
+def test_pictures_that_are_wider_than_high():
+    wide = {**MANIFEST, "generator": {**MANIFEST["generator"], "width": 12}}
+    image = model_config("m", "onnxruntime", wide).output[0]
+    assert list(image.dims) == [8, 12, 3]
+
+
 def test_cpu():
     options = TritonOptions("cpu", instances=2, threads=4)
     config = build(options)

@@ -47,6 +47,19 @@ def test_scores_and_reversed_names_are_written_and_read_again() -> None:
     assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
 
 
+def test_a_width_is_told_where_pictures_are_not_square() -> None:
+    wide = copy.deepcopy(tiny_editor.MANIFEST)
+    assert parse_manifest(json.dumps(wide)).generator.size == (tiny_editor.SIZE, tiny_editor.SIZE)
+    wide["generator"]["width"] = 12
+    manifest = parse_manifest(json.dumps(wide))
+    assert manifest.generator.size == (tiny_editor.SIZE, 12)
+    assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
+    for wrong in (0, -1, 1.5, "12", True):
+        wide["generator"]["width"] = wrong
+        with pytest.raises(ManifestError, match=r"generator\.width must be a whole number"):
+            parse_manifest(json.dumps(wide))
+
+
 def test_classes() -> None:
     raw = copy.deepcopy(tiny_editor.MANIFEST)
     raw["generator"]["classes"] = {"names": ["tench", "goldfish"], "default": [1]}

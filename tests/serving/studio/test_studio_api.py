@@ -360,6 +360,17 @@ def test_a_picture_too_large_is_refused_before_it_is_drawn() -> None:
         check_size(16, (1024, 1024), 1)
     with pytest.raises(InvalidEdit, match="64 million"):
         check_size(1, (1024, 1024), 8)
+    check_size(30, (1024, 512), 1)  # H x W: half as wide, twice as many
+    with pytest.raises(InvalidEdit, match="16896 x 1024"):
+        check_size(33, (1024, 512), 1)
+
+
+def test_thumbnails_keep_the_shape_of_pictures() -> None:
+    from serving.studio.thumbnails import shrink
+
+    assert shrink(np.zeros((2, 24, 96, 3), np.uint8), 48).shape == (2, 12, 48, 3)
+    assert shrink(np.zeros((2, 96, 24, 3), np.uint8), 48).shape == (2, 48, 12, 3)
+    assert shrink(np.zeros((2, 12, 48, 3), np.uint8), 48).shape == (2, 12, 48, 3)
 
 
 def test_what_is_not_there_is_404_and_the_wrong_verb_405(studio: Any) -> None:

@@ -143,7 +143,8 @@ def check_command(words: list[str]) -> None:
         if isinstance(parameter.type, click.Choice | click.IntRange | click.FloatRange) and given is not None:
             for value in given if isinstance(given, list) else [given]:
                 parameter.type.convert(value, parameter, context)
-    settings = [word for word in words if re.match(r"[\w./]+=", word)]
+    quality = values.get("quality")  # its numbers look like settings
+    settings = [word for word in words if re.match(r"[\w./]+=", word) and word != quality]
     if isinstance(command, Configured):
         known = ("generator.weights", "checkpoint", "output_dir")
         settings = [word for word in settings if word.partition("=")[0] not in known]

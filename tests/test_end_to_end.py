@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repository(trained: Path) -> Path:
     folder = trained.parent / "model_repository"
     report = run("export", str(trained), "--repository", str(folder))
-    assert "onnx: " in report and "torchscript: " in report
+    assert "onnxruntime fp32: " in report and "torchscript fp32: " in report
     return folder
 
 

@@ -39,7 +39,7 @@ class WebServer:
         # Nobody's word is taken for who the client is; the log does not keep addresses, which may hold a token.
         config = uvicorn.Config(
             app,
-            log_config=None,  # its own would close the handlers of everybody else in this process, absl's with the screen
+            log_config=None,  # its own shuts the process's handlers down, and absl's with it the screen
             log_level="warning",
             access_log=False,
             proxy_headers=False,

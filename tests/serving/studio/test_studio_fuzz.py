@@ -29,7 +29,7 @@ CHECKS = [
 OPERATIONS = [
     "GET /api/health", "GET /api/model", "GET /api/classes", "POST /api/image", "POST /api/gallery", "POST /api/sweep",
     "POST /api/thumbnails", "POST /api/code", "GET /api/catalog", "PUT /api/catalog/{name}",
-    "DELETE /api/catalog/{name}", "POST /api/catalog/{name}/restore", "POST /api/session",
+    "DELETE /api/catalog/{name}", "POST /api/catalog/{name}/restore", "POST /api/preview", "POST /api/session",
 ]  # fmt: skip
 
 # Their names are guesses, and there is no such edit.

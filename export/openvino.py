@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from export.errors import ExportError
-from serving.contract.openvino_engine import OpenVINOError, Runner, import_openvino
+from serving.contract.openvino_engine import OpenVINOError, Runner, core, import_openvino
 from serving.contract.tensors import OUTPUTS
 
 MODEL = "model.xml"
@@ -35,8 +35,7 @@ def read_onnx(path: Path) -> Any:
         ExportError: OpenVINO is not installed, or cannot read the graph.
     """
     try:
-        openvino = import_openvino()
-        model = openvino.Core().read_model(str(path))
+        model = core().read_model(str(path))
     except (OpenVINOError, RuntimeError) as error:
         raise ExportError(f"OpenVINO cannot read the graph: {str(error).splitlines()[0][:300]}") from None
     for tensor in (*model.inputs, *model.outputs):  # Triton's backend takes any of the names, so there is to be but one

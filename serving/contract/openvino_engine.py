@@ -7,6 +7,7 @@ the CPU can, so the precision of the arithmetic is always said.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,13 +52,26 @@ def import_openvino() -> Any:
     return openvino
 
 
+@functools.cache
+def core() -> Any:
+    """Return the `openvino.Core` of this process.
+
+    There is one, and it is never freed: its CPU plugin brings a signal stack of its own, and gives it back in an order
+    that leaves a freed one behind if there were several. The next Ctrl-C would then end in a segmentation fault.
+
+    Raises:
+        OpenVINOError: It is not installed.
+    """
+    return import_openvino().Core()
+
+
 def has_bf16() -> bool:
     """Whether this CPU computes in bfloat16 (AVX-512 BF16 or AMX); OpenVINO takes float32 where it cannot.
 
     Raises:
         OpenVINOError: It is not installed.
     """
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def compile_model(
@@ -85,18 +99,17 @@ def compile_model(
     if precision not in PRECISIONS:
         raise OpenVINOError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     openvino = import_openvino()
-    core = openvino.Core()
     if precision == "bf16" and not has_bf16():
         raise OpenVINOError("bf16 needs a CPU with AVX-512 BF16 or AMX, which this one lacks: OpenVINO takes float32")
     wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(settings or {}), "INFERENCE_PRECISION_HINT": precision}
     if threads:
         wanted["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = core.read_model(str(path))
+        model = core().read_model(str(path))
         if rows is not None:
             shapes = {tensor.any_name: list(tensor.get_partial_shape()) for tensor in model.inputs}
             model.reshape({name: openvino.PartialShape([rows, *shape[1:]]) for name, shape in shapes.items()})
-        return core.compile_model(model, "CPU", wanted)
+        return core().compile_model(model, "CPU", wanted)
     except RuntimeError as error:
         raise OpenVINOError(f"OpenVINO cannot load {path}: {_first_line(error)}") from None
 

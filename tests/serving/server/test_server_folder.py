@@ -109,8 +109,10 @@ def test_folders_of_versions_without_a_lock(temporary: Path) -> None:
         (folder / "backends").mkdir(parents=True)
     for folder in (old, used):
         os.utime(folder, (time.time() - 100_000,) * 2)
-    command = [sys.executable, "-c", "input()", f"--backend-directory={used}/backends"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", f"--backend-directory={used}/backends"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # a process that has only just begun has no arguments yet
         assert [leftover.path for leftover in find_leftovers()] == [old]
         process.communicate(b"\n")
     assert [leftover.path for leftover in find_leftovers()] == [old, used]

@@ -244,7 +244,6 @@ READERS: dict[str, tuple[set[str], str]] = {
         {"openvino.Core"},
         "compile_model itself: the served model, or the graph that an export has just written",
     ),
-    "export/openvino.py": ({"openvino.Core"}, "the graph that this process has just written"),
     "export/openvino_lowered.py": ({"onnx.load"}, "the graph that this process has just written"),
     "serving/backends/pytorch/model.py": ({"torch.jit.load"}, "the served model, run by Triton"),
     "serving/doctor/command.py": ({"onnxruntime.InferenceSession"}, "a graph that the doctor has just made"),

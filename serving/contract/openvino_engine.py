@@ -62,7 +62,8 @@ def core() -> Any:
     Raises:
         OpenVINOError: It is not installed.
     """
-    return import_openvino().Core()
+    openvino = import_openvino()
+    return openvino.Core()
 
 
 def has_bf16() -> bool:

@@ -63,6 +63,7 @@ def test_a_preview_is_smaller_and_knows_the_studio_s_names(swift_studio: Any, pi
         ]
         == "invalid_edit"
     )
+    assert swift_studio.http.delete("/api/catalog/hat").status_code == 204  # other tests share this studio
 
 
 def test_without_a_preview_the_full_picture_is_drawn(studio: Any, pixels: Any, formula: Any) -> None:

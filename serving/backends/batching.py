@@ -1,6 +1,6 @@
 """Run all requests of one execution as one batch, and keep their faults apart.
 
-Triton's dynamic batcher hands several requests to one `execute()`. Both backends join them along the batch axis, run
+Triton's dynamic batcher hands several requests to one `execute()`. All backends join them along the batch axis, run
 the model once and cut the result; only how the model is run differs.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,40 @@ class Signature:
         self.outputs: dict[str, Any] = {entry["name"]: _dtype(entry) for entry in config["output"]}
         self.batched = int(config.get("max_batch_size", 0)) > 0
 
+    def require(self, inputs: Collection[str], outputs: Collection[str], file: str) -> None:
+        """Check that a model has the configured inputs and outputs; a configuration may leave outputs out.
+
+        Args:
+            inputs: Names of the model's.
+            outputs: The same.
+            file: Its name, for the message.
+
+        Raises:
+            ValueError: They differ.
+        """
+        if set(self.inputs) != set(inputs):
+            raise ValueError(f"config.pbtxt has inputs {sorted(self.inputs)}, {file} has {sorted(inputs)}")
+        if not set(self.outputs) <= set(outputs):
+            raise ValueError(f"config.pbtxt has outputs {sorted(self.outputs)}, {file} has {sorted(outputs)}")
+
 
 def read_config(args: Mapping[str, str]) -> dict[str, Any]:
     """Parse the model configuration that Triton passes to `initialize`."""
     config: dict[str, Any] = json.loads(args["model_config"])
     return config
+
+
+def model_file(args: Mapping[str, str], config: Mapping[str, Any], default: str) -> Path:
+    """Return the file that an instance runs: of its version, by the configuration's name or the backend's own.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    name = config.get("default_model_filename") or default
+    path = Path(args["model_repository"]) / args["model_version"] / name
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}")
+    return path
 
 
 def parameter(config: Mapping[str, Any], key: str, default: int) -> int:

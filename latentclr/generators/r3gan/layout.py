@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.stylegan2.layout import blur_kernel, count_indices, listed
+from latentclr.generators.stylegan2.layout import blur_kernel
+from latentclr.generators.weights.table import check_table, count_indices
 
 MAX_STAGES, MAX_BLOCKS = 9, 64  # 4 * 2 ** 8 = 1024 pixels
 
@@ -76,19 +77,8 @@ def check_layout(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[in
         found = ", ".join(sorted(tensors)[:3])[:200] or "nothing"
         raise GeneratorError(f"not R3GAN weights: expected MainLayers.*, AggregationLayer.*, found {found}")
     shapes = expected_shapes(tensors, blocks)
-    report = {
-        "missing": [key for key in shapes if key not in tensors and not key.endswith("Kernel")],
-        "unexpected": sorted(set(tensors) - set(shapes)),
-        "wrong shape": [
-            f"{key}: expected {list(shape)}, got {list(tensors[key].shape)}"
-            for key, shape in shapes.items()
-            if key in tensors and (tuple(tensors[key].shape) != shape or 0 in shape)
-        ],
-        "not finite numbers": [key for key in shapes if key in tensors and not _finite(tensors[key])],
-    }
-    if any(report.values()):
-        found = "; ".join(f"{what}: {listed(keys)}" for what, keys in report.items() if keys)
-        raise GeneratorError(f"R3GAN weights ({4 * 2 ** (stages - 1)} px) do not fit: {found}")
+    kernels = [key for key in shapes if key.endswith("Kernel")]
+    check_table(f"R3GAN weights ({4 * 2 ** (stages - 1)} px)", tensors, shapes, kernels, integers=True)
     for key in shapes:
         if key.endswith("Kernel") and key in tensors and not torch.allclose(tensors[key].float(), blur_kernel()):
             raise GeneratorError(f"{key} must be [1, 3, 3, 1] both ways, as in all published R3GANs")
@@ -137,7 +127,3 @@ def random_tensors(
         std = 0.1 if key.endswith("Bias") else (0.3 if weak else 1.0) / math.sqrt(math.prod(shape[1:]))
         tensors[key] = torch.randn(shape, generator=rng) * (1.0 if key.endswith("Basis") else std)
     return tensors
-
-
-def _finite(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and bool(torch.isfinite(tensor.float()).all())

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
+from latentclr.generators.weights.table import check_table, count_indices
 
 MAX_BLOCKS = 8  # 4 * 2 ** 8 = 1024 pixels
-LISTED = 6  # keys that a report names before it counts the rest
 
 
 def blur_kernel(gain: float = 1.0) -> Tensor:
@@ -105,20 +104,7 @@ def check_layout(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], int]:
         raise GeneratorError(f"not StyleGAN2 weights: expected style.*, convs.*, to_rgbs.*, found {found}")
     shapes = expected_shapes(tensors, blocks, n_mlp)
     optional = [key for key in shapes if key.startswith(("noises.", "latent_avg", "conv_clamp")) or "kernel" in key]
-    wrong = [
-        f"{key}: expected {list(shape)}, got {list(tensors[key].shape)}"
-        for key, shape in shapes.items()
-        if key in tensors and (tuple(tensors[key].shape) != shape or 0 in shape)
-    ]
-    report = {
-        "missing": [key for key in shapes if key not in tensors and key not in optional],
-        "unexpected": sorted(set(tensors) - set(shapes)),
-        "wrong shape": wrong,
-        "not finite numbers": [key for key in shapes if key in tensors and not _finite(tensors[key])],
-    }
-    if any(report.values()):
-        found = "; ".join(f"{what}: {listed(keys)}" for what, keys in report.items() if keys)
-        raise GeneratorError(f"StyleGAN2 weights ({4 * 2**blocks} px, {n_mlp} mapping layers) do not fit: {found}")
+    check_table(f"StyleGAN2 weights ({4 * 2**blocks} px, {n_mlp} mapping layers)", tensors, shapes, optional)
     kernels = {key: blur_kernel(gain=4.0) for key in optional if "kernel" in key and key not in tensors}
     return {key: value.float() for key, value in (tensors | kernels).items()}, blocks
 
@@ -167,20 +153,3 @@ _STATISTICS = {
     r"to_rgb.*conv\.weight": (0.0, 0.2),
     r"bias$": (0.0, 0.1),
 }
-
-
-def _finite(tensor: Tensor) -> bool:
-    plain = tensor.is_floating_point() and tensor.layout == torch.strided
-    return plain and bool(torch.isfinite(tensor).all())
-
-
-def count_indices(keys: Iterable[str], pattern: str, limit: int) -> int:
-    """Return the largest index that `pattern` finds in the keys, -1 for none; at most `limit`, as it bounds loops."""
-    found = [int(m[1]) for key in keys if (m := re.match(pattern, key)) and len(m[1]) < 6]
-    return min(max(found, default=-1), limit)
-
-
-def listed(keys: list[str]) -> str:
-    """Return the first keys and how many more there are."""
-    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
-    return ", ".join(key[:100] for key in keys[:LISTED]) + more

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.stylegan2.layout import count_indices, listed
 from latentclr.generators.weights.modules import ModuleTree, learning_rate_gains, number
 from latentclr.generators.weights.pickle_objects import StoredTensor
+from latentclr.generators.weights.table import count_indices, listed
 
 SUPPORTED = (
     "StyleGAN2 (NVIDIA's .pkl of stylegan2-ada-pytorch or training.networks_stylegan2, rosinality's .pt, .safetensors)"

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.stylegan2.layout import count_indices, listed
 from latentclr.generators.stylegan3.filters import low_pass
+from latentclr.generators.weights.table import check_table, count_indices, listed
 
 FILTER_TAPS = 6  # of a filter, for each pixel of its lower resolution
 UPSAMPLING = 2  # of the leaky ReLU
@@ -216,19 +216,7 @@ def check_layout(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[st
     tensors = with_design(tensors)
     names = layer_names(tensors)
     shapes = expected_shapes(tensors, names)
-    report = {
-        "missing": [key for key in shapes if key not in tensors and key not in OPTIONAL],
-        "unexpected": sorted(set(tensors) - set(shapes)),
-        "wrong shape": [
-            f"{key}: expected {list(shape)}, got {list(tensors[key].shape)}"
-            for key, shape in shapes.items()
-            if key in tensors and (tuple(tensors[key].shape) != shape or 0 in shape)
-        ],
-        "not finite numbers": [key for key in shapes if key in tensors and not _finite(tensors[key])],
-    }
-    if any(report.values()):
-        found = "; ".join(f"{what}: {listed(keys)}" for what, keys in report.items() if keys)
-        raise GeneratorError(f"StyleGAN3 weights ({len(names)} layers) do not fit: {found}")
+    check_table(f"StyleGAN3 weights ({len(names)} layers)", tensors, shapes, OPTIONAL, integers=True)
     _check_geometry(tensors, names)
     return {key: value.float() for key, value in tensors.items()}, names
 
@@ -302,7 +290,3 @@ def random_tensors(
         }
         before = after
     return tensors | fixed
-
-
-def _finite(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and bool(torch.isfinite(tensor.float()).all())

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.generators.stylegan2.layout import count_indices
 from latentclr.generators.stylegan3.layout import layer_names
 from latentclr.generators.weights.modules import ModuleTree, learning_rate_gains, numbers
+from latentclr.generators.weights.table import count_indices
 
 SUPPORTED = "StyleGAN3 (NVIDIA's .pkl of training.networks_stylegan3, .safetensors or plain tensors)"
 

@@ -7,12 +7,11 @@ The same `config.pbtxt` serves both. Of the C++ backend's `parameters` these are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from serving.backends.batching import Arrays, Signature, execute, parameter, read_config
+from serving.backends.batching import Arrays, Signature, execute, model_file, parameter, read_config
 
 
 class TritonPythonModel:
@@ -30,16 +29,13 @@ class TritonPythonModel:
         """
         config = read_config(args)
         self._signature = Signature(config)
-        name = config.get("default_model_filename") or "model.onnx"
-        path = Path(args["model_repository"]) / args["model_version"] / name
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}")
+        path = model_file(args, config, "model.onnx")
         options = ort.SessionOptions()
         options.intra_op_num_threads = parameter(config, "intra_op_thread_count", 0)
         options.inter_op_num_threads = parameter(config, "inter_op_thread_count", 0)
         self._session = ort.InferenceSession(str(path), sess_options=options, providers=_providers(args))
-        _require_equal("inputs", self._signature.inputs, [entry.name for entry in self._session.get_inputs()])
-        _require_equal("outputs", self._signature.outputs, [entry.name for entry in self._session.get_outputs()])
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._signature.require([entry.name for entry in inputs], [entry.name for entry in outputs], "model.onnx")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer the requests of one dynamic batch."""
@@ -57,10 +53,3 @@ def _providers(args: dict[str, str]) -> list[Any]:
         getattr(ort, "preload_dlls", lambda: None)()
         return [("CUDAExecutionProvider", {"device_id": int(args["model_instance_device_id"])}), "CPUExecutionProvider"]
     return ["CPUExecutionProvider"]
-
-
-def _require_equal(kind: str, configured: dict[str, Any], found: list[str]) -> None:
-    if kind == "outputs" and set(configured) <= set(found):
-        return  # a configuration may leave outputs out
-    if set(configured) != set(found):
-        raise ValueError(f"config.pbtxt has {kind} {sorted(configured)}, model.onnx has {sorted(found)}")

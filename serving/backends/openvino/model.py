@@ -8,10 +8,9 @@ in float32; NVIDIA's leaves the choice to OpenVINO, which takes bfloat16 where t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from serving.backends.batching import Arrays, Signature, execute, parameter, read_config
+from serving.backends.batching import Arrays, Signature, execute, model_file, parameter, read_config
 from serving.contract.layout import BF16, MAX_ROWS
 from serving.contract.openvino_engine import Runner
 
@@ -34,10 +33,7 @@ class TritonPythonModel:
         """
         config = read_config(args)
         self._signature = Signature(config)
-        name = config.get("default_model_filename") or "model.xml"
-        path = Path(args["model_repository"]) / args["model_version"] / name
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}")
+        path = model_file(args, config, "model.xml")
         self._max_rows = parameter(config, MAX_ROWS, 0)
         parameters = {key: entry["string_value"] for key, entry in config.get("parameters", {}).items()}
         self._model = Runner(
@@ -46,8 +42,7 @@ class TritonPythonModel:
             parameter(config, "INFERENCE_NUM_THREADS", 0),
             {key: parameters[key].upper() for key in _PASSED_ON if key in parameters},
         )
-        _require_equal("inputs", self._signature.inputs, self._model.inputs)
-        _require_equal("outputs", self._signature.outputs, self._model.outputs)
+        self._signature.require(self._model.inputs, self._model.outputs, "model.xml")
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Answer requests, each of which is a batch of its own."""
@@ -58,10 +53,3 @@ class TritonPythonModel:
         if 0 < self._max_rows < rows:
             raise ValueError(f"a request may have at most {self._max_rows} rows, got {rows}")
         return self._model(inputs)
-
-
-def _require_equal(kind: str, configured: dict[str, Any], found: list[str]) -> None:
-    if kind == "outputs" and set(configured) <= set(found):
-        return  # a configuration may leave outputs out
-    if set(configured) != set(found):
-        raise ValueError(f"config.pbtxt has {kind} {sorted(configured)}, model.xml has {sorted(found)}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from serving.backends.batching import Arrays, Signature, execute, parameter, read_config
+from serving.backends.batching import Arrays, Signature, execute, model_file, parameter, read_config
 
 _INDEXED = re.compile(r".*?__(\d+)")
 
@@ -35,10 +35,7 @@ class TritonPythonModel:
         """
         config = read_config(args)
         self._signature = Signature(config)
-        name = config.get("default_model_filename") or "model.pt"
-        path = Path(args["model_repository"]) / args["model_version"] / name
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}")
+        path = model_file(args, config, "model.pt")
         threads = parameter(config, "INTRA_OP_THREAD_COUNT", 0)
         if threads > 0:
             torch.set_num_threads(threads)

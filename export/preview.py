@@ -20,7 +20,7 @@ from export.errors import ExportError
 from export.parity import Arrays, Engine
 from latentclr.errors import GeneratorError
 from latentclr.progress import progress_bar
-from serving.contract.certificate import ssim
+from serving.contract.certificate import psnr, ssim
 
 EDITED = 48  # pictures that likeness is measured on, at least: full ones are slow, and no gate hangs on it
 SAME_DB = 100.0  # of identical pictures, whose PSNR would be infinite
@@ -95,7 +95,8 @@ def measure_likeness(full: Engine, preview: Engine, cases: Sequence[Arrays]) -> 
             small, _ = preview(*inputs)
             large, _ = full(*inputs)
             for a, b in zip(averaged_down(large, (small.shape[1], small.shape[2])), small, strict=True):
-                psnrs.append(psnr(a, b))
+                decibels = psnr(float(np.square(a.astype(np.float64) - b).mean()))
+                psnrs.append(SAME_DB if decibels is None else min(SAME_DB, decibels))
                 ssims.append(ssim(a, b))
             bar.update()
     return Likeness(len(psnrs), min(psnrs), float(np.mean(psnrs)), min(ssims), float(np.mean(ssims)))
@@ -106,9 +107,3 @@ def averaged_down(images: Pixels, size: tuple[int, int]) -> Pixels:
     (n, high, wide, _), (h, w) = images.shape, size
     small: Pixels = np.rint(images.reshape(n, h, high // h, w, wide // w, 3).mean((2, 4))).astype(np.uint8)
     return small
-
-
-def psnr(a: Pixels, b: Pixels) -> float:
-    """Return the peak signal-to-noise ratio of two pictures in decibel, at most `SAME_DB`."""
-    error = float(np.square(a.astype(np.float64) - b).mean())
-    return SAME_DB if error == 0 else min(SAME_DB, float(10 * np.log10(255**2 / error)))

@@ -198,7 +198,7 @@ class Comparison:
                     "directions": sorted({int(index) for index in directions[row]}),
                     "worst_step": int(difference.max()),
                     "mean_step": float(difference.mean()),
-                    "psnr_db": None if mse == 0 else 10 * math.log10(255**2 / mse),
+                    "psnr_db": psnr(mse),
                     "ssim": None if min(wanted.shape[:2]) < 3 else (1.0 if mse == 0 else ssim(wanted, got)),
                     "edit_fidelity": fidelity,
                 }
@@ -254,6 +254,11 @@ def edit_cosine(expected: Pictures, unedited: Pictures, drawn: Pictures, drawn_u
     other = drawn.astype(np.float64) - drawn_unedited
     lengths = float(np.linalg.norm(effect) * np.linalg.norm(other))
     return float(np.vdot(effect, other)) / lengths if lengths else 0.0
+
+
+def psnr(mse: float) -> float | None:
+    """Return the peak signal-to-noise ratio in decibel of a mean squared error in steps; None where there is none."""
+    return None if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
 def ssim(expected: Pictures, drawn: Pictures) -> float:

@@ -35,8 +35,12 @@ def summary(results: Path = RESULTS) -> str:
              ("edit_latency", _edit_line), ("serving_load", _load_line), ("soak", _soak_line))  # fmt: skip
     lines = [line(kinds[kind]) for kind, line in parts if kind in kinds]
     told = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
-    timed = kinds.get("edit_latency", records)  # a machine matters to times, whatever else was measured where
-    return f"{told}\n*{_where(timed[0])}; BigGAN and StyleGAN2 with seeded random weights*\n"
+    places: dict[str, list[str]] = {}  # where and when -> what was measured there
+    for kind, _ in parts:
+        for where in dict.fromkeys(_where(record) for record in kinds.get(kind, ())):
+            places.setdefault(where, []).append(kind.replace("_", " "))
+    measured = ". ".join(f"{_and(what).capitalize()}: {where}" for where, what in places.items())
+    return f"{told}\n*{measured}. BigGAN and StyleGAN2 with seeded random weights.*\n"
 
 
 def _discovery_line(records: Sequence[Record]) -> str:

@@ -20,6 +20,7 @@ COMMANDS_ELSEWHERE = {
     "names": "latentclr.commands.names:names",
     "import": "latentclr.commands.import_run:import_",
     "weights": "latentclr.commands.weights:weights",
+    "invert": "latentclr.commands.invert:invert",
     "check": "export.check:check",
     "export": "export.cli:export",
     "rollback": "export.cli:rollback",

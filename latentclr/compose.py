@@ -52,11 +52,12 @@ LONGEST_WORD, LONGEST_SHOWN = 10_000, 200  # of an override, and of one that a m
 NOT_NEEDED = ("model.size", "projector.in_features")
 
 
-def compose_train(words: Words) -> TrainConfig:
+def compose_train(words: Words, schema: type[C] = TrainConfig) -> C:  # type: ignore[assignment]
     """Compose a training configuration from the defaults, groups and overrides.
 
     Args:
         words: Overrides such as `k=16`, `model=nonlinear`, `model.alpha=[-3.0,+3.0]`.
+        schema: TrainConfig, or a class with further options.
 
     Raises:
         ConfigError: An override does not parse, names nothing known (the nearest names are given) or has a wrong value.
@@ -81,7 +82,7 @@ def compose_train(words: Words) -> TrainConfig:
         GlobalHydra.instance().clear()
     chosen: Any = OmegaConf.to_container(cfg)
     chosen["generator"] = {"name": generator}
-    return _typed(chosen, overrides, TrainConfig, generator_class(generator, generator))
+    return _typed(chosen, overrides, schema, generator_class(generator, generator))
 
 
 def compose_run(saved: dict[str, Any], words: Words, schema: type[C], *, closed: bool = False) -> C:

@@ -219,6 +219,23 @@ class ScoreConfig(TrainConfig):
     codes: int = option(96, "latent codes that everything is measured on; half as many take half the time")
 
 
+@dataclass
+class InvertConfig(TrainConfig):
+    """latentclr invert train: the generator's configuration and how its encoder is trained."""
+
+    space: str | None = option(
+        None, "what a picture becomes: z, w or w+; null for w+ where the generator has a W, else z"
+    )
+    steps: int = option(4000, "training steps in all")
+    batch: int | None = option(None, "pictures of a step; null for 32, fewer of large ones")
+    channels: int = option(24, "of the encoder's first convolution; time and size grow with its square")
+    learning_rate: float = option(0.001, "of Adam; it falls in the last two fifths of the steps")
+    changed: float = option(
+        0.6, "share of the pictures that are changed as photos are: shifted, blurred, lit, JPEG ..."
+    )
+    anew: bool = option(False, "begin again where an encoder is, or is in training")
+
+
 COMPUTED = ("random", "sefa", "ganspace", "vectors", "attributes")
 """Direction models that nothing is trained for: K fixed vectors, found in one go."""
 FIXED_VECTORS = ("global", *COMPUTED)

@@ -69,9 +69,15 @@ class EncoderSpec:
         return -(-max(self.height, self.width) // _LARGEST_SIDE)
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width after the first convolution, which halves them."""
+        height, width = (-(-(side // self.shrink) // 2) for side in (self.height, self.width))
+        return height, width
+
+    @property
     def stages(self) -> int:
-        """How often a picture is halved, until its shorter side is 4 pixels."""
-        side, stages = min(self.height, self.width) // self.shrink, 0
+        """How often a picture is halved after that, until its shorter side is 4 pixels."""
+        side, stages = min(self.sides), 0
         while side >= 2 * _SMALLEST_SIDE and stages < _MOST_STAGES:
             side, stages = -(-side // 2), stages + 1
         return stages
@@ -89,15 +95,17 @@ class Encoder(nn.Module):
         super().__init__()
         self.spec = spec
         widths = [min(spec.channels << stage, 8 * spec.channels) for stage in range(spec.stages + 1)]
-        self.stem = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(3, widths[0], 5, stride=2, padding=2)
         self.blocks = nn.Sequential(*(_Block(a, b) for a, b in itertools.pairwise(widths)))
-        height, width = (side // spec.shrink for side in (spec.height, spec.width))
+        height, width = spec.sides
         for _ in range(spec.stages):
             height, width = -(-height // 2), -(-width // 2)
         features = 8 * spec.channels
         self.gather = nn.Linear(widths[-1] * height * width, features)
         self.base = nn.Linear(features, spec.dim)
         self.offsets = nn.Linear(features, spec.layers * spec.dim) if spec.space == "w+" else None
+        self.mean: Tensor
+        self.scale: Tensor
         self.register_buffer("mean", torch.zeros(spec.dim))
         self.register_buffer("scale", torch.ones(spec.dim))
         self._draw(rng or torch.Generator().manual_seed(0))
@@ -130,7 +138,6 @@ class Encoder(nn.Module):
 
     def set_prior(self, codes: Tensor) -> None:
         """Take mean and standard deviation of the prior from codes [C, D]."""
-        assert isinstance(self.mean, Tensor) and isinstance(self.scale, Tensor)
         self.mean.copy_(codes.mean(0))
         self.scale.copy_(codes.std(0).clamp_min(1e-6))
 
@@ -160,8 +167,7 @@ class _Block(nn.Module):
         """Map [N, before, h, w] to [N, after, ceil(h / 2), ceil(w / 2)]."""
         h = self.conv1(F.leaky_relu(self.norm1(x), 0.2))
         h = self.conv2(F.leaky_relu(self.norm2(h), 0.2))
-        skip: Tensor = self.skip(F.avg_pool2d(x, 2, ceil_mode=True))
-        return h + skip
+        return torch.as_tensor(h + self.skip(F.avg_pool2d(x, 2, ceil_mode=True)))
 
 
 @dataclass(frozen=True)
@@ -245,7 +251,7 @@ def load_encoder(path: Path) -> SavedEncoder:
         spec = _spec(meta["spec"])
         # Before anything is allocated: the header's sizes must be those of tensors that are in the file.
         rows, shape = tensors["base.weight"].shape, tensors["stem.weight"].shape
-        if tuple(rows) != (spec.dim, 8 * spec.channels) or tuple(shape) != (spec.channels, 3, 3, 3):
+        if tuple(rows) != (spec.dim, 8 * spec.channels) or tuple(shape) != (spec.channels, 3, 5, 5):
             raise ValueError(f"its header tells of {spec.dim} numbers and {spec.channels} channels")
         if spec.space == "w+" and len(tensors["offsets.weight"]) != spec.layers * spec.dim:
             raise ValueError(f"its header tells of {spec.layers} latent inputs")

@@ -144,7 +144,7 @@ class Trainer:
             rng = stream(config.seed, "rounding")
             logger.info("%s", measure_rounding(self.step, self.step.sample(min(config.hparams.batch_size, 4), rng)))
         bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
-        with bar, _interruptible() as interrupted, self._events() as events:
+        with bar, interruptible() as interrupted, self._events() as events:
             module: nn.Module = self.step
             if self.processes.world > 1:  # torch aborts the process where Ctrl-C comes while this is made
                 # No buffers at each step: the generator's never change, and batch statistics are shared before they
@@ -297,7 +297,7 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Iterator[Any]:
+def interruptible() -> Iterator[Any]:
     """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one stops at once."""
     flags: list[int] = []
 

@@ -74,3 +74,7 @@ class AlphaWarning(UserWarning):
 
 class ImageError(ServingError):
     """A picture could not be written, or read back."""
+
+
+class PhotoError(ServingError):
+    """A photo cannot be read, or what is asked of it cannot be done; the message names the way out."""

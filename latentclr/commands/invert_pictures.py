@@ -88,15 +88,17 @@ def run_invert(
     saved = load_encoder(folder / ENCODER_FILE)
     config, generator = opened(saved, [*words, *([] if device is None else [f"device={device}"])])
     place = resolve_device(config)
-    generator, encoder = generator.to(place), saved.encoder.to(place)
+    generator = generator.to(place)
+    saved.encoder.to(place)
     classes = classes_of(generator, class_id, len(pictures), place)
     photos, crops, hows = [], [], []
+    template = None if saved.face is None else np.array(saved.face)
     for path in pictures:
         photo = read_photo(path)
         if align == "centre":
-            crop, how = centre_crop(photo.pixels.shape[:2], generator.size), "centre"
+            crop, how = centre_crop(photo.size, generator.size), "centre"
         else:
-            crop, how = choose_crop(photo, generator.size, saved.face, face)
+            crop, how = choose_crop(photo, generator.size, template, face)
         photos.append(photo)
         crops.append(crop)
         hows.append(how)
@@ -105,7 +107,8 @@ def run_invert(
     entries = []
     for row, path in enumerate(pictures):
         told = "; ".join(
-            f"{stage.name} {stage.psnr[row]:.2f} dB, SSIM {stage.ssim[row]:.3f}, {stage.from_prior[row]:.2f} sd from the mean"
+            f"{stage.name} {stage.psnr[row]:.2f} dB, SSIM {stage.ssim[row]:.3f}, {stage.from_prior[row]:.2f} sd from"
+            " the mean"
             for stage in stages
         )
         click.echo(f"{path.name}: {hows[row]}; {told}")
@@ -183,7 +186,8 @@ def find_codes(
     def drawn(codes: Tensor) -> Pixels:
         with torch.no_grad():
             images = [
-                to_uint8(generator.synthesize(at_layers(generator, codes[part]), _some(classes, part))) for part in parts
+                to_uint8(generator.synthesize(at_layers(generator, codes[part]), _some(classes, part)))
+                for part in parts
             ]
         found: Pixels = torch.cat(images).cpu().numpy()
         return found

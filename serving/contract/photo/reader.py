@@ -46,7 +46,7 @@ _UPRIGHT = {
 _one_at_a_time = threading.Lock()  # what is done with warnings concerns all threads; and memory is for one photo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Photo:
     """A photo as people see it.
 

@@ -196,7 +196,7 @@ def find_codes(
     with torch.no_grad():
         codes = torch.cat([saved.encoder(pixels[part]) for part in parts])
     stages = [Stage("encoder", time.perf_counter() - start, drawn(codes))]
-    _judge(stages[0], wanted, saved, codes)
+    judge(stages[0], wanted, saved, codes)
     if steps:
         start = time.perf_counter()
         images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -213,11 +213,12 @@ def find_codes(
                 for part in parts
             ])  # fmt: skip
         stages.append(Stage("refined", time.perf_counter() - start, drawn(codes)))
-        _judge(stages[1], wanted, saved, codes)
+        judge(stages[1], wanted, saved, codes)
     return codes, stages
 
 
-def _judge(stage: Stage, wanted: Pixels, saved: SavedEncoder, codes: Tensor) -> None:
+def judge(stage: Stage, wanted: Pixels, saved: SavedEncoder, codes: Tensor) -> None:
+    """Fill in how near a stage's pictures are to the wanted ones [N, H, W, 3], and its codes to the prior."""
     for one, other in zip(wanted, stage.images, strict=True):
         error = float(np.square(one.astype(np.float64) - other).mean())
         stage.psnr.append(min(100.0, psnr(error) or 100.0))

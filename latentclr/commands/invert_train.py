@@ -10,7 +10,7 @@ import click
 import torch
 
 from latentclr.commands.notice import RANDOM_NOTICE
-from latentclr.compose import compose_train, parse_overrides, plain
+from latentclr.compose import compose_new, parse_overrides, plain
 from latentclr.config import InvertConfig
 from latentclr.errors import ConfigError, SaveError
 from latentclr.generators.base import Generator
@@ -80,7 +80,7 @@ def _opened(words: Sequence[str]) -> tuple[InvertConfig, Generator, Path]:
     overrides = parse_overrides(words)
     if overrides.value("generator") is None:
         raise ConfigError("expected a run folder, or generator=NAME output_dir=FOLDER")
-    config = compose_train(overrides, InvertConfig)
+    config = compose_new(overrides, InvertConfig)
     if not config.output_dir:
         raise ConfigError("generator=... without a run needs output_dir=FOLDER for the encoder")
     return config, build_generator(config.generator), Path(config.output_dir)

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 Codes = NDArray[np.float32]
 Draw = Callable[[Codes], NDArray[np.uint8]]
 """Codes [N, ...] -> their unedited pictures [N, H, W, 3]."""
-STEPS = 8
+STEPS = 12
 REACH = 0.25  # of a finite difference, in standard deviations of the prior
 PRIOR = 1.0  # variance of a pixel, in steps of 255 squared, that one standard deviation of a number weighs as much as
 MOST_NUMBERS = 1024  # of a code: each step draws a picture for each of them
-_SIDE = 16  # of the pictures that are compared
+_SIDE = 32  # of the pictures that are compared
 _DAMPINGS = (0.0, 1.0, 10.0, 100.0)  # all tried in one batch
 
 
@@ -156,7 +156,7 @@ def _codes(x: NDArray[np.float64], mean: Codes, spread: Codes, shape: tuple[int,
 
 
 def _small(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Average pictures [N, H, W, 3] down to at most 16 pixels a side, or what divides it, as [N, F]."""
+    """Average pictures [N, H, W, 3] down to about 32 pixels a side, as [N, F]."""
     height, width = pictures.shape[1:3]
     tall, wide = max(1, height // _SIDE), max(1, width // _SIDE)
     cut = pictures[:, : height // tall * tall, : width // wide * wide]

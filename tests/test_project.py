@@ -122,8 +122,11 @@ def test_the_contract_stands_on_nothing():
         above = {name for name in modules_of(tree) if name.partition(".")[0] in PACKAGES}
         assert not {name for name in above if not name.startswith(("serving.contract", "serving.errors"))}, path
     modules = [path.removesuffix(".py").replace("/", ".") for path, _ in sources("serving/contract")]
-    loaded = loaded_by("import " + ", ".join(name for name in modules if not name.endswith("__init__")))
-    assert not loaded & {*HEAVY - {"numpy"}, "grpc", "google", "yaml", "latentclr", "export"}
+    modules = [name for name in modules if not name.endswith("__init__")]
+    heavy = {*HEAVY - {"numpy"}, "ai_edge_litert", "grpc", "google", "yaml", "latentclr", "export"}
+    of_photos = [name for name in modules if name.startswith("serving.contract.photo.")]
+    assert not loaded_by("import " + ", ".join(name for name in modules if name not in of_photos)) & heavy
+    assert not loaded_by("import " + ", ".join(of_photos)) & (heavy - {"PIL"})  # for pictures, Pillow too
 
 
 def test_what_is_read_from_proc_by_hand_has_a_reason():
@@ -229,9 +232,14 @@ READERS: dict[str, tuple[set[str], str]] = {
         "three members by name, each bounded before it is read",
     ),
     "latentclr/scores/runtime.py": (
-        {"onnxruntime.InferenceSession", "ai_edge_litert.interpreter.Interpreter"},
-        "LiteNetwork and onnx_session themselves: networks whose files the scorers have bounded and checked",
+        {"onnxruntime.InferenceSession"},
+        "onnx_session itself: networks whose files the scorers have bounded and checked",
     ),
+    "serving/contract/litert.py": (
+        {"ai_edge_litert.interpreter.Interpreter"},
+        "LiteNetwork itself: networks whose files were known by their SHA-256",
+    ),
+    "serving/contract/photo/reader.py": ({"PIL.Image.open"}, "read_photo itself: size and kind before the pixels"),
     "latentclr/generators/plugin.py": (
         {"importlib.util.spec_from_file_location", "importlib.util.module_from_spec"},
         "the user's own Python, by the user's word on the command line",

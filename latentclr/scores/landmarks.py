@@ -23,12 +23,20 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""[N, 468, 3]."""
-Maps = NDArray[np.float64]
-"""[N, 2, 3]: from a pixel (x, y, 1) of what is cut out to the pixel (x, y) of what it is cut from."""
+from serving.contract.photo.mesh import COUNT, Maps, Points, around_face, mapped_back, maps_of, turns_of
 
-COUNT = 468
+__all__ = [
+    "COUNT",
+    "MEASURES",
+    "Maps",
+    "Points",
+    "around_face",
+    "dlib_chip",
+    "expression_chip",
+    "mapped_back",
+    "measure",
+]
+
 MEASURES = ("yaw", "pitch", "roll", "mouth_open", "mouth_width", "eyes_open", "brow_height", "face_size")
 """The columns of `measure`."""
 
@@ -41,7 +49,6 @@ _DLIB_POINTS = np.array(
     ]
 )  # fmt: skip
 _DLIB_IN_MESH, _DLIB_PADDING = (263, 362, 33, 133, 2), 0.2
-_ROI_SCALE = 1.5  # of MediaPipe's face_landmarks_to_roi: the square around a face that its network was trained on
 _EXPRESSION_SIDE, _EXPRESSION_DOWN = 2.7, 0.5  # of the eyes' distance: a face as FER-2013 frames it
 
 
@@ -67,26 +74,12 @@ def measure(points: Points, side: float) -> NDArray[np.float64]:
     return np.stack(measured, axis=1)
 
 
-def around_face(points: Points, size: int) -> Maps:
-    """Return the maps that cut out the upright square around each face, as MediaPipe follows one from frame to frame.
-
-    Args:
-        points: Of the faces.
-        size: Side of the square that is cut out, in pixels.
-    """
-    turn = _turn(points)  # [N, 2, 2]
-    upright = points[:, :, :2] @ turn  # each row times the inverse turn's transpose
-    low, high = upright.min(1), upright.max(1)
-    centre = np.einsum("nij,nj->ni", turn, (low + high) / 2)
-    return _maps(turn, centre, (high - low).max(1) * _ROI_SCALE, size)
-
-
 def expression_chip(points: Points, size: int) -> Maps:
     """Return the maps that cut out each face upright, from the brows to the chin, as FER-2013's pictures are."""
     right, left = _middle(points, 362, 263), _middle(points, 33, 133)
-    turn, apart = _turn(points), np.linalg.norm(right - left, axis=1)
+    turn, apart = turns_of(points), np.linalg.norm(right - left, axis=1)
     down = np.einsum("nij,nj->ni", turn, np.stack([np.zeros_like(apart), _EXPRESSION_DOWN * apart], axis=1))
-    return _maps(turn, ((left + right) / 2)[:, :2] + down, _EXPRESSION_SIDE * apart, size)
+    return maps_of(turn, ((left + right) / 2)[:, :2] + down, _EXPRESSION_SIDE * apart, size)
 
 
 def dlib_chip(points: Points, size: int) -> Maps:
@@ -102,26 +95,5 @@ def dlib_chip(points: Points, size: int) -> Maps:
     return np.stack([np.stack(row, axis=1) for row in rows], axis=1)
 
 
-def mapped_back(points: Points, maps: Maps) -> Points:
-    """Move points of what was cut out to where they are in what it was cut from."""
-    flat = np.einsum("nij,npj->npi", maps[:, :, :2], points[:, :, :2]) + maps[:, None, :, 2]
-    scale = np.sqrt(np.abs(np.linalg.det(maps[:, :, :2])))
-    return np.concatenate([flat, points[:, :, 2:] * scale[:, None, None]], axis=2)
-
-
 def _middle(points: Points, a: int, b: int) -> Points:
     return (points[:, a] + points[:, b]) / 2
-
-
-def _turn(points: Points) -> NDArray[np.float64]:
-    """Return the rotations [N, 2, 2] from an upright face to the one in the picture."""
-    eyes = points[:, 263, :2] - points[:, 33, :2]
-    length = np.linalg.norm(eyes, axis=1)
-    x, y = eyes[:, 0] / length, eyes[:, 1] / length
-    return np.stack([np.stack([x, -y], axis=1), np.stack([y, x], axis=1)], axis=1)
-
-
-def _maps(turn: NDArray[np.float64], centre: Points, side: NDArray[np.float64], size: int) -> Maps:
-    linear = turn * (side / size)[:, None, None]
-    shift = centre - linear @ np.full(2, size / 2)
-    return np.concatenate([linear, shift[:, :, None]], axis=2)

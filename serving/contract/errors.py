@@ -11,3 +11,7 @@ class CatalogError(ServingError):
 
 class CatalogWriteError(CatalogError):
     """Named edits cannot be written; what stood there is untouched."""
+
+
+class NetworkError(ServingError):
+    """A network that looks at faces is not installed, damaged, or cannot be run; the message says how to get it."""

@@ -128,7 +128,7 @@ def cut_out(photo: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
     beside = right <= 0 or bottom <= 0 or left >= width or top >= height
     if beside or max(right - left, bottom - top) > _LARGEST_BOX * max(height, width):
         raise PhotoError(f"the crop must lie on the photo of {width} x {height} pixels, got {crop.matrix}")
-    return _warp(photo, crop.matrix, crop.size)
+    return warp(photo, crop.matrix, crop.size)
 
 
 def paste(photo: NDArray[np.uint8], crop: Crop, picture: NDArray[np.uint8], feather: float = 0.1) -> NDArray[np.uint8]:
@@ -164,7 +164,7 @@ def paste(photo: NDArray[np.uint8], crop: Crop, picture: NDArray[np.uint8], feat
         matrix = (a, b, a * left + b * top + c, d, e, d * left + e * top + f)
         weight = _weight(matrix, size, crop.size, feather)[..., None]
         there = pasted[top : top + size[0], left:right]
-        mixed = there + weight * (_warp(picture, matrix, size) - there.astype(np.float32))
+        mixed = there + weight * (warp(picture, matrix, size) - there.astype(np.float32))
         there[:] = np.floor(mixed + np.float32(0.5)).clip(0, 255)
     return pasted
 
@@ -189,7 +189,7 @@ def _weight(
     return weight
 
 
-def _warp(pixels: NDArray[np.uint8], matrix: Sequence[float], size: tuple[int, int]) -> NDArray[np.uint8]:
+def warp(pixels: NDArray[np.uint8], matrix: Sequence[float], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Sample a picture.
 
     Args:

@@ -16,8 +16,8 @@ from latentclr.errors import ScorerError
 from latentclr.pictures.pixels import to_uint8
 from latentclr.scores import face_models
 from latentclr.scores.faces import FaceScorer
-from latentclr.scores.runtime import _without_greeting
 from latentclr.scores.scorer import build_scorers
+from serving.contract.litert import without_greeting
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_the_engines_say_nothing_of_their_own():
 
 
 def test_what_others_write_meanwhile_is_kept(capfd):
-    with _without_greeting():
+    with without_greeting():
         os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nERROR: something else\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "ERROR: something else\nafter\n"

@@ -292,7 +292,7 @@ def _look(
         return centre(), CENTRE
     from serving.contract.photo.faces import choose_crop
 
-    crop, how = choose_crop(photo, size, np.array(template), face)
+    crop, how = choose_crop(photo, size, np.array(template, np.float64), face)
     if how == CENTRE:
         line = "nobody looked for a face in the photo, its middle was taken: pip install 'latentclr[faces]'"
         tell(line, PhotoWarning)

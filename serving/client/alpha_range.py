@@ -52,7 +52,12 @@ def warn_outside(
     of = "" if key is None else f" of {key!r}" if isinstance(key, str) else f" of direction {key}"
     bounds = "[{:g}, {:g}]".format(*np.broadcast_to(limits, (*alphas.shape[:2], 2))[row, column])
     line = f"alpha {alphas[row, column, layer]:g}{of} is outside the model's range {bounds}: expect a broken picture"
-    _teller.get()(line)
+    tell(line, AlphaWarning)
+
+
+def tell(line: str, kind: type[Warning]) -> None:
+    """Tell whoever listens, by default Python's warnings."""
+    _teller.get()(line, kind)
 
 
 @contextmanager
@@ -62,19 +67,19 @@ def telling(teller: Callable[[str], object] | None) -> Iterator[None]:
     Args:
         teller: Takes the line; None if nobody should be told.
     """
-    token = _teller.set(teller or (lambda line: None))
+    token = _teller.set(lambda line, _: None if teller is None else teller(line))
     try:
         yield
     finally:
         _teller.reset(token)
 
 
-def _warn(line: str) -> None:
+def _warn(line: str, kind: type[Warning]) -> None:
     """Warn at the caller's line, which is the first outside this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(line, AlphaWarning, stacklevel=level)
+    warnings.warn(line, kind, stacklevel=level)
 
 
-_teller: ContextVar[Callable[[str], object]] = ContextVar("teller", default=_warn)
+_teller: ContextVar[Callable[[str, type[Warning]], object]] = ContextVar("teller", default=_warn)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -33,6 +34,20 @@ from serving.client.grpc_transport import (
     tensors,
     to_failure,
 )
+from serving.client.photos import (
+    AUTO,
+    Framed,
+    Inverted,
+    OtherEncoder,
+    PhotoMemory,
+    Source,
+    check_encoder,
+    check_has_encoder,
+    check_same_encoder,
+    has_encoder,
+    is_encoder_of,
+)
+from serving.client.photos import not_served as no_encoder
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
@@ -41,15 +56,17 @@ from serving.client.requests import (
     Subject,
     check_answer,
     edit_request,
+    encode_request,
     rows_request,
     sweep_request,
     unsettled,
 )
 from serving.client.retry import Attempts, check_patience, check_timeout
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL, preview_of
+from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoPreview, ServingError
+from serving.contract.photo.crop import Crop
+from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoEncoder, NoPreview, ServingError
 
 
 class AsyncEditClient:
@@ -75,7 +92,8 @@ class AsyncEditClient:
         self._address = parse_address(url, "grpc")
         self._model, self._timeout, self._retries = model, timeout, retries
         self._client: Any = None
-        self._preview: AsyncEditClient | None = None
+        self._beside: dict[str, AsyncEditClient] = {}  # preview and encoder, by name
+        self._photos = PhotoMemory()
         self._closed = False
         self._description: Description | None = None
         self._seen = False
@@ -100,14 +118,18 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return await self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout
+        )
 
     async def preview(
         self,
@@ -116,14 +138,18 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Do as `edit`, smaller and sooner; see `EditClient.preview`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return await self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
+        )
 
     async def sweep(
         self,
@@ -133,14 +159,36 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Walk along one direction, in one batched request; see `EditClient.sweep`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return await self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
+        )
+
+    async def invert(
+        self,
+        photo: Source,
+        *,
+        align: str | Crop = AUTO,
+        face: int | None = None,
+        timeout: float | None = None,
+    ) -> Inverted:
+        """Find the code of a photo; see `EditClient.invert`."""
+        full = await self._full(has_encoder, timeout)
+        check_has_encoder(full, self._model)
+        framed = await asyncio.to_thread(self._photos.frame, full, photo, align, face)
+        codes = self._photos.code(framed, full)
+        if codes is None:
+            codes, full = await self._encode(framed, timeout)
+            codes = self._photos.keep(framed, full, codes)
+        return framed.inverted(codes, full)
 
     async def edit_rows(
         self,
@@ -156,38 +204,90 @@ class AsyncEditClient:
 
     async def send(self, plan: Plan, timeout: float | None = None) -> Edited:
         """Send what a plan makes of the manifest; see `EditClient.send`."""
-        for _ in range(TURNS):
-            description = await self._describe(timeout)
-            try:
-                request = plan(description.manifest)
-            except (InvalidEdit, NoPreview):
-                if not await self._outdated(description, timeout):
-                    raise
-                continue
-            images = await self._draw(request, description, timeout)
-            if images:
-                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
-        raise unsettled(description.name)
+        images, request, description = await self._send(plan, timeout)
+        return request.finish(images, description.name)
 
-    async def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+    async def send_preview(self, plan: Plan, timeout: float | None = None, photo: Inverted | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `EditClient.send_preview`."""
         full = await self._full(has_preview, timeout)
         check_has_preview(full, self._model)
 
         def paired(preview: Manifest) -> Request:
             check_preview(preview, full, self._model)
+            if photo is not None:
+                check_same_encoder(photo, full)
             return plan(preview)
 
-        if self._preview is None:
-            url = self._address.target
-            self._preview = AsyncEditClient(url, preview_of(self._model), self._timeout, retries=self._retries)
-            self._preview._closed = self._closed
+        small = self._client_of(preview_of(self._model))
         try:
-            its = (await self._preview._describe(timeout)).manifest
+            its = (await small._describe(timeout)).manifest
             full = await self._full(lambda manifest: is_preview_of(its, manifest), timeout)
-            return Edited((await self._preview.send(paired, timeout)).images)
+            images, request, description = await small._send(paired, timeout)
+            return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
+
+    async def _send_subject(
+        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    ) -> Edited:
+        """See `EditClient._send_subject`."""
+        for _ in range(TURNS):
+            photo = None if subject.photo is None else await self._inverted(subject.photo, timeout)
+            its = subject if photo is None else replace(subject, photo=photo)
+            try:
+                if small:
+                    return await self.send_preview(plan_of(its), timeout, photo)
+                return await self.send(plan_of(its), timeout)
+            except OtherEncoder:
+                continue
+        raise unsettled(self._model)
+
+    async def _inverted(self, photo: Source | Inverted, timeout: float | None) -> Inverted:
+        """See `EditClient._inverted`."""
+        if not isinstance(photo, Inverted):
+            return await self.invert(photo, timeout=timeout)
+        encoder = (await self._describe(timeout)).manifest.encoder
+        if encoder is not None and encoder.sha256 == photo.encoder:
+            return photo
+        return replace(await self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+
+    async def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
+        """See `EditClient._encode`."""
+        full = await self._full(has_encoder, timeout)
+
+        def paired(encoder: Manifest) -> Request:
+            check_encoder(encoder, full, self._model)
+            return encode_request(framed)
+
+        encoding = self._client_of(encoder_of(self._model))
+        try:
+            its = (await encoding._describe(timeout)).manifest
+            full = await self._full(lambda manifest: is_encoder_of(its, manifest), timeout)
+            return (await encoding._send(paired, timeout))[0], full
+        except ModelUnavailable as error:
+            raise no_encoder(self._model, str(error)) from error
+
+    def _client_of(self, model: str) -> AsyncEditClient:
+        """Return the client of a model that was published beside this one."""
+        if model not in self._beside:
+            beside = AsyncEditClient(self._address.target, model, self._timeout, retries=self._retries)
+            beside._closed = self._closed
+            self._beside[model] = beside
+        return self._beside[model]
+
+    async def _send(self, plan: Plan, timeout: float | None) -> tuple[NDArray[Any], Request, Description]:
+        for _ in range(TURNS):
+            description = await self._describe(timeout)
+            try:
+                request = plan(description.manifest)
+            except (InvalidEdit, NoEncoder, NoPreview):
+                if not await self._outdated(description, timeout):
+                    raise
+                continue
+            images = await self._draw(request, description, timeout)
+            if images:
+                return np.concatenate(images), request, description
+        raise unsettled(description.name)
 
     async def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """See `EditClient._full`."""
@@ -199,12 +299,12 @@ class AsyncEditClient:
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        preview, self._preview = self._preview, None
-        if preview is not None:
-            await preview.close()
-        client, self._client = self._client, None
-        if client is not None:
+        beside, self._beside = self._beside, {}
+        for client in beside.values():
             await client.close()
+        own, self._client = self._client, None
+        if own is not None:
+            await own.close()
 
     async def __aenter__(self) -> AsyncEditClient:
         """Return the client itself."""
@@ -237,7 +337,7 @@ class AsyncEditClient:
         self._description = now
         return True
 
-    async def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+    async def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[Any]]:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):

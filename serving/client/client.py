@@ -10,6 +10,7 @@ for asyncio, `latest` a mode for sliders.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +21,20 @@ from serving.client.address import Address, parse_address
 from serving.client.connection import Connection, Transport
 from serving.client.description import Description
 from serving.client.edited import Edited
+from serving.client.photos import (
+    AUTO,
+    Framed,
+    Inverted,
+    OtherEncoder,
+    PhotoMemory,
+    Source,
+    check_encoder,
+    check_has_encoder,
+    check_same_encoder,
+    has_encoder,
+    is_encoder_of,
+)
+from serving.client.photos import not_served as no_encoder
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
@@ -28,14 +43,16 @@ from serving.client.requests import (
     Subject,
     check_answer,
     edit_request,
+    encode_request,
     rows_request,
     sweep_request,
     unsettled,
 )
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL, preview_of
+from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ModelUnavailable, NoPreview, ServingError
+from serving.contract.photo.crop import Crop
+from serving.errors import InvalidEdit, ModelUnavailable, NoEncoder, NoPreview, ServingError
 
 __all__ = ["EditClient", "Edited"]
 
@@ -72,6 +89,8 @@ class EditClient:
         self._model = model
         self._connection = Connection(transport, address, model, timeout, retries)
         self._preview = Connection(transport, address, preview_of(model), timeout, retries)
+        self._encoder = Connection(transport, address, encoder_of(model), timeout, retries)
+        self._photos = PhotoMemory()
 
     @property
     def manifest(self) -> Manifest:
@@ -109,6 +128,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -123,6 +144,9 @@ class EditClient:
             z: Codes [N, D] or [D] instead of a seed.
             w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
                 or [L, D]).
+            photo: A photo instead of a seed: a path, a file's content, a picture of Pillow's, pixels, or what `invert`
+                returned, which costs nothing more.
+            keep: Of a photo, draw only what the edit changes, and keep the photo's own pixels elsewhere.
             layers: Latent inputs at which the edits act; narrows a named edit to these. By default a direction acts
                 where the run was trained to (`manifest.directions.layers`, its `feed_layers`).
             class_id: Class number, for conditional generators; their default if not given.
@@ -136,8 +160,8 @@ class EditClient:
             InvalidEdit: Something is out of range; the message says what and which range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout)
 
     def preview(
         self,
@@ -146,6 +170,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -161,6 +187,8 @@ class EditClient:
             edits: As in `edit`.
             z: As in `edit`.
             w: As in `edit`.
+            photo: As in `edit`.
+            keep: As in `edit`.
             layers: As in `edit`.
             class_id: As in `edit`.
             class_name: As in `edit`.
@@ -174,8 +202,10 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
+        )
 
     def sweep(
         self,
@@ -185,6 +215,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Source | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -198,6 +230,8 @@ class EditClient:
             alphas: The strengths, at least one.
             z: One code, [D] or [1, D], instead of a seed.
             w: One code from GAN inversion, as in `edit`.
+            photo: As in `edit`.
+            keep: As in `edit`.
             layers: Latent inputs at which the edit acts, as in `edit`.
             class_id: Class number, for conditional generators.
             class_name: The same by name.
@@ -210,8 +244,46 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
-        return self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(
+            subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
+        )
+
+    def invert(
+        self,
+        photo: Source,
+        *,
+        align: str | Crop = AUTO,
+        face: int | None = None,
+        timeout: float | None = None,
+    ) -> Inverted:
+        """Find the code of a photo, for `edit(photo=...)`, `sweep` and `preview`; asked for once for each photo.
+
+        The model must have been exported with `--with-encoder`. The photo goes to the server as the model's own size.
+
+        Args:
+            photo: A path, a file's content, a picture of Pillow's, or pixels [h, w, 3] uint8.
+            align: `auto` lays a face where the model has its own, if it draws faces and the extra `faces` is installed,
+                and takes the middle otherwise; `centre` takes the middle; or the crop.
+            face: Which of several faces, from left to right, from 0 on.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            The code and the photo.
+
+        Raises:
+            NoEncoder: The model has no encoder, or the server does not serve it.
+            PhotoError: It is no photo, too large, or shows no face or several.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        full = self._full(has_encoder, timeout)
+        check_has_encoder(full, self._model)
+        framed = self._photos.frame(full, photo, align, face)
+        codes = self._photos.code(framed, full)
+        if codes is None:
+            codes, full = self._encode(framed, timeout)
+            codes = self._photos.keep(framed, full, codes)
+        return framed.inverted(codes, full)
 
     def edit_rows(
         self,
@@ -258,10 +330,15 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         images, request, description = self._send(self._connection, plan, timeout)
-        return Edited(images, request.recipe.made_by(description.name))
+        return request.finish(images, description.name)
 
-    def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+    def send_preview(self, plan: Plan, timeout: float | None = None, photo: Inverted | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `preview` and `send`.
+
+        Args:
+            plan: As in `send`.
+            timeout: As in `send`.
+            photo: Whose code the plan brings, if it is a photo's; it must be of the full model's encoder.
 
         Raises:
             NoPreview: The model has no preview, or the server does not serve it.
@@ -271,13 +348,53 @@ class EditClient:
         def paired(preview: Manifest) -> Request:
             full = self._full(lambda manifest: is_preview_of(preview, manifest), timeout)
             check_preview(preview, full, self._model)
+            if photo is not None:
+                check_same_encoder(photo, full)
             return plan(preview)
 
         check_has_preview(self._full(has_preview, timeout), self._model)
         try:
-            return Edited(self._send(self._preview, paired, timeout)[0])
+            images, request, description = self._send(self._preview, paired, timeout)
+            return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
+
+    def _send_subject(
+        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    ) -> Edited:
+        """Find the code of a subject's photo, if it is one, and send; again if another encoder is served by now."""
+        for _ in range(TURNS):
+            photo = None if subject.photo is None else self._inverted(subject.photo, timeout)
+            its = subject if photo is None else replace(subject, photo=photo)
+            try:
+                return self.send_preview(plan_of(its), timeout, photo) if small else self.send(plan_of(its), timeout)
+            except OtherEncoder:  # and `send` has looked: the next description is of the newer version
+                continue
+        raise unsettled(self._model)
+
+    def _inverted(self, photo: Source | Inverted, timeout: float | None) -> Inverted:
+        """Return the code of a photo, which is found anew if it is of another encoder than the one described."""
+        if not isinstance(photo, Inverted):
+            return self.invert(photo, timeout=timeout)
+        encoder = self._connection.describe(timeout).manifest.encoder
+        if encoder is not None and encoder.sha256 == photo.encoder:
+            return photo
+        return replace(self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+
+    def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
+        """Ask the encoder that was published with the model; returns the code, and the full model's manifest."""
+        full = self._full(has_encoder, timeout)
+
+        def paired(encoder: Manifest) -> Request:
+            nonlocal full
+            full = self._full(lambda manifest: is_encoder_of(encoder, manifest), timeout)
+            check_encoder(encoder, full, self._model)
+            return encode_request(framed)
+
+        try:
+            return self._send(self._encoder, paired, timeout)[0], full
+        except ModelUnavailable as error:
+            raise no_encoder(self._model, str(error)) from error
 
     def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """Return the full model's manifest, asked for again if it is not as wanted: another may have been published."""
@@ -288,12 +405,12 @@ class EditClient:
 
     def _send(
         self, connection: Connection, plan: Plan, timeout: float | None
-    ) -> tuple[NDArray[np.uint8], Request, Description]:
+    ) -> tuple[NDArray[Any], Request, Description]:
         for _ in range(TURNS):
             description = connection.describe(timeout)
             try:
                 request = plan(description.manifest)
-            except (InvalidEdit, NoPreview):  # a version that was published since may know the name
+            except (InvalidEdit, NoEncoder, NoPreview):  # a version that was published since may know the name
                 if not connection.outdated(description, timeout):
                     raise
                 continue
@@ -319,7 +436,7 @@ class EditClient:
     @staticmethod
     def _draw(
         connection: Connection, request: Request, description: Description, timeout: float | None
-    ) -> list[NDArray[np.uint8]]:
+    ) -> list[NDArray[Any]]:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract.recipe import Recipe
+from serving.errors import PhotoError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from serving.client.photos import Inverted
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,14 @@ class Edited:
     Attributes:
         images: RGB of shape [N, H, W, 3], uint8.
         recipe: How they were made; PNG files carry it.
+        inverted: The photo that they are of, if they are of one.
+        reconstruction: The unedited picture [H, W, 3], where the photo's own pixels were kept.
     """
 
     images: NDArray[np.uint8]
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
+    inverted: Inverted | None = field(default=None, repr=False, compare=False)
+    reconstruction: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pictures N."""
@@ -98,6 +105,30 @@ class Edited:
         from serving.client.images import save_image
 
         save_image(self.to_pil(), path, self.recipe)
+
+    def pasted(self, feather: float = 0.1) -> Edited:
+        """Put the only picture back into its photo.
+
+        Args:
+            feather: The share of the picture's side over which it fades out, in [0, 0.5].
+
+        Returns:
+            One picture of the photo's size.
+
+        Raises:
+            ValueError: There are several.
+            PhotoError: It is not of a photo, is a preview, was pasted before, or the feather is out of range.
+        """
+        from serving.contract.photo.crop import paste
+
+        self._only()
+        if self.inverted is None:
+            raise PhotoError("only the picture of a photo can be pasted back")
+        photo = paste(self.inverted.photo.pixels, self.inverted.crop, self.images[0], feather)
+        recipe = self.recipe
+        if recipe is not None and recipe.photo is not None:
+            recipe = replace(recipe, photo=replace(recipe.photo, pasted=True))
+        return Edited(photo[None], recipe, self.inverted)
 
     def _only(self) -> None:
         if len(self.images) != 1:

@@ -65,8 +65,8 @@ def _photos_line(records: Sequence[Record]) -> str:
     refined = next(row for row in records[0]["results"] if row["way"] == "refined")
     effects = next(entry for entry in records[0]["targets"] if "effects" in entry["name"])
     return (
-        f"**Photos.** Of held-out faces the found code draws the picture to {refined['psnr_db']:.0f} dB, and sliders keep"
-        f" {100 * effects['value']:.0f} % of their effect."
+        f"**Photos.** Of held-out faces the found code draws the picture to {refined['psnr_db']:.0f} dB, and sliders"
+        f" keep {100 * effects['value']:.0f} % of their effect."
     )
 
 
@@ -344,7 +344,8 @@ def _photos(record: Record) -> Section:
         "| direction | attribute | from the true code | from the found one | kept |\n|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row['direction']} | {row['attribute']} | {row['true_sd']:+.2f} | {row['found_sd']:+.2f} | {row['kept']:.2f} |"
+        f"| {row['direction']} | {row['attribute']} | {row['true_sd']:+.2f} | {row['found_sd']:+.2f}"
+        f" | {row['kept']:.2f} |"
         for row in effects
     ]
     return "Photos", "\n".join(lines) + f"\n\n{_source(record)}"

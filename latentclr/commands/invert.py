@@ -15,6 +15,10 @@ from latentclr.config import InvertConfig
 class PicturesOrTrain(click.Group):
     """A group with one command, `train`; whatever else comes first is a picture."""
 
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return `train`, or the command of the pictures, whatever the name of the first."""
+        return super().get_command(ctx, cmd_name if cmd_name == "train" else "pictures")
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -6,9 +6,12 @@ REPOSITORY/NAME/VERSION/config.pbtxt         the configuration of that version, 
 REPOSITORY/NAME_torchscript/...              the same editor for another engine, a twin; with model.pt
 REPOSITORY/NAME_preview/...                  the preview, if there is one: a smaller picture while a slider moves; its
                                              twins are NAME_preview_ENGINE
+REPOSITORY/NAME_encoder/...                  the encoder, if there is one: from a photo to its code; NAME_encoder_ENGINE
+REPOSITORY/NAME_photo/...                    with it the ensemble that edits a photo in one request, which has no files
+                                             of its own; NAME_photo_ENGINE
 
-The first engine of an export is published as NAME, each further one as NAME_ENGINE, and the preview for the same
-engines. They change together or not at all.
+The first engine of an export is published as NAME, each further one as NAME_ENGINE, and preview, encoder and ensemble
+for the same engines. They change together or not at all.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from serving.contract.pbtxt import read_pbtxt
 from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
-PREVIEW = "_preview"
+PREVIEW, ENCODER, PHOTO = "_preview", "_encoder", "_photo"
 _VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)  # str.isdigit() is true of ² and of digits without end, too
 CONFIG_FILE = "config.pbtxt"
 WEIGHTS_FILE = "generator.bin"
@@ -94,8 +97,22 @@ def files_of(backend: str, names: Collection[str]) -> set[str]:
 
 def preview_of(name: str) -> str:
     """Return the name of a model's preview; that of a twin is the preview's twin."""
+    return _beside(name, PREVIEW)
+
+
+def encoder_of(name: str) -> str:
+    """Return the name of a model's encoder; that of a twin is the encoder's twin."""
+    return _beside(name, ENCODER)
+
+
+def photo_of(name: str) -> str:
+    """Return the name of the ensemble that edits photos with a model; a twin has one of its own."""
+    return _beside(name, PHOTO)
+
+
+def _beside(name: str, suffix: str) -> str:
     base = _ENGINE_SUFFIXES.sub("", name) or name
-    return base + PREVIEW + name[len(base) :]
+    return base + suffix + name[len(base) :]
 
 
 def models_in(repository: Path) -> list[Path]:

@@ -128,12 +128,34 @@ class Preview:
 
 
 @dataclass(frozen=True)
+class EncoderInfo:
+    """The encoder beside a model, which finds the codes of photos; it is the one with these files and no other.
+
+    Attributes:
+        space: What its codes are: `z`, `w` or `w+`, the same as the model's `latent.input`.
+        sha256: Of the file that it was exported from, `encoder.safetensors`.
+        files_sha256: SHA-256 by name of the files of NAME_encoder.
+        face: Where a face's five points lie in the generator's pictures, (x, y) in shares of width and height; None if
+            it draws no faces.
+        figures: What the encoder reached when it was trained, by name.
+    """
+
+    space: str
+    sha256: str
+    files_sha256: Mapping[str, str]
+    face: tuple[tuple[float, float], ...] | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything a client has to know of a served editor.
 
     `parity` holds a certificate by engine, and `precision` is that of their arithmetic. `preview` tells of the model
     that draws smaller pictures while a slider moves, if there is one; in the manifest of that model `preview_of` names
-    the full one, and `likeness` tells how much its pictures are like the full ones.
+    the full one, and `likeness` tells how much its pictures are like the full ones. `encoder` tells of the model that
+    finds the codes of photos, if there is one; in its manifest `encoder_of` names the full model, and `photo_of` does
+    in that of the ensemble which edits a photo in one request.
     """
 
     name: str
@@ -148,6 +170,9 @@ class Manifest:
     preview: Preview | None = None
     preview_of: str = ""
     likeness: Mapping[str, Any] = field(default_factory=dict)
+    encoder: EncoderInfo | None = None
+    encoder_of: str = ""
+    photo_of: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `parse_manifest` reads, as plain data for JSON."""
@@ -183,12 +208,26 @@ class Manifest:
             "precision": self.precision,
             **({"preview": preview_entry(self.preview)} if self.preview else {}),
             **({"preview_of": self.preview_of, "likeness": dict(self.likeness)} if self.preview_of else {}),
+            **({"encoder": encoder_entry(self.encoder)} if self.encoder else {}),
+            **({"encoder_of": self.encoder_of} if self.encoder_of else {}),
+            **({"photo_of": self.photo_of} if self.photo_of else {}),
         }
 
 
 def preview_entry(preview: Preview) -> dict[str, Any]:
     """Write what a full model says of its preview as an entry of its manifest."""
     return {"size": list(preview.size), "files_sha256": dict(preview.files_sha256)}
+
+
+def encoder_entry(encoder: EncoderInfo) -> dict[str, Any]:
+    """Write what a model says of its encoder as an entry of its manifest."""
+    return {
+        "space": encoder.space,
+        "sha256": encoder.sha256,
+        "files_sha256": dict(encoder.files_sha256),
+        "face": None if encoder.face is None else [list(point) for point in encoder.face],
+        "figures": dict(encoder.figures),
+    }
 
 
 def edit_entry(edit: NamedEdit) -> dict[str, Any]:
@@ -287,6 +326,9 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
         preview=_preview(raw.get("preview")),
         preview_of=_word(raw.get("preview_of", ""), "preview_of"),
         likeness=dict(_table(raw.get("likeness") or {}, "likeness")),
+        encoder=_encoder(raw.get("encoder")),
+        encoder_of=_word(raw.get("encoder_of", ""), "encoder_of"),
+        photo_of=_word(raw.get("photo_of", ""), "photo_of"),
     )
 
 
@@ -299,6 +341,34 @@ def _preview(value: object) -> Preview | None:
     if len(size) != 2:
         raise ValueError(f"preview.size must be [height, width], got {_shown(raw['size'])}")
     return Preview((size[0], size[1]), files)
+
+
+def _encoder(value: object) -> EncoderInfo | None:
+    if value is None:
+        return None
+    raw = _table(value, "encoder")
+    return EncoderInfo(
+        space=_one_of(raw["space"], "encoder.space", LATENT_INPUTS),
+        sha256=_word(raw.get("sha256", ""), "encoder.sha256"),
+        files_sha256=_words(raw.get("files_sha256") or {}, "encoder.files_sha256"),
+        face=_face(raw.get("face")),
+        figures={
+            _name(name, "encoder.figures"): _number(figure, f"encoder.figures.{name}")
+            for name, figure in _table(raw.get("figures") or {}, "encoder.figures").items()
+        },
+    )
+
+
+def _face(value: object) -> tuple[tuple[float, float], ...] | None:
+    if value is None:
+        return None
+    points = [_list(point, "encoder.face") for point in _list(value, "encoder.face")]
+    if len(points) != 5 or any(len(point) != 2 for point in points):
+        raise ValueError(f"encoder.face must be five points [x, y], got {_shown(value)}")
+    found = tuple((_number(x, "encoder.face"), _number(y, "encoder.face")) for x, y in points)
+    if not all(-1 <= end <= 2 for point in found for end in point):
+        raise ValueError(f"encoder.face must be five points of the picture, got {_shown(value)}")
+    return found
 
 
 def read_generator(raw: Mapping[str, Any]) -> Generator:
@@ -425,6 +495,8 @@ def _check(manifest: Manifest) -> None:
         problem = f"latent.truncation must be above 0 for truncated_normal, got {latent.truncation}"
     if any(not 0 <= layer < latent.layers for layer in manifest.directions.layers):
         problem = f"directions.layers {list(manifest.directions.layers)} are not in [0, {latent.layers})"
+    if manifest.encoder is not None and manifest.encoder.space != latent.input:
+        problem = f"encoder.space must be latent.input, {latent.input}, got {manifest.encoder.space}"
     scores = manifest.directions.scores
     if scores and len(scores) != count:
         problem = f"directions.scores must have {count} entries, one for each direction, got {len(scores)}"

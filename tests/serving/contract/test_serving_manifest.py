@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serving.contract.latents import draw_latents
-from serving.contract.manifest import LATENT_INPUTS, SAMPLERS, DirectionScore, Manifest, parse_manifest
+from serving.contract.layout import encoder_of, photo_of
+from serving.contract.manifest import LATENT_INPUTS, SAMPLERS, DirectionScore, EncoderInfo, Manifest, parse_manifest
 from serving.errors import ManifestError
 
 
@@ -45,6 +46,49 @@ def test_scores_and_reversed_names_are_written_and_read_again() -> None:
     assert manifest.directions.range_of(2) == (-1.5, 3.0)
     assert manifest.edits["smile"].sign == -1
     assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
+
+
+FACE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
+ENCODER: dict[str, Any] = {"space": "z", "sha256": "1" * 64, "files_sha256": {"model.onnx": "2" * 64}}
+
+
+def test_an_encoder_is_told_and_of_the_models_beside_it_whose_they_are() -> None:
+    raw = copy.deepcopy(tiny_editor.MANIFEST)
+    assert parse_manifest(json.dumps(raw)).encoder is None
+    raw["encoder"] = {**ENCODER, "face": FACE, "figures": {"psnr_db": 24.5, "steps": 400}}
+    manifest = parse_manifest(json.dumps(raw))
+    face = tuple((x, y) for x, y in FACE)
+    files, figures = {"model.onnx": "2" * 64}, {"psnr_db": 24.5, "steps": 400.0}
+    assert manifest.encoder == EncoderInfo("z", "1" * 64, files, face, figures)
+    assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
+    for key in ("encoder_of", "photo_of"):
+        manifest = parse_manifest(json.dumps({**tiny_editor.MANIFEST, key: "latent_edit"}))
+        assert (manifest.encoder_of or manifest.photo_of) == "latent_edit"
+        assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": "w"}, "encoder.space must be latent.input, z, got w"),
+        ({"space": "pixels"}, "encoder.space must be one of z, w, w"),
+        ({"face": FACE[:4]}, "encoder.face must be five points"),
+        ({"face": [[0.5]] * 5}, "encoder.face must be five points"),
+        ({"face": [[0.5, 9.0]] * 5}, "encoder.face must be five points of the picture"),
+        ({"face": [["a", "b"]] * 5}, "encoder.face must be a finite number"),
+        ({"figures": {"psnr_db": "good"}}, "encoder.figures.psnr_db must be a finite number"),
+        ({"files_sha256": {"model.onnx": 7}}, "encoder.files_sha256.model.onnx must be a text"),
+    ],
+)
+def test_a_strange_encoder_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ManifestError, match=message):
+        parse_manifest(json.dumps({**tiny_editor.MANIFEST, "encoder": {**ENCODER, **change}}))
+
+
+def test_names_of_the_models_beside_one() -> None:
+    assert (encoder_of("faces"), photo_of("faces")) == ("faces_encoder", "faces_photo")
+    assert encoder_of("faces_torchscript") == "faces_encoder_torchscript"
+    assert photo_of("faces_openvino_torchscript") == "faces_photo_openvino_torchscript"
 
 
 def test_a_width_is_told_where_pictures_are_not_square() -> None:

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from serving.client.edited import Edited
     from serving.client.images import save_image
     from serving.client.latest import AsyncLatestWins, LatestWins
+    from serving.client.photos import Inverted
     from serving.contract.manifest import Manifest
     from serving.errors import (
         AlphaWarning,
         InvalidEdit,
         ManifestError,
         ModelUnavailable,
+        NoEncoder,
         NoPreview,
+        PhotoError,
+        PhotoWarning,
         RequestFailed,
         RequestTimeout,
         ServerStartError,
@@ -42,11 +46,15 @@ __all__ = [
     "EditClient",
     "Edited",
     "InvalidEdit",
+    "Inverted",
     "LatestWins",
     "Manifest",
     "ManifestError",
     "ModelUnavailable",
+    "NoEncoder",
     "NoPreview",
+    "PhotoError",
+    "PhotoWarning",
     "Ports",
     "RequestFailed",
     "RequestTimeout",
@@ -63,6 +71,7 @@ _HOME = {
     "AsyncLatestWins": "client.latest",
     "EditClient": "client.client",
     "Edited": "client.edited",
+    "Inverted": "client.photos",
     "LatestWins": "client.latest",
     "Manifest": "contract.manifest",
     "Ports": "triton.ports",

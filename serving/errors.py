@@ -28,6 +28,10 @@ class NoPreview(ServingError):
     """The model has no preview on this server; its full pictures are drawn as ever."""
 
 
+class NoEncoder(ServingError):
+    """The model has no encoder on this server, so it cannot edit photos; seeds and codes are edited as ever."""
+
+
 class RequestTimeout(ServingError):
     """The server did not answer within the client's timeout."""
 
@@ -70,6 +74,10 @@ class InvalidEdit(ServingError):
 
 class AlphaWarning(UserWarning):
     """A strength is outside the range that the model suggests; the picture is drawn all the same."""
+
+
+class PhotoWarning(UserWarning):
+    """A photo is edited otherwise than it should be; the message says how to have it right."""
 
 
 class ImageError(ServingError):

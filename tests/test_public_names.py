@@ -24,9 +24,9 @@ from latentclr.config import TrainConfig
 ROOT = Path(__file__).resolve().parent.parent
 
 SERVING = """
-    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit LatestWins Manifest ManifestError
-    ModelUnavailable NoPreview Ports RequestFailed RequestTimeout ServerStartError ServerUnavailable ServingError
-    Superseded TritonServer save_image
+    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit Inverted LatestWins Manifest ManifestError
+    ModelUnavailable NoEncoder NoPreview PhotoError PhotoWarning Ports RequestFailed RequestTimeout ServerStartError
+    ServerUnavailable ServingError Superseded TritonServer save_image
 """.split()  # `from serving import ...`
 
 # docs/reference/: the Python API beside `serving`.

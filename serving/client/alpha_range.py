@@ -1,4 +1,4 @@
-"""A word about strengths beyond the range that the model suggests; the pictures are drawn all the same."""
+"""A word about what is drawn all the same, such as strengths beyond the range that the model suggests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def warn_outside(
     of = "" if key is None else f" of {key!r}" if isinstance(key, str) else f" of direction {key}"
     bounds = "[{:g}, {:g}]".format(*np.broadcast_to(limits, (*alphas.shape[:2], 2))[row, column])
     line = f"alpha {alphas[row, column, layer]:g}{of} is outside the model's range {bounds}: expect a broken picture"
-    _teller.get()(line)
+    tell(line, AlphaWarning)
 
 
 @contextmanager
@@ -69,12 +69,21 @@ def telling(teller: Callable[[str], object] | None) -> Iterator[None]:
         _teller.reset(token)
 
 
-def _warn(line: str) -> None:
+def tell(line: str, category: type[Warning]) -> None:
+    """Give a line to whoever is told (see `telling`); else it is a warning of this category."""
+    teller = _teller.get()
+    if teller is None:
+        _warn(line, category)
+    else:
+        teller(line)
+
+
+def _warn(line: str, category: type[Warning]) -> None:
     """Warn at the caller's line, which is the first outside this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(line, AlphaWarning, stacklevel=level)
+    warnings.warn(line, category, stacklevel=level)
 
 
-_teller: ContextVar[Callable[[str], object]] = ContextVar("teller", default=_warn)
+_teller: ContextVar[Callable[[str], object] | None] = ContextVar("teller", default=None)

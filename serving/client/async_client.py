@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
@@ -20,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.client.address import parse_address
 from serving.client.connection import DOOR_S, PROBE_S, STALE
-from serving.client.description import Description
+from serving.client.description import Answer, Description
 from serving.client.doors import wrong_door
 from serving.client.edited import Edited
 from serving.client.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
@@ -33,9 +35,24 @@ from serving.client.grpc_transport import (
     tensors,
     to_failure,
 )
+from serving.client.photos import (
+    CodeNeeded,
+    Codes,
+    Inverted,
+    OfPhoto,
+    asked,
+    check_encoder,
+    encoder_info,
+    has_encoder,
+    is_encoder_of,
+    no_encoder,
+    of_photo,
+    pictures_of,
+)
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
+    Arrays,
     Plan,
     Request,
     Subject,
@@ -47,9 +64,12 @@ from serving.client.requests import (
 )
 from serving.client.retry import Attempts, check_patience, check_timeout
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL, preview_of
+from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoPreview, ServingError
+from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoEncoder, NoPreview, ServingError
+
+if TYPE_CHECKING:
+    from serving.client.photos import Align, Picture
 
 
 class AsyncEditClient:
@@ -76,6 +96,8 @@ class AsyncEditClient:
         self._model, self._timeout, self._retries = model, timeout, retries
         self._client: Any = None
         self._preview: AsyncEditClient | None = None
+        self._encoder: AsyncEditClient | None = None
+        self._codes = Codes()
         self._closed = False
         self._description: Description | None = None
         self._seen = False
@@ -100,13 +122,16 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
+        subject = Subject(seed, z, w, layers, class_id, class_name, of)
         return await self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     async def preview(
@@ -116,13 +141,16 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Do as `edit`, smaller and sooner; see `EditClient.preview`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
+        subject = Subject(seed, z, w, layers, class_id, class_name, of)
         return await self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     async def sweep(
@@ -133,14 +161,28 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
         timeout: float | None = None,
     ) -> Edited:
         """Walk along one direction, in one batched request; see `EditClient.sweep`."""
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
+        subject = Subject(seed, z, w, layers, class_id, class_name, of)
         return await self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+
+    async def invert(
+        self,
+        photo: Picture,
+        *,
+        align: Align = "auto",
+        face: int | None = None,
+        timeout: float | None = None,
+    ) -> Inverted:
+        """Find the code of a photo, for any number of edits; see `EditClient.invert`."""
+        return await self._find_code(await asyncio.to_thread(of_photo, photo, align, face), timeout)
 
     async def edit_rows(
         self,
@@ -156,17 +198,26 @@ class AsyncEditClient:
 
     async def send(self, plan: Plan, timeout: float | None = None) -> Edited:
         """Send what a plan makes of the manifest; see `EditClient.send`."""
+        return await self._send(plan, timeout, self._find_code)
+
+    async def _send(
+        self, plan: Plan, timeout: float | None, find_code: Callable[[OfPhoto, float | None], Awaitable[Inverted]]
+    ) -> Edited:
         for _ in range(TURNS):
             description = await self._describe(timeout)
             try:
                 request = plan(description.manifest)
-            except (InvalidEdit, NoPreview):
+            except CodeNeeded as needed:
+                needed.photo.found = await find_code(needed.photo, timeout)
+                continue
+            except (InvalidEdit, NoPreview, NoEncoder):
                 if not await self._outdated(description, timeout):
                     raise
                 continue
             images = await self._draw(request, description, timeout)
             if images:
-                return Edited(np.concatenate(images), request.recipe.made_by(description.name))
+                pictures = request.finished(np.concatenate(images))
+                return Edited(pictures, request.recipe.made_by(description.name), request.inverted)
         raise unsettled(description.name)
 
     async def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
@@ -175,8 +226,9 @@ class AsyncEditClient:
         check_has_preview(full, self._model)
 
         def paired(preview: Manifest) -> Request:
-            check_preview(preview, full, self._model)
-            return plan(preview)
+            now = full if self._description is None else self._description.manifest  # it may have been asked again
+            check_preview(preview, now, self._model)
+            return plan(replace(preview, encoder=now.encoder))  # which a preview does not tell
 
         if self._preview is None:
             url = self._address.target
@@ -185,9 +237,39 @@ class AsyncEditClient:
         try:
             its = (await self._preview._describe(timeout)).manifest
             full = await self._full(lambda manifest: is_preview_of(its, manifest), timeout)
-            return Edited((await self._preview.send(paired, timeout)).images)
+            drawn = await self._preview._send(paired, timeout, self._find_code)
+            return Edited(drawn.images, inverted=drawn.inverted)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
+
+    async def _find_code(self, wanted: OfPhoto, timeout: float | None) -> Inverted:
+        """See `EditClient._find_code`."""
+        if self._encoder is None:
+            url = self._address.target
+            self._encoder = AsyncEditClient(url, encoder_of(self._model), self._timeout, retries=self._retries)
+            self._encoder._closed = self._closed
+        asked = self._encoder
+        for _ in range(TURNS):
+            full = await self._full(has_encoder, timeout)
+            known = self._codes.get(wanted, encoder_info(full, self._model))
+            if known is not None:
+                return known
+            try:
+                description = await asked._describe(timeout)
+                if not is_encoder_of(description.manifest, full) and await asked._outdated(description, timeout):
+                    description = await asked._describe(timeout)
+                encoder = description.manifest
+                full = await self._full(partial(is_encoder_of, encoder), timeout)
+                info = check_encoder(encoder, full, self._model)
+                cut = await asyncio.to_thread(wanted.cut, info, encoder.generator.size)
+                answer, now = await asked._infer(description, pictures_of(cut), timeout)
+            except ModelUnavailable as error:
+                raise no_encoder(self._model, str(error)) from error
+            if now is not None:
+                found = wanted.answered(info, encoder, cut, answer)
+                self._codes.put(wanted, found)
+                return found
+        raise unsettled(encoder_of(self._model))
 
     async def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """See `EditClient._full`."""
@@ -199,9 +281,10 @@ class AsyncEditClient:
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        preview, self._preview = self._preview, None
-        if preview is not None:
-            await preview.close()
+        beside, self._preview, self._encoder = (self._preview, self._encoder), None, None
+        for other in beside:
+            if other is not None:
+                await other.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()
@@ -241,17 +324,24 @@ class AsyncEditClient:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):
-            outputs = requested(description)
-            result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
-            answer = read_answer(result, description)
-            now = description.seen(answer.version)
-            if now is not description and self._description is description:
-                self._description = now
+            answer, now = await self._infer(description, arrays, timeout)
             if now is None:
                 return []
             description = now
             images.append(check_answer(description.manifest, arrays, start, answer))
         return images
+
+    async def _infer(
+        self, description: Description, arrays: Arrays, timeout: float | None
+    ) -> tuple[Answer, Description | None]:
+        """Run one request, and compare the version that drew with the one described; see `Connection.drawn_by`."""
+        outputs = requested(description)
+        result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
+        answer = read_answer(result, description)
+        now = description.seen(answer.version)
+        if now is not description and self._description is description:
+            self._description = now
+        return answer, now
 
     async def _ask(self, method: str, timeout: float | None, *arguments: Any, **options: Any) -> Any:
         """Put a question, again while the server is unavailable."""

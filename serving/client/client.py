@@ -10,8 +10,10 @@ for asyncio, `latest` a mode for sliders.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +22,20 @@ from serving.client.address import Address, parse_address
 from serving.client.connection import Connection, Transport
 from serving.client.description import Description
 from serving.client.edited import Edited
+from serving.client.photos import (
+    CodeNeeded,
+    Codes,
+    Inverted,
+    OfPhoto,
+    asked,
+    check_encoder,
+    encoder_info,
+    has_encoder,
+    is_encoder_of,
+    no_encoder,
+    of_photo,
+    pictures_of,
+)
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
@@ -33,9 +49,12 @@ from serving.client.requests import (
     unsettled,
 )
 from serving.contract.edits import Strength
-from serving.contract.layout import DEFAULT_MODEL, preview_of
+from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
-from serving.errors import InvalidEdit, ModelUnavailable, NoPreview, ServingError
+from serving.errors import InvalidEdit, ModelUnavailable, NoEncoder, NoPreview, ServingError
+
+if TYPE_CHECKING:
+    from serving.client.photos import Align, Picture
 
 __all__ = ["EditClient", "Edited"]
 
@@ -72,6 +91,8 @@ class EditClient:
         self._model = model
         self._connection = Connection(transport, address, model, timeout, retries)
         self._preview = Connection(transport, address, preview_of(model), timeout, retries)
+        self._encoder = Connection(transport, address, encoder_of(model), timeout, retries)
+        self._codes = Codes()
 
     @property
     def manifest(self) -> Manifest:
@@ -109,6 +130,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -123,6 +146,9 @@ class EditClient:
             z: Codes [N, D] or [D] instead of a seed.
             w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
                 or [L, D]).
+            photo: A photo instead of a seed, for a model exported with `--with-encoder`: a path, a file's bytes, a PIL
+                image, an array, or best what `invert` returned, which is neither read nor inverted again.
+            keep: Keep from the photo what was not edited (see `serving.contract.photo.keep`).
             layers: Latent inputs at which the edits act; narrows a named edit to these. By default a direction acts
                 where the run was trained to (`manifest.directions.layers`, its `feed_layers`).
             class_id: Class number, for conditional generators; their default if not given.
@@ -134,9 +160,11 @@ class EditClient:
 
         Raises:
             InvalidEdit: Something is out of range; the message says what and which range.
+            PhotoError: The photo cannot be read, or shows no face, or several.
+            NoEncoder: The model takes no photos.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
         return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     def preview(
@@ -146,6 +174,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -161,6 +191,8 @@ class EditClient:
             edits: As in `edit`.
             z: As in `edit`.
             w: As in `edit`.
+            photo: As in `edit`.
+            keep: As in `edit`.
             layers: As in `edit`.
             class_id: As in `edit`.
             class_name: As in `edit`.
@@ -174,7 +206,7 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
         return self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
 
     def sweep(
@@ -185,6 +217,8 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
+        photo: Picture | Inverted | None = None,
+        keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
         class_name: str | None = None,
@@ -198,6 +232,8 @@ class EditClient:
             alphas: The strengths, at least one.
             z: One code, [D] or [1, D], instead of a seed.
             w: One code from GAN inversion, as in `edit`.
+            photo: A photo instead of a seed, as in `edit`.
+            keep: As in `edit`.
             layers: Latent inputs at which the edit acts, as in `edit`.
             class_id: Class number, for conditional generators.
             class_name: The same by name.
@@ -210,8 +246,39 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name)
+        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
         return self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+
+    def invert(
+        self,
+        photo: Picture,
+        *,
+        align: Align = "auto",
+        face: int | None = None,
+        timeout: float | None = None,
+    ) -> Inverted:
+        """Find the code of a photo, for any number of edits; the last answers are remembered.
+
+        The model must have been exported with `--with-encoder`.
+
+        Args:
+            photo: A path, a file's bytes, a PIL image or an array [h, w, 3] uint8.
+            align: `auto` lays a face where the generator has its own, if it draws faces and `latentclr[faces]` is
+                installed, and else takes the middle; `centre` takes the middle; or a `Crop`.
+            face: Which face if there are several, counted from 0 on the left.
+            timeout: Seconds to wait for each answer, instead of the client's.
+
+        Returns:
+            The code, with the photo and what was cut out of it. When another version of the model is published, it is
+            found anew by itself.
+
+        Raises:
+            PhotoError: The photo cannot be read, or shows no face, or several.
+            NoEncoder: The model has no encoder, or the server does not serve it.
+            InvalidEdit: `align` or `face` is none of those.
+            ServingError: The server cannot answer; see `manifest`.
+        """
+        return self._find_code(of_photo(photo, align, face), timeout)
 
     def edit_rows(
         self,
@@ -258,7 +325,7 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         images, request, description = self._send(self._connection, plan, timeout)
-        return Edited(images, request.recipe.made_by(description.name))
+        return Edited(images, request.recipe.made_by(description.name), request.inverted)
 
     def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `preview` and `send`.
@@ -271,11 +338,12 @@ class EditClient:
         def paired(preview: Manifest) -> Request:
             full = self._full(lambda manifest: is_preview_of(preview, manifest), timeout)
             check_preview(preview, full, self._model)
-            return plan(preview)
+            return plan(replace(preview, encoder=full.encoder))  # which a preview does not tell
 
         check_has_preview(self._full(has_preview, timeout), self._model)
         try:
-            return Edited(self._send(self._preview, paired, timeout)[0])
+            images, request, _ = self._send(self._preview, paired, timeout)
+            return Edited(images, inverted=request.inverted)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
 
@@ -293,14 +361,41 @@ class EditClient:
             description = connection.describe(timeout)
             try:
                 request = plan(description.manifest)
-            except (InvalidEdit, NoPreview):  # a version that was published since may know the name
+            except CodeNeeded as needed:
+                needed.photo.found = self._find_code(needed.photo, timeout)
+                continue
+            except (InvalidEdit, NoPreview, NoEncoder):  # a version that was published since may know the name
                 if not connection.outdated(description, timeout):
                     raise
                 continue
             images = self._draw(connection, request, description, timeout)
             if images:
-                return np.concatenate(images), request, description
+                return request.finished(np.concatenate(images)), request, description
         raise unsettled(description.name)
+
+    def _find_code(self, wanted: OfPhoto, timeout: float | None) -> Inverted:
+        """Ask for a photo's code the encoder that was published with the model."""
+        for _ in range(TURNS):
+            full = self._full(has_encoder, timeout)
+            known = self._codes.get(wanted, encoder_info(full, self._model))
+            if known is not None:
+                return known
+            try:
+                description = self._encoder.describe(timeout)
+                if not is_encoder_of(description.manifest, full) and self._encoder.outdated(description, timeout):
+                    description = self._encoder.describe(timeout)
+                encoder = description.manifest
+                full = self._full(partial(is_encoder_of, encoder), timeout)
+                info = check_encoder(encoder, full, self._model)
+                cut = wanted.cut(info, encoder.generator.size)
+                answer = self._encoder.infer(description, pictures_of(cut), timeout)
+            except ModelUnavailable as error:
+                raise no_encoder(self._model, str(error)) from error
+            if self._encoder.drawn_by(description, answer) is not None:
+                found = wanted.answered(info, encoder, cut, answer)
+                self._codes.put(wanted, found)
+                return found
+        raise unsettled(encoder_of(self._model))
 
     def close(self) -> None:
         """Close the connections."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.client.photos import Inverted
 from serving.contract.recipe import Recipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+FEATHER = 0.1
+"""Share of a picture's side over which it fades into its photo, as a recipe has it."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,12 @@ class Edited:
     Attributes:
         images: RGB of shape [N, H, W, 3], uint8.
         recipe: How they were made; PNG files carry it.
+        inverted: The photo whose pictures they are, None for a seed or codes.
     """
 
     images: NDArray[np.uint8]
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
+    inverted: Inverted | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pictures N."""
@@ -98,6 +104,27 @@ class Edited:
         from serving.client.images import save_image
 
         save_image(self.to_pil(), path, self.recipe)
+
+    def pasted(self, feather: float = FEATHER) -> Edited:
+        """Put the only picture back into its photo, with soft edges; see `serving.contract.photo.crop.paste`.
+
+        Args:
+            feather: The share of the picture's side over which it fades out; another than this has no recipe.
+
+        Raises:
+            ValueError: There are several pictures, or they are of no photo.
+            PhotoError: The picture is a preview, or the feather out of range.
+        """
+        from serving.contract.photo.crop import paste
+
+        self._only()
+        if self.inverted is None:
+            raise ValueError("the picture is of no photo")
+        image = paste(self.inverted.photo.pixels, self.inverted.crop, self.image, feather)
+        recipe = None
+        if self.recipe is not None and self.recipe.photo is not None and feather == FEATHER:
+            recipe = replace(self.recipe, photo=replace(self.recipe.photo, pasted=True))
+        return Edited(image[None], recipe)
 
     def _only(self) -> None:
         if len(self.images) != 1:

@@ -135,8 +135,8 @@ def tensors(arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
 
 
 def requested(description: Description) -> list[Any]:
-    """Name the two outputs, pictures first."""
-    return [triton.InferRequestedOutput(name) for name in (description.image, description.valid)]
+    """Name the outputs, pictures first."""
+    return [triton.InferRequestedOutput(name) for name in description.outputs]
 
 
 def read_config(config: Any) -> Description:
@@ -158,7 +158,7 @@ def read_config(config: Any) -> Description:
 def read_answer(result: Any, description: Description) -> Answer:
     """Read tritonclient's result of a request."""
     version = str(result.get_response().model_version)
-    return Answer(result.as_numpy(description.image), result.as_numpy(description.valid), version)
+    return Answer.of(description, result.as_numpy, version)
 
 
 def ready_names(index: Any) -> list[str]:

@@ -22,8 +22,8 @@ from serving.client.failures import Failure, Kind
 from serving.contract.documents import read_json
 from serving.contract.layout import MAX_ROWS
 
-_TYPES = {"float32": "FP32", "int64": "INT64"}
-_DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_}
+_TYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+_DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_, "FP32": np.float32}
 _KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504: Kind.TIMEOUT}
 _CHUNK = 1 << 20
 _LARGEST_JSON = 1 << 24  # bytes of an answer without pictures; a configuration holds the manifest as a text
@@ -68,7 +68,6 @@ class HttpTransport:
 
     def infer(self, model: str, description: Description, arrays: Mapping[str, NDArray[Any]], timeout: float) -> Answer:
         """Run one request."""
-        names = (description.image, description.valid)
         head = {
             "inputs": [
                 {
@@ -79,7 +78,7 @@ class HttpTransport:
                 }
                 for name, array in arrays.items()
             ],
-            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in names],
+            "outputs": [{"name": name, "parameters": {"binary_data": True}} for name in description.outputs],
         }
         text = json.dumps(head).encode()
         body = b"".join([text, *(array.tobytes() for array in arrays.values())])
@@ -88,7 +87,7 @@ class HttpTransport:
         length, answer = self._ask("POST", path, timeout, body, headers)
         results, version = _read_tensors(length, answer)
         try:
-            return Answer(results[description.image], results[description.valid], version)
+            return Answer.of(description, results.__getitem__, version)
         except KeyError as error:
             raise Failure(Kind.OTHER, f"the answer lacks the output {error}") from error
 

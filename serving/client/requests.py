@@ -6,7 +6,7 @@ Arithmetic on the manifest; nothing talks to a server. The blocking and the asyn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from serving.client.alpha_range import warn_outside
 from serving.client.description import Answer, Description
+from serving.client.photos import Inverted, OfPhoto, kept
 from serving.contract.arguments import shown
 from serving.contract.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
 from serving.contract.latents import draw_latents
@@ -36,15 +37,20 @@ class Subject:
     layers: Sequence[int] | None = None
     class_id: int | None = None
     class_name: str | None = None
+    photo: OfPhoto | None = None
 
     def codes(self, manifest: Manifest) -> NDArray[np.float32]:
         """Draw or check the codes: [N, D], or [N, L, D] for `w+`.
 
         Raises:
             InvalidEdit: None or several are given, or they are not what the model takes.
+            CodeNeeded: Of a photo, whose code is not known yet.
+            NoEncoder: Of a photo, and the model has no encoder.
         """
-        if (self.seed is not None) + (self.z is not None) + (self.w is not None) != 1:
-            raise InvalidEdit("give either a seed or z (or w, for a model that takes w)")
+        if sum(given is not None for given in (self.seed, self.z, self.w, self.photo)) != 1:
+            raise InvalidEdit("give either a seed or z (or w, for a model that takes w) or a photo")
+        if self.photo is not None:
+            return check_latents(manifest, self.photo.inverted(manifest).codes)
         latent = manifest.latent
         if self.seed is not None:
             return draw_latents(latent, self.seed)
@@ -60,13 +66,46 @@ class Subject:
 
 @dataclass(frozen=True)
 class Request:
-    """Checked arrays by input name, and how to ask for the same again."""
+    """Checked arrays by input name, and how to ask for the same again.
+
+    Of a photo `inverted` is its code; with `keep`, the last row asks for the unedited picture.
+    """
 
     arrays: Arrays
     recipe: Recipe
+    inverted: Inverted | None = None
+    keep: bool = False
+
+    def of_photo(self, manifest: Manifest, photo: OfPhoto | None) -> Request:
+        """Return the request with all that a photo adds to it.
+
+        Args:
+            manifest: The served editor.
+            photo: Whose code the rows have.
+        """
+        if photo is None:
+            return self
+        inverted = photo.inverted(manifest)
+        arrays = dict(self.arrays)
+        if photo.keep:
+            arrays = {name: np.concatenate([array, array[:1]]) for name, array in arrays.items()}
+            arrays[ALPHA][-1] = 0
+        return Request(arrays, replace(self.recipe, photo=inverted.entry(photo.keep)), inverted, photo.keep)
+
+    def finished(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Make the answer's pictures those that were asked for."""
+        if self.inverted is None or not self.keep:
+            return images
+        return kept(self.inverted, images[-1], images[:-1])
 
     def parts(self, description: Description) -> Iterator[tuple[int, Arrays]]:
-        """Cut it into requests of at most the model's batch size, each with the number of its first row."""
+        """Cut it into requests of at most the model's batch size, each with the number of its first row.
+
+        Raises:
+            InvalidEdit: The model is no editor.
+        """
+        if not description.valid:
+            raise InvalidEdit(f"{description.name!r} is the encoder of {description.manifest.encoder_of!r}: ask that")
         rows = len(self.arrays[DIRECTION])
         step = description.max_batch_size or rows
         for start in range(0, rows, step):
@@ -195,4 +234,5 @@ def _request(
     warn_outside(manifest, arrays[DIRECTION], arrays[ALPHA], list(edits) or [0])
     brought = given if subject.seed is None else None
     layers = None if subject.layers is None else list(subject.layers)
-    return Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))
+    request = Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))
+    return request.of_photo(manifest, subject.photo)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from serving.contract.documents import read_json
 from serving.contract.latents import SEEDS
 from serving.contract.manifest import Manifest
+from serving.contract.recipe_photo import PhotoEntry
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
 from serving.errors import ImageError, InvalidEdit
 
@@ -52,6 +53,7 @@ class Recipe:
         labels: The texts under the pictures of a strip; empty for one picture.
         title: The text above a strip.
         scale: How many times each side of a picture was enlarged (see `images.enlarge`).
+        photo: The photo whose code it is, None if there is none.
     """
 
     model: str
@@ -69,6 +71,7 @@ class Recipe:
     labels: Sequence[str] = ()
     title: str = ""
     scale: int = 1
+    photo: PhotoEntry | None = None
 
     @staticmethod
     def of(
@@ -141,6 +144,7 @@ class Recipe:
             "labels": list(self.labels),
             "title": self.title,
             **({} if self.scale == 1 else {"scale": self.scale}),
+            **({} if self.photo is None else {"photo": self.photo.as_dict()}),
         }
         return json.dumps(record, default=_plain)
 
@@ -218,6 +222,9 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
     scale = raw.get("scale", 1)
     if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
         raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {reprlib.repr(scale)}")
+    photo = PhotoEntry.parse(raw.get("photo"))
+    if photo is not None and (seed is not None or (photo.pasted and rows > 1)):
+        raise ValueError("a picture of a photo has no seed, and one that was pasted is a single one")
     edits, files, layers = raw["edits"], model["files_sha256"], raw["layers"]
     if not isinstance(edits, dict) or not isinstance(files, dict) or len(files) > _MOST_FILES:
         raise ValueError(f"edits and files_sha256 must be tables, the latter of at most {_MOST_FILES} files")
@@ -237,6 +244,7 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
         labels=tuple(labels),
         title=_text(title, "title", _LONGEST_TITLE),
         scale=scale,
+        photo=photo,
     )
 
 

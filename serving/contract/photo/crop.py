@@ -83,7 +83,7 @@ class Crop:
         if not all(type(number) in (int, float) and abs(number) <= _FARTHEST for number in matrix):  # no NaN either
             raise PhotoError(f"a crop's matrix must hold numbers of at most {_FARTHEST:g}")
         a, b, c, d, e, f = (float(number) for number in matrix)
-        return Crop((a, b, c, d, e, f), tuple(size))  # type: ignore[arg-type]  # checked there
+        return Crop((a, b, c, d, e, f), tuple(size))  # whose check follows
 
     def to_photo(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move points [..., 2] of the frame to where they lie in the photo."""

@@ -22,7 +22,7 @@ _SMALLEST_TILE = 128  # pixels of a photo; smaller ones show no more than the wh
 _MOST_BOXES = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Box:
     """Where a face may be.
 

@@ -32,7 +32,7 @@ _MOST_FACES = 20
 _SAME = 0.5  # of a face's eyes' distance: two whose centres are nearer are one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Face:
     """A face in a photo.
 

@@ -54,7 +54,8 @@ def keep_unedited(
         change = _mean(change, reach, axis)
     mask = ((change - np.float32(low)) / np.float32(high - low)).clip(0, 1)
     mask *= mask * (3 - 2 * mask)
-    return np.floor(original + mask[..., None] * difference + np.float32(0.5)).clip(0, 255).astype(np.uint8)
+    kept = np.floor(original + mask[..., None] * difference + np.float32(0.5)).clip(0, 255)
+    return np.asarray(kept, dtype=np.uint8)
 
 
 def _mean(values: NDArray[np.float32], reach: int, axis: int) -> NDArray[np.float32]:

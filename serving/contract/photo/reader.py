@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from serving.errors import PhotoError
 
@@ -46,7 +46,7 @@ _UPRIGHT = {
 _one_at_a_time = threading.Lock()  # what is done with warnings concerns all threads; and memory is for one photo
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Photo:
     """A photo as people see it.
 
@@ -132,7 +132,7 @@ def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
             raise
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise PhotoError(f"{name} must have at most {MOST_PIXELS // 10**6} megapixels") from None
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             kinds = ", ".join(known[:-1])
             raise PhotoError(f"{name} is not a picture that can be read: expected {kinds} or {known[-1]}") from None
         except MemoryError:

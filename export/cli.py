@@ -67,8 +67,11 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Option of ONNX Runtime's CUDA provider, such as use_tf32=0, which TensorRT does not see; "
               "repeat.")  # fmt: skip
 @click.option("--opset", type=click.IntRange(18, 20), default=18, show_default=True, help="ONNX operator set.")
-@click.option("--latent-input", type=click.Choice(LATENT_INPUTS), default="z", show_default=True,
-              help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.")  # fmt: skip
+@click.option("--latent-input", type=click.Choice(LATENT_INPUTS),
+              help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.  "
+              "[default: z; with an encoder its own]")  # fmt: skip
+@click.option("--with-encoder", is_flag=True,
+              help="Publish NAME_encoder and NAME_photo too, which edit photos; see `latentclr invert train`.")  # fmt: skip
 @click.option("--preview", type=click.IntRange(1), metavar="PIXELS",
               help="Publish NAME_preview too, whose smaller pictures appear while a slider moves; StyleGAN2 has one at "
               "each power of two from 8.")  # fmt: skip
@@ -80,7 +83,8 @@ def export(
     repository: Path,
     name: str,
     opset: int,
-    latent_input: str,
+    latent_input: str | None,
+    with_encoder: bool,
     preview: int | None,
     config_path: Path | None,
     engines: tuple[str, ...],
@@ -98,6 +102,7 @@ def export(
       latentclr export outputs/faces --repository model_repository --name latent_edit
       latentclr export outputs/faces --target gpu --precision fp16 --tensorrt fp16
       latentclr export outputs/ffhq --preview 256
+      latentclr export outputs/faces --with-encoder
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
     """
@@ -107,7 +112,8 @@ def export(
     run, overrides = split_run(words, config_path)
     for folder in export_run(
         run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
-        options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview, say=click.echo,
+        options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview,
+        with_encoder=with_encoder, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +38,48 @@ def export_onnx(editor: FusedEditor, path: Path, opset: int = OPSET) -> None:
     Raises:
         ExportError: The opset is out of range, or torch cannot export or ONNX not check the graph.
     """
-    if not 18 <= opset <= 20:
-        raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
     n, m = torch.export.Dim("N", min=1), torch.export.Dim("M", min=0)
     dynamic = {"z": {0: n}, DIRECTION: {0: n, 1: m}, ALPHA: {0: n, 1: m}, CLASS_ID: {0: n}}
+    shapes = {name: dynamic[name] for name in editor.input_names}
     # Batch and edit counts above 1 keep torch.export from specialising; three is no size of anything else here.
+    write_onnx(editor, editor.example_inputs(3, 2), shapes, OUTPUTS, path, opset)
+
+
+def write_onnx(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    shapes: Mapping[str, Mapping[int, Any]],
+    outputs: Sequence[str],
+    path: Path,
+    opset: int = OPSET,
+) -> None:
+    """Write a module as one ONNX file.
+
+    Args:
+        module: On the CPU.
+        example: Inputs to trace it with.
+        shapes: Input name -> axis -> `torch.export.Dim` of the dynamic axes, in `forward`'s order.
+        outputs: Names of its outputs.
+        path: Where to write; small models hold their weights inside.
+        opset: ONNX operator set, in [18, 20].
+
+    Raises:
+        ExportError: As `export_onnx`.
+    """
+    if not 18 <= opset <= 20:
+        raise ExportError(f"opset must be in [18, 20] (what production Triton's ONNX Runtime reads), got {opset}")
     try:
         with warnings.catch_warnings(), _quiet("torch", "torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")  # of the exporter's own internals
             # Where it stops, it prints the graph so far.
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 torch.onnx.export(
-                    editor,
-                    editor.example_inputs(3, 2),
+                    module,
+                    example,
                     str(path),
-                    input_names=list(editor.input_names),
-                    output_names=list(OUTPUTS),
-                    dynamic_shapes={name: dynamic[name] for name in editor.input_names},
+                    input_names=list(shapes),
+                    output_names=list(outputs),
+                    dynamic_shapes={name: dict(axes) for name, axes in shapes.items()},
                     opset_version=opset,
                     dynamo=True,
                     external_data=False,
@@ -128,12 +153,13 @@ def _is_weight(tensor: Any) -> bool:
 class OnnxEditor:
     """The exported graph under ONNX Runtime on the CPU, as the server runs it."""
 
-    def __init__(self, path: Path, threads: int = 0) -> None:
+    def __init__(self, path: Path, threads: int = 0, outputs: Sequence[str] = OUTPUTS) -> None:
         """Load the graph.
 
         Args:
             path: The ONNX file.
             threads: For one operator; 0 for ONNX Runtime's choice.
+            outputs: Which two to return.
 
         Raises:
             ExportError: onnxruntime is not installed, or cannot load the graph.
@@ -151,11 +177,11 @@ class OnnxEditor:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base of their own
             raise ExportError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
-        self.names = [node.name for node in self.session.get_inputs()]
+        self.names, self.outputs = [node.name for node in self.session.get_inputs()], list(outputs)
 
     def __call__(self, *inputs: Array) -> tuple[Array, Array]:
         """Run the graph on numpy arrays in `forward`'s order; return (image, valid)."""
-        image, valid = self.session.run(list(OUTPUTS), dict(zip(self.names, inputs, strict=True)))
+        image, valid = self.session.run(self.outputs, dict(zip(self.names, inputs, strict=True)))
         return image, valid
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from export.errors import ExportError
 from serving.contract.openvino_engine import OpenVINOError, Runner, core, import_openvino
-from serving.contract.tensors import OUTPUTS
+from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, OUTPUTS, PICTURE, ZERO_ALPHA, ZERO_DIRECTION
 
 MODEL = "model.xml"
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -58,17 +59,19 @@ def save_model(model: Any, path: Path) -> None:
 class OpenVINOEditor:
     """The exported files under OpenVINO on the CPU, as the embedded server runs them."""
 
-    def __init__(self, path: Path, precision: str = "f32", threads: int = 0) -> None:
+    def __init__(self, path: Path, precision: str = "f32", threads: int = 0, outputs: Sequence[str] = OUTPUTS) -> None:
         """Load the model.
 
         Args:
             path: The `.xml` file.
             precision: Of the arithmetic, `f32` or `bf16`.
             threads: 0 for OpenVINO's own choice.
+            outputs: Which two to return.
 
         Raises:
             ExportError: OpenVINO cannot load it.
         """
+        self.outputs = tuple(outputs)
         try:
             self.model = Runner(path, precision, threads)
         except OpenVINOError as error:
@@ -77,12 +80,13 @@ class OpenVINOEditor:
     def __call__(self, *inputs: Array) -> tuple[Array, Array]:
         """Run on numpy arrays in `forward`'s order; return (image, valid)."""
         drawn = self.model(dict(zip(self.model.inputs, inputs, strict=True)))
-        image, valid = (drawn[name] for name in OUTPUTS)
+        image, valid = (drawn[name] for name in self.outputs)
         return image, valid.astype(np.bool_)
 
 
 def _name_of(tensor: Any) -> str:
     """Return the name that ONNX gave an input or output, of those that OpenVINO may have added."""
     names = tensor.get_names()
-    known = [name for name in (*OUTPUTS, "z", "w", "direction", "alpha", "class_id") if name in names]
+    ours = (*OUTPUTS, "z", "w", DIRECTION, ALPHA, CLASS_ID, PICTURE, ZERO_DIRECTION, ZERO_ALPHA)
+    known = [name for name in ours if name in names]
     return known[0] if known else tensor.any_name

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from export.editor import FusedEditor, check_latent_input
+from export.encoder import check_encoder, encoder_info, encoder_manifest, export_encoder, read_encoder
 from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
 from export.fastest import AUTO, candidates, fastest, fastest_of
@@ -29,7 +30,7 @@ from latentclr.scores.report import read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.certificate import GATES, Certificate, Gate
 from serving.contract.errors import CatalogError
-from serving.contract.layout import preview_of
+from serving.contract.layout import encoder_of, photo_of, preview_of
 from serving.contract.manifest import Preview, preview_entry
 from serving.contract.openvino_engine import OpenVINOError, import_openvino
 from serving.contract.published import PublishedModel
@@ -48,8 +49,9 @@ def export_run(
     options: TritonOptions | None = None,
     max_batch_size: int | None = None,
     opset: int = 18,
-    latent_input: str = "z",
+    latent_input: str | None = None,
     preview: int | None = None,
+    with_encoder: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[Path]:
     """Export a run for one engine or several and publish it for Triton.
@@ -66,8 +68,10 @@ def export_run(
         options: How Triton is to serve it.
         max_batch_size: Short for that option alone: rows that Triton may put together.
         opset: ONNX operator set.
-        latent_input: What a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D].
+        latent_input: What a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D]; None for
+            the encoder's, or `z` without one.
         preview: Publish a second model, NAME_preview, that stops at this many pixels; see `Generator.previews`.
+        with_encoder: Publish the run's encoder too, NAME_encoder, and the ensemble NAME_photo, which edits photos.
         say: Receives one line for each thing done.
 
     Returns:
@@ -87,12 +91,20 @@ def export_run(
     engines = check_precision(precision, engines, options, say)
     check_engines(engines)
     if not automatic:
-        for model in (name, *(() if preview is None else (preview_of(name),))):
+        besides = [*([] if preview is None else [preview_of(name)]), *([encoder_of(name)] if with_encoder else [])]
+        for model in (name, *besides):
             check_left_behind(repository, model, [BACKENDS[engine] for engine in engines])
     if "openvino" in engines:
         check_openvino(options, say)
     config, checkpoint = open_run(run, words, TrainConfig)
     generator = trained_generator(config, checkpoint)
+    saved = read_encoder(checkpoint.path.parent, generator) if with_encoder else None
+    if saved is not None and latent_input not in (None, saved.encoder.spec.space):
+        raise ExportError(
+            f"the encoder's codes are {saved.encoder.spec.space}: with it --latent-input must be that or left out, got"
+            f" {latent_input}"
+        )
+    latent_input = latent_input or ("z" if saved is None else saved.encoder.spec.space)
     check_latent_input(generator, latent_input)
     if generator.random_weights:
         say("the generator has random weights: whatever it draws is noise; the manifest says so too")
@@ -138,7 +150,7 @@ def export_run(
                 say(f"named edits: {', '.join(edits)}")
             for lost in unknown_names(repository, name, manifest):
                 say(f"named edits: {lost}")
-            beside = {}
+            beside: dict[str, tuple[Mapping[str, Path | None], dict[str, Any]]] = {}
             if smaller is not None:
                 say(f"preview of {preview} pixels{'' if precision == 'fp32' else ', which stays in float32'}:")
                 its_plan = replace(plan, engines=tuple(full.engines), precision="fp32", automatic=False)
@@ -152,6 +164,19 @@ def export_run(
                 its |= {"preview_of": name, "likeness": likeness.as_dict()}
                 manifest["preview"] = preview_entry(Preview(smaller.generator.size, its["files_sha256"]))
                 beside[preview_of(name)] = (small.files, its)
+            if saved is not None:
+                say(
+                    f"encoder from pictures to {latent_input}{'' if precision == 'fp32' else ', which stays in float32'}:"
+                )
+                found = export_encoder(saved, tuple(full.engines), folder / encoder_of(name), opset)
+                proofs = check_encoder(editor, saved, found.engines)
+                for proof in proofs:
+                    say(str(proof))
+                its = encoder_manifest(name, manifest, saved, found, proofs)
+                manifest["encoder"] = encoder_info(saved, its["files_sha256"])
+                beside[encoder_of(name)] = (found.files, its)
+                ensemble = {**its, "files_sha256": {}, "parity": {}, "encoder_of": "", "photo_of": name}
+                beside[photo_of(name)] = (dict.fromkeys(found.files), ensemble)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("nothing is published") from None
         return publish(repository, name, full.files, manifest, options, beside)

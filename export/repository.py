@@ -15,7 +15,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
 from export.options import TritonOptions
-from export.triton_config import model_config
+from export.triton_config import config_of
 from latentclr.errors import SaveError
 from latentclr.files import sha256_of
 from serving.contract.documents import read_manifest
@@ -33,8 +33,11 @@ from serving.contract.journal import changing, rename_together
 from serving.contract.layout import (
     CONFIG_FILE,
     ENGINES,
+    ENSEMBLE,
     LayoutError,
+    encoder_of,
     files_of,
+    photo_of,
     preview_of,
     served_versions,
     twin_of,
@@ -47,10 +50,10 @@ from serving.contract.layout import read_config as read_layout
 def publish(
     repository: Path,
     name: str,
-    graphs: Mapping[str, Path],
+    graphs: Mapping[str, Path | None],
     manifest: Mapping[str, Any],
     options: TritonOptions | None = None,
-    beside: Mapping[str, tuple[Mapping[str, Path], Mapping[str, Any]]] | None = None,
+    beside: Mapping[str, tuple[Mapping[str, Path | None], Mapping[str, Any]]] | None = None,
 ) -> list[Path]:
     """Put exported files where Triton looks for them.
 
@@ -60,11 +63,12 @@ def publish(
     Args:
         repository: The model repository; made if missing.
         name: Of the first backend's model; each further one is a twin, `<name>_<engine>`.
-        graphs: backend -> exported file; the engine's weights beside it go with it, and a `golden.npz` with each, one
+        graphs: backend -> exported file, None of an ensemble; the engine's weights beside it go with it, and a `golden.npz` with each, one
             file on the disk for all of them.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
-        beside: name -> (graphs, manifest) of what is published together with it, such as its preview.
+        beside: name -> (graphs, manifest) of what is published together with it: its preview, its encoder and the
+            ensemble of both.
 
     Returns:
         The new version folders.
@@ -92,13 +96,14 @@ def publish(
                 folder = staging / model / str(version)
                 folder.mkdir(parents=True)
                 engine = ENGINES[backend]
-                shutil.copyfile(graph, folder / engine.file)
-                if engine.weights and (weights := graph.with_name(engine.weights)).exists():
-                    _share(weights, repository / model, folder / engine.weights)
-                if (golden := graph.with_name(GOLDEN_FILE)).exists():
-                    _share(golden, staging / base, folder / GOLDEN_FILE)
+                if graph is not None:
+                    shutil.copyfile(graph, folder / engine.file)
+                    if engine.weights and (weights := graph.with_name(engine.weights)).exists():
+                        _share(weights, repository / model, folder / engine.weights)
+                    if (golden := graph.with_name(GOLDEN_FILE)).exists():
+                        _share(golden, staging / base, folder / GOLDEN_FILE)
                 (folder / "parity.json").write_text(json.dumps(described["parity"], indent=1))
-                config = model_config(model, backend, {**described, "name": model}, options, version)
+                config = config_of(name, base, backend, {**described, "name": model}, options, version)
                 for place in (folder, folder.parent):
                     (place / CONFIG_FILE).write_text(text_format.MessageToString(config))
             published = _move_all(staging, repository, models, version)
@@ -164,10 +169,10 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
                 if not older:
                     raise ExportError(f"{name} serves version {before[name]} and there is no older one")
                 to = older[-1]
-            previews = [preview_of(model) for model in models] if _has_preview(repository / name, to) else []
-            for model in previews:
-                if model == previews[0] or (repository / model / CONFIG_FILE).is_file():
-                    before[model] = served_version(repository / model)
+            for beside in _published_with(repository / name, to):
+                for model in models:
+                    if model == name or (repository / beside(model) / CONFIG_FILE).is_file():
+                        before[beside(model)] = served_version(repository / beside(model))
             models = list(before)
             for model in models:
                 (staging / model).mkdir()
@@ -222,6 +227,8 @@ def _check_version(model: Path, version: int) -> str:
     if list(config.version_policy.specific.versions) != [version]:
         raise ExportError(f"{folder / 'config.pbtxt'} does not describe version {version}")
     files = _files_of(config, folder)
+    if config.platform == ENSEMBLE:
+        return (folder / CONFIG_FILE).read_text()
     if config.backend not in ENGINES:
         raise ExportError(f"{folder / 'config.pbtxt'} is of the backend {config.backend!r}, not of ours")
     wanted = files_of(config.backend, files) | {file for file in files if (folder / file).exists()}
@@ -233,13 +240,15 @@ def _check_version(model: Path, version: int) -> str:
     return (folder / CONFIG_FILE).read_text()
 
 
-def _has_preview(model: Path, version: int) -> bool:
-    """Whether a version's manifest says that it was published with a preview."""
+def _published_with(model: Path, version: int) -> list[Callable[[str], str]]:
+    """Return how what a version was published with is called: its preview; its encoder and their ensemble."""
     try:
         config = read_layout(model / str(version) / CONFIG_FILE)
-        return bool(read_manifest(config.parameters["manifest"].string_value).get("preview"))
+        manifest = read_manifest(config.parameters["manifest"].string_value)
+        named = {"preview": [preview_of], "encoder": [encoder_of, photo_of]}
+        return [name for key, names in named.items() if manifest.get(key) for name in names]
     except (LayoutError, ValueError, AttributeError):
-        return False  # whatever is wrong with the version is told where it is checked
+        return []  # whatever is wrong with the version is told where it is checked
 
 
 def _files_of(config: pb.ModelConfig, folder: Path) -> dict[str, str]:

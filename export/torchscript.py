@@ -29,10 +29,19 @@ def export_torchscript(editor: FusedEditor, path: Path) -> None:
     Raises:
         ExportError: torch cannot trace it.
     """
+    write_torchscript(editor, editor.example_inputs(3, 2), path)
+
+
+def write_torchscript(module: torch.nn.Module, example: tuple[torch.Tensor, ...], path: Path) -> None:
+    """Write a module as a traced and frozen TorchScript file.
+
+    Raises:
+        ExportError: torch cannot trace it.
+    """
     try:
         with torch.no_grad(), _not_deprecated():
             warnings.simplefilter("ignore", TracerWarning)  # parity over many shapes is the real check
-            traced = torch.jit.trace(editor, editor.example_inputs(3, 2), check_trace=False)
+            traced = torch.jit.trace(module, example, check_trace=False)
             torch.jit.freeze(traced.eval()).save(str(path))
     except Exception as error:  # whatever the generator raises when it is traced
         raise ExportError(f"TorchScript export failed: {reason_of(error)}") from error
@@ -54,9 +63,9 @@ class TorchScriptEditor:
             raise ExportError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
 
     def __call__(self, *inputs: Array) -> tuple[Array, Array]:
-        """Run on numpy arrays in `forward`'s order; return (image, valid)."""
+        """Run on numpy arrays in `forward`'s order; return its first two results, (image, valid) of an editor."""
         with torch.no_grad():
-            image, valid = self.module(*(torch.from_numpy(array) for array in inputs))
+            image, valid, *_ = self.module(*(torch.from_numpy(array) for array in inputs))
         return image.numpy(), valid.numpy()
 
 

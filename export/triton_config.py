@@ -13,8 +13,22 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.options import AS_ACCELERATOR, AS_PARAMETER, TritonOptions, cuda_parameter
-from serving.contract.layout import MAX_ROWS, TENSORRT_CACHE
-from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION, code_tensor, output_names
+from serving.contract.layout import ENSEMBLE, MAX_ROWS, TENSORRT_CACHE, encoder_of
+from serving.contract.tensors import (
+    ALPHA,
+    CLASS_ID,
+    DIRECTION,
+    IMAGE,
+    PICTURE,
+    RECONSTRUCTION,
+    VALID,
+    ZERO_ALPHA,
+    ZERO_DIRECTION,
+    code_tensor,
+    encoder_outputs,
+    output_names,
+    served_names,
+)
 
 _QUEUED_BATCHES, _QUEUED_AT_LEAST = 16, 256
 _THREADS = {
@@ -41,8 +55,7 @@ def model_config(
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options = options or TritonOptions()
-    latent, height = manifest["latent"], manifest["generator"]["resolution"]
-    width = manifest["generator"].get("width") or height
+    latent, (height, width) = manifest["latent"], _size(manifest)
     # OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
     # are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
     open_rows = backend == "openvino"
@@ -51,9 +64,8 @@ def model_config(
     if version is not None:
         config.version_policy.specific.versions.append(version)
     per_row = pb.ModelTensorReshape(shape=batch)  # one value a row: [N], not [N, 1]
-    code = latent.get("input", "z")
-    shape = [latent["layers"], latent["dim"]] if code == "w+" else [latent["dim"]]  # of one row
-    config.input.add(name=code_tensor(code), data_type=pb.TYPE_FP32, dims=[*batch, *shape])
+    code = code_tensor(latent.get("input", "z"))
+    config.input.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
     config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[*batch, -1])
     config.input.add(name=ALPHA, data_type=pb.TYPE_FP32, dims=[*batch, -1, latent["layers"]])
     if manifest["generator"]["classes"] is not None:
@@ -61,6 +73,138 @@ def model_config(
     image, valid = output_names(backend)
     config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, height, width, 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[*batch, 1], reshape=per_row)
+    _add_instances(config, options, open_rows)
+    _add_engine(config, options, manifest)
+    for rows in warm_up_sizes(options):
+        _add_warm_up(config, rows, latent["layers"])
+    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    return config
+
+
+def config_of(
+    name: str,
+    base: str,
+    backend: str,
+    manifest: Mapping[str, Any],
+    options: TritonOptions | None = None,
+    version: int | None = None,
+) -> pb.ModelConfig:
+    """Return the configuration of an editor, of its encoder, or of the ensemble of both, as their manifests say.
+
+    Args:
+        name: Of the published editor whose export this is.
+        base: Of the first engine's model of this kind: NAME, NAME_preview, NAME_encoder or NAME_photo.
+        backend: See `model_config`.
+        manifest: Of the model; its `name` is the model's own.
+        options: See `model_config`.
+        version: See `model_config`.
+    """
+    model = str(manifest["name"])
+    if manifest.get("encoder_of"):
+        return encoder_config(model, backend, manifest, options, version)
+    if manifest.get("photo_of"):
+        suffix = model.removeprefix(base)  # of a twin
+        return photo_config(model, name + suffix, backend, manifest, options, version)
+    return model_config(model, backend, manifest, options, version)
+
+
+def encoder_config(
+    name: str,
+    backend: str,
+    manifest: Mapping[str, Any],
+    options: TritonOptions | None = None,
+    version: int | None = None,
+) -> pb.ModelConfig:
+    """Return the configuration that Triton loads an encoder with; see `model_config`."""
+    options = options or TritonOptions()
+    latent = manifest["latent"]
+    open_rows = backend == "openvino"
+    batch = [-1] if open_rows else []
+    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=0 if open_rows else options.max_batch_size)
+    if version is not None:
+        config.version_policy.specific.versions.append(version)
+    config.input.add(name=PICTURE, data_type=pb.TYPE_UINT8, dims=[*batch, *_size(manifest), 3])
+    code, direction, alpha = served_names(backend, encoder_outputs(latent["input"]))
+    config.output.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
+    config.output.add(name=direction, data_type=pb.TYPE_INT64, dims=[*batch, 1])
+    config.output.add(name=alpha, data_type=pb.TYPE_FP32, dims=[*batch, 1, latent["layers"]])
+    _add_instances(config, options, open_rows)
+    _add_engine(config, options, {**manifest, "precision": "fp32"})
+    for rows in warm_up_sizes(options):
+        _add_warm_up(config, rows, latent["layers"])
+    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    return config
+
+
+def photo_config(
+    name: str,
+    editor: str,
+    backend: str,
+    manifest: Mapping[str, Any],
+    options: TritonOptions | None = None,
+    version: int | None = None,
+) -> pb.ModelConfig:
+    """Return the configuration of the ensemble that edits a photo in one request, and asks for both in one batch size.
+
+    Args:
+        name: The ensemble's name.
+        editor: The editor's; its encoder is that of the same engine.
+        backend: Of both.
+        manifest: The ensemble's.
+        options: See `model_config`.
+        version: See `model_config`.
+    """
+    options = options or TritonOptions()
+    latent = manifest["latent"]
+    open_rows = backend == "openvino"
+    batch = [-1] if open_rows else []
+    config = pb.ModelConfig(name=name, platform=ENSEMBLE, max_batch_size=0 if open_rows else options.max_batch_size)
+    if version is not None:
+        config.version_policy.specific.versions.append(version)
+    size = [*_size(manifest), 3]
+    config.input.add(name=PICTURE, data_type=pb.TYPE_UINT8, dims=[*batch, *size])
+    config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[*batch, -1])
+    config.input.add(name=ALPHA, data_type=pb.TYPE_FP32, dims=[*batch, -1, latent["layers"]])
+    asked = {DIRECTION: DIRECTION, ALPHA: ALPHA}
+    unedited = {DIRECTION: ZERO_DIRECTION, ALPHA: ZERO_ALPHA}
+    if manifest["generator"]["classes"] is not None:
+        config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[*batch, 1])
+        asked[CLASS_ID] = unedited[CLASS_ID] = CLASS_ID
+    code = code_tensor(latent["input"])
+    config.output.add(name=IMAGE, data_type=pb.TYPE_UINT8, dims=[*batch, *size])
+    config.output.add(name=VALID, data_type=pb.TYPE_BOOL, dims=[*batch, 1])
+    config.output.add(name=RECONSTRUCTION, data_type=pb.TYPE_UINT8, dims=[*batch, *size])
+    config.output.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
+    found = served_names(backend, encoder_outputs(latent["input"]))
+    image, valid = output_names(backend)
+    steps = config.ensemble_scheduling.step
+    encoded = dict(zip(found, (code, ZERO_DIRECTION, ZERO_ALPHA), strict=True))
+    _add_step(steps, encoder_of(editor), {PICTURE: PICTURE}, encoded)
+    _add_step(steps, editor, {code: code, **asked}, {image: IMAGE, valid: VALID})
+    _add_step(steps, editor, {code: code, **unedited}, {image: RECONSTRUCTION})
+    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    return config
+
+
+def _add_step(steps: Any, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
+    """Add a model to an ensemble: its own tensors -> the ensemble's."""
+    step = steps.add(model_name=model, model_version=-1)
+    for own, name in inputs.items():
+        step.input_map[own] = name
+    for own, name in outputs.items():
+        step.output_map[own] = name
+
+
+def _size(manifest: Mapping[str, Any]) -> tuple[int, int]:
+    height = manifest["generator"]["resolution"]
+    return height, manifest["generator"].get("width") or height
+
+
+def _code_shape(latent: Mapping[str, Any]) -> list[int]:
+    return [latent["layers"], latent["dim"]] if latent.get("input", "z") == "w+" else [latent["dim"]]
+
+
+def _add_instances(config: pb.ModelConfig, options: TritonOptions, open_rows: bool) -> None:
     target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
     kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")
     config.instance_group.add(count=options.instances, kind=kind)
@@ -70,11 +214,6 @@ def model_config(
         _add_batching(config, options)
     if options.cache:
         config.response_cache.enable = True
-    _add_engine(config, options, manifest)
-    for rows in warm_up_sizes(options):
-        _add_warm_up(config, rows, latent["layers"])
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
-    return config
 
 
 def warm_up_sizes(options: TritonOptions) -> list[int]:

@@ -52,8 +52,13 @@ LONGEST_WORD, LONGEST_SHOWN = 10_000, 200  # of an override, and of one that a m
 NOT_NEEDED = ("model.size", "projector.in_features")
 
 
-def compose_train(words: Words, schema: type[C] = TrainConfig) -> C:  # type: ignore[assignment]
-    """Compose a training configuration from the defaults, groups and overrides.
+def compose_train(words: Words) -> TrainConfig:
+    """Compose a training configuration, see `compose_new`."""
+    return compose_new(words, TrainConfig)
+
+
+def compose_new(words: Words, schema: type[C]) -> C:
+    """Compose a configuration from the defaults, groups and overrides.
 
     Args:
         words: Overrides such as `k=16`, `model=nonlinear`, `model.alpha=[-3.0,+3.0]`.

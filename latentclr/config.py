@@ -229,7 +229,7 @@ class InvertConfig(TrainConfig):
     steps: int = option(4000, "training steps in all")
     batch: int | None = option(None, "pictures of a step; null for 32, fewer of large ones")
     channels: int = option(24, "of the encoder's first convolution; time and size grow with its square")
-    learning_rate: float = option(0.001, "of Adam; it falls in the last two fifths of the steps")
+    learning_rate: float = option(0.002, "of Adam; it falls in the last two fifths of the steps")
     changed: float = option(
         0.6, "share of the pictures that are changed as photos are: shifted, blurred, lit, JPEG ..."
     )

@@ -7,19 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import torch
 
 from latentclr.commands.notice import RANDOM_NOTICE
-from latentclr.compose import compose_train, parse_overrides, plain
+from latentclr.compose import compose_new, parse_overrides, plain
 from latentclr.config import InvertConfig
 from latentclr.errors import ConfigError, SaveError
 from latentclr.generators.base import Generator
 from latentclr.generators.registry import build_generator
 from latentclr.inversion.encoder import ENCODER_FILE
+from latentclr.inversion.objective import at_layers, sample_codes
 from latentclr.inversion.trainer import PICTURE_FILE, RESUME_FILE, EncoderTrainer
+from latentclr.pictures.pixels import to_uint8
+from latentclr.pictures.render import at_once
 from latentclr.progress import duration
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import open_run, trained_generator
+from latentclr.training.rng import stream
 from serving.contract.lock import alone
+from serving.contract.photo.face_models import INSTALL
+from serving.contract.photo.faces import face_template, faces_installed
 
 TEMPLATE_PICTURES = 48
 _LARGEST, _NOTICE_S = 100_000_000, 60.0
@@ -73,7 +80,7 @@ def _opened(words: Sequence[str]) -> tuple[InvertConfig, Generator, Path]:
     overrides = parse_overrides(words)
     if overrides.value("generator") is None:
         raise ConfigError("expected a run folder, or generator=NAME output_dir=FOLDER")
-    config = compose_train(overrides, InvertConfig)
+    config = compose_new(overrides, InvertConfig)
     if not config.output_dir:
         raise ConfigError("generator=... without a run needs output_dir=FOLDER for the encoder")
     return config, build_generator(config.generator), Path(config.output_dir)
@@ -91,4 +98,20 @@ def _check(config: InvertConfig) -> None:
 
 
 def _face_template(generator: Generator) -> tuple[tuple[float, float], ...] | None:
-    return None
+    """Return where faces have their five points in the generator's pictures; None if it draws none or none is found.
+
+    Without the networks for faces that is said: photos are then cut out of their middle.
+    """
+    if not faces_installed():
+        click.echo(f"photos will be cut out of their middle: where faces lie cannot be told, {INSTALL}")
+        return None
+    codes, class_id = sample_codes(generator, TEMPLATE_PICTURES, stream(0, "face-template"))
+    ps = at_layers(generator, codes)
+    size = at_once(generator)
+    with torch.no_grad():
+        images = [
+            to_uint8(generator.synthesize(ps[i : i + size], None if class_id is None else class_id[i : i + size])).cpu()
+            for i in range(0, len(ps), size)
+        ]
+    template = face_template(torch.cat(images).numpy())
+    return None if template is None else tuple((float(x), float(y)) for x, y in template)

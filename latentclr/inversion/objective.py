@@ -11,9 +11,9 @@ from torch import Tensor
 from latentclr.generators.base import Generator
 from latentclr.inversion.encoder import Encoder
 
-CODE, PIXELS, FEATURES, OFFSETS = 1.0, 1.0, 0.2, 0.2
-"""Weights of the four losses; each is near 1 for an encoder that always answers with the mean, but the last, which is 0
-there."""
+CODE, PIXELS, FEATURES, OFFSETS = 1.0, 0.2, 0.05, 0.2
+"""Weights of the four losses. Each is near 1 for an encoder that always answers with the mean, but the last, which is 0
+there. On the faces larger weights of pixels and features hold the code back: what they gain at first it loses later."""
 JUDGED = 4
 """One of so many pictures is drawn again and compared: gradients through the generator cost several times what the
 encoder's do, and the code's loss alone teaches most."""

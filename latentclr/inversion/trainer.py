@@ -193,7 +193,7 @@ class EncoderTrainer:
         total, parts = losses(self.generator, self.encoder, self.layer, drawn, _channels_last(seen))
         self.optimizer.zero_grad()
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 5.0)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.encoder.parameters() if p.grad is not None])
         loss, length = torch.stack([total.detach(), norm]).tolist()
         if not (math.isfinite(loss) and math.isfinite(length)):
             raise LatentCLRError(

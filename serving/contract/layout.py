@@ -27,6 +27,8 @@ from serving.errors import ServingError
 
 DEFAULT_MODEL = "latent_edit"
 PREVIEW, ENCODER, PHOTO = "_preview", "_encoder", "_photo"
+ENSEMBLE = "ensemble"
+"""Triton's platform of a model that only passes tensors on from model to model."""
 _VERSION = re.compile(r"0|[1-9]\d{0,17}", re.ASCII)  # str.isdigit() is true of ² and of digits without end, too
 CONFIG_FILE = "config.pbtxt"
 WEIGHTS_FILE = "generator.bin"

@@ -1,0 +1,227 @@
+"""The encoder beside a published editor: from photos to codes, and an ensemble that edits a photo in one request.
+
+The ensemble asks the editor twice, edited and unedited. Triton's ensembles know no constants, so the encoder's graph
+answers with them too: an edit of direction 0 at strength zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.editor import FusedEditor
+from export.engines import BACKENDS, Graphs
+from export.errors import ExportError
+from export.onnx import OPSET, OnnxEditor, split_weights, write_onnx
+from export.openvino import OpenVINOEditor, export_openvino
+from export.parity import run_eager, why_not
+from export.torchscript import TorchScriptEditor, write_torchscript
+from latentclr.files import sha256_of
+from latentclr.inversion.augment import augment
+from latentclr.inversion.encoder import ENCODER_FILE, Encoder, SavedEncoder, load_encoder
+from latentclr.pictures.pixels import to_uint8
+from latentclr.progress import progress_bar
+from latentclr.training.rng import stream
+from serving.contract.certificate import GATES, Certificate, Comparison
+from serving.contract.layout import ENGINES, WEIGHTS_FILE
+from serving.contract.manifest import EncoderInfo, encoder_entry
+from serving.contract.tensors import PICTURE, encoder_outputs
+
+PICTURES = 64  # of the certificate, half of them changed as photos are
+BATCHES = (1, 2, 5)  # rows of the first requests; the last again until all are compared
+APART = 1e-3
+"""Largest difference of a number of a code, in standard deviations of the prior. Sums of thousands of float32 terms in
+another order differ by far less, and so much moves no pixel by a step."""
+
+
+class ServedEncoder(nn.Module):
+    """An encoder as it is served: pictures in; codes, and the edit that leaves their pictures as they are, out."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        """Take an encoder in inference mode."""
+        super().__init__()
+        self.encoder = encoder.eval()
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the codes of N pictures.
+
+        Args:
+            picture: [N, H, W, 3] uint8 RGB.
+
+        Returns:
+            Codes [N, D], or [N, L, D] of w+; zero_direction [N, 1] int64; zero_alpha [N, 1, L] float32.
+        """
+        code = self.encoder(picture)
+        # Zeros that follow the batch in every graph; a code is finite, whatever the picture, since its pixels are.
+        zero = code.flatten(1)[:, :1] * 0.0  # [N, 1]
+        return code, zero.long(), zero[:, :, None].expand(-1, -1, self.encoder.spec.layers).contiguous()
+
+    def example_inputs(self, n: int = 3) -> tuple[Tensor]:
+        """Return pictures to trace it with."""
+        height, width = self.encoder.spec.height, self.encoder.spec.width
+        return (torch.randint(0, 256, (n, height, width, 3), generator=stream(0, "example"), dtype=torch.uint8),)
+
+
+def read_encoder(folder: Path, editor_generator: Any) -> SavedEncoder:
+    """Read a run's encoder and check that it is of its generator.
+
+    Raises:
+        LatentCLRError: There is none, or it is another generator's.
+    """
+    saved = load_encoder(folder / ENCODER_FILE)
+    saved.check_generator(editor_generator)
+    return saved
+
+
+def export_encoder(saved: SavedEncoder, names: Sequence[str], folder: Path, opset: int = OPSET) -> Graphs:
+    """Write an encoder for each engine, and load what was written.
+
+    Args:
+        saved: The encoder, on the CPU.
+        names: Of the engines.
+        folder: Where to write; made.
+        opset: ONNX operator set.
+
+    Raises:
+        ExportError: A graph cannot be made or loaded.
+    """
+    folder.mkdir()
+    module, outputs = ServedEncoder(saved.encoder), encoder_outputs(saved.encoder.spec.space)
+    made = Graphs({BACKENDS[name]: folder / ENGINES[BACKENDS[name]].file for name in names})
+    onnx = folder / ENGINES["onnxruntime"].file
+    if {"onnxruntime", "openvino"} & {*names}:
+        rows = {PICTURE: {0: torch.export.Dim("N", min=1)}}
+        write_onnx(module, module.example_inputs(), rows, outputs, onnx, opset)
+    if "onnxruntime" in names:
+        if split_weights(onnx, folder / WEIGHTS_FILE):
+            made.weights.append(folder / WEIGHTS_FILE)
+        made.engines["onnxruntime"] = OnnxEditor(onnx, outputs=outputs[:2])
+    if "openvino" in names:
+        export_openvino(onnx, made.files["openvino"])
+        made.weights.append(made.files["openvino"].with_suffix(".bin"))
+        made.engines["openvino"] = OpenVINOEditor(made.files["openvino"], outputs=outputs[:2])
+    if "torchscript" in names:
+        write_torchscript(module, module.example_inputs(), made.files["pytorch"])
+        made.engines["torchscript"] = TorchScriptEditor(made.files["pytorch"])
+    made.engines = {name: made.engines[name] for name in names}
+    return made
+
+
+def check_encoder(
+    editor: FusedEditor, saved: SavedEncoder, engines: Mapping[str, Any], pictures: int = PICTURES
+) -> list[Certificate]:
+    """Certify an encoder's graphs: their codes, and the pictures that the eager editor draws of these.
+
+    Half of the pictures are the generator's own, of held-out codes; the others are changed as photos are.
+
+    Args:
+        editor: The eager editor, which takes the encoder's codes.
+        saved: The encoder.
+        engines: name -> function of pictures.
+        pictures: How many.
+
+    Raises:
+        ExportError: A graph's codes or pictures differ by more than `APART` or one step.
+    """
+    seen, classes = _photos(editor, pictures)
+    comparisons = {name: Comparison() for name in engines}
+    with progress_bar(len(seen), "image", desc="parity of the encoder", delay=2) as bar:
+        start = 0
+        for number in range(len(seen)):
+            rows = slice(start, start + BATCHES[min(number, len(BATCHES) - 1)])
+            if start >= len(seen):
+                break
+            with torch.no_grad():
+                codes = saved.encoder(torch.from_numpy(seen[rows])).numpy()
+            expected = _drawn(editor, codes, classes, rows)
+            for name, engine in engines.items():
+                found = _ran(name, engine, seen[rows], codes)
+                apart = float((np.abs(found - codes) / saved.encoder.scale.numpy()).max())
+                if not apart <= APART:
+                    raise ExportError(
+                        f"parity failed, nothing is published: {name}: codes of the encoder differ by {apart:.2g} standard"
+                        f" deviations, at most {APART:g} are allowed"
+                    )
+                comparisons[name].add(expected, _drawn(editor, found, classes, rows), [[] for _ in expected])
+            start = rows.stop
+            bar.update(len(expected))
+    certificates = []
+    for name, comparison in comparisons.items():
+        certificate = comparison.certificate(name, "fp32", GATES["exact"])
+        if not certificate.passed:
+            raise ExportError(
+                f"parity failed, nothing is published: encoder, {certificate}: {why_not(comparison, GATES['exact'])}"
+            )
+        certificates.append(certificate)
+    return certificates
+
+
+def encoder_manifest(
+    name: str, manifest: Mapping[str, Any], saved: SavedEncoder, made: Graphs, certificates: Sequence[Certificate]
+) -> dict[str, Any]:
+    """Describe an encoder as plain data: the editor's manifest, with its own files and certificates.
+
+    Args:
+        name: The editor's.
+        manifest: The editor's.
+        saved: The encoder.
+        made: Its graphs.
+        certificates: Their proof.
+    """
+    own = {key: value for key, value in manifest.items() if key not in ("preview", "encoder", "edits")}
+    files = {path.name: sha256_of(path) for path in made.all_files}
+    parity = {certificate.engine: certificate.as_dict() for certificate in certificates}
+    return {**own, "edits": {}, "precision": "fp32", "files_sha256": files, "parity": parity, "encoder_of": name}
+
+
+def encoder_info(saved: SavedEncoder, files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the editor's manifest says of its encoder."""
+    figures = dict(saved.figures)
+    return encoder_entry(EncoderInfo(saved.encoder.spec.space, sha256_of(saved.path), files, saved.face, figures))
+
+
+def _photos(editor: FusedEditor, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    generator, rng = editor.generator, stream(0, "encoder-parity")
+    z = generator.sample(count, rng)
+    names = generator.class_names
+    classes = None if names is None else torch.randint(len(names), (count,), generator=rng)
+    with torch.no_grad():
+        p = generator.encode(z, classes)
+        images = torch.cat([
+            generator.synthesize(p[i : i + 1, None].expand(-1, generator.latent.layers, -1), _row(classes, i)).float()
+            for i in range(count)
+        ])  # fmt: skip
+    images = images.clamp(-1, 1)
+    seen = torch.cat([images[: count // 2], augment(images[count // 2 :], rng, 1.0)])
+    return to_uint8(seen).numpy(), None if classes is None else classes.numpy()
+
+
+def _row(classes: Tensor | None, row: int) -> Tensor | None:
+    return None if classes is None else classes[row : row + 1]
+
+
+def _drawn(
+    editor: FusedEditor, codes: NDArray[np.float32], classes: NDArray[np.int64] | None, rows: slice
+) -> NDArray[np.uint8]:
+    n, layers = len(codes), editor.generator.latent.layers
+    nothing = np.zeros((n, 0), np.int64), np.zeros((n, 0, layers), np.float32)
+    images: NDArray[np.uint8] = run_eager(editor, codes, *nothing, *([] if classes is None else [classes[rows]]))[0]
+    return images
+
+
+def _ran(name: str, engine: Callable[..., Any], pictures: NDArray[np.uint8], codes: NDArray[np.float32]) -> Any:
+    try:
+        found, zeros = engine(pictures)[:2]
+    except Exception as error:  # each engine has its own
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"parity failed, nothing is published: {name} cannot encode {len(pictures)} pictures: {reason}"
+                          ) from error  # fmt: skip
+    if found.shape != codes.shape or zeros.any():
+        raise ExportError(f"{name}: got codes {found.shape}, expected {codes.shape}, and a zero edit")
+    return found

@@ -71,7 +71,7 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Latent input; w [N, D] and w+ [N, L, D] are for codes from GAN inversion.  "
               "[default: z; with an encoder its own]")  # fmt: skip
 @click.option("--with-encoder", is_flag=True,
-              help="Publish NAME_encoder and NAME_photo too, which edit photos; see `latentclr invert train`.")  # fmt: skip
+              help="Publish NAME_encoder and NAME_photo too, for photos; see `latentclr invert train`.")  # fmt: skip
 @click.option("--preview", type=click.IntRange(1), metavar="PIXELS",
               help="Publish NAME_preview too, whose smaller pictures appear while a slider moves; StyleGAN2 has one at "
               "each power of two from 8.")  # fmt: skip

@@ -47,6 +47,8 @@ class ServedEncoder(nn.Module):
         """Take an encoder in inference mode."""
         super().__init__()
         self.encoder = encoder.eval()
+        self.nothing: Tensor
+        self.register_buffer("nothing", torch.zeros(1, 1, encoder.spec.layers))
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Find the codes of N pictures.
@@ -59,8 +61,8 @@ class ServedEncoder(nn.Module):
         """
         code = self.encoder(picture)
         # Zeros that follow the batch in every graph; a code is finite, whatever the picture, since its pixels are.
-        zero = code.flatten(1)[:, :1] * 0.0  # [N, 1]
-        return code, zero.long(), zero[:, :, None].expand(-1, -1, self.encoder.spec.layers).contiguous()
+        first = code.flatten(1)[:, :1]  # [N, 1]
+        return code, (first * 0.0).long(), first[:, :, None] * self.nothing
 
     def example_inputs(self, n: int = 3) -> tuple[Tensor]:
         """Return pictures to trace it with."""
@@ -145,8 +147,8 @@ def check_encoder(
                 apart = float((np.abs(found - codes) / saved.encoder.scale.numpy()).max())
                 if not apart <= APART:
                     raise ExportError(
-                        f"parity failed, nothing is published: {name}: codes of the encoder differ by {apart:.2g} standard"
-                        f" deviations, at most {APART:g} are allowed"
+                        f"parity failed, nothing is published: {name}: codes of the encoder differ by {apart:.2g}"
+                        f" standard deviations, at most {APART:g} are allowed"
                     )
                 comparisons[name].add(expected, _drawn(editor, found, classes, rows), [[] for _ in expected])
             start = rows.stop
@@ -220,8 +222,9 @@ def _ran(name: str, engine: Callable[..., Any], pictures: NDArray[np.uint8], cod
         found, zeros = engine(pictures)[:2]
     except Exception as error:  # each engine has its own
         reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"parity failed, nothing is published: {name} cannot encode {len(pictures)} pictures: {reason}"
-                          ) from error  # fmt: skip
+        raise ExportError(
+            f"parity failed, nothing is published: {name} cannot encode {len(pictures)} pictures: {reason}"
+        ) from error
     if found.shape != codes.shape or zeros.any():
         raise ExportError(f"{name}: got codes {found.shape}, expected {codes.shape}, and a zero edit")
     return found

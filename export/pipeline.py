@@ -165,9 +165,8 @@ def export_run(
                 manifest["preview"] = preview_entry(Preview(smaller.generator.size, its["files_sha256"]))
                 beside[preview_of(name)] = (small.files, its)
             if saved is not None:
-                say(
-                    f"encoder from pictures to {latent_input}{'' if precision == 'fp32' else ', which stays in float32'}:"
-                )
+                kept = "" if precision == "fp32" else ", which stays in float32"
+                say(f"encoder from pictures to {latent_input}{kept}:")
                 found = export_encoder(saved, tuple(full.engines), folder / encoder_of(name), opset)
                 proofs = check_encoder(editor, saved, found.engines)
                 for proof in proofs:

@@ -63,8 +63,8 @@ def publish(
     Args:
         repository: The model repository; made if missing.
         name: Of the first backend's model; each further one is a twin, `<name>_<engine>`.
-        graphs: backend -> exported file, None of an ensemble; the engine's weights beside it go with it, and a `golden.npz` with each, one
-            file on the disk for all of them.
+        graphs: backend -> exported file, None of an ensemble; the engine's weights beside it go with it, and a
+            `golden.npz` with each, one file on the disk for all of them.
         manifest: See `manifest.build_manifest`.
         options: See `model_config`.
         beside: name -> (graphs, manifest) of what is published together with it: its preview, its encoder and the

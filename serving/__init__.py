@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from serving.client.images import save_image
     from serving.client.latest import AsyncLatestWins, LatestWins
     from serving.client.photos import Inverted
+    from serving.client.refine import refine
     from serving.contract.manifest import Manifest
     from serving.errors import (
         AlphaWarning,
@@ -63,6 +64,7 @@ __all__ = [
     "ServingError",
     "Superseded",
     "TritonServer",
+    "refine",
     "save_image",
 ]
 
@@ -76,6 +78,7 @@ _HOME = {
     "Manifest": "contract.manifest",
     "Ports": "triton.ports",
     "TritonServer": "triton.server",
+    "refine": "client.refine",
     "save_image": "client.images",
 }
 

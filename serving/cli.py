@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from serving.client.client import EditClient, Edited
+    from serving.client.photos import Inverted
     from serving.triton.ports import Ports
 
 _SETTINGS = {"show_default": True, "max_content_width": 110}
@@ -117,6 +118,25 @@ def serve(
 @click.option("--z", "z_file", type=click.Path(path_type=Path), help="An .npy of codes [N, D] instead of a seed.")
 @click.option("--w", "w_file", type=click.Path(path_type=Path),
               help="An .npy of codes from GAN inversion, if the model was exported for them.")  # fmt: skip
+@click.option(
+    "--photo", type=click.Path(path_type=Path), help="A photo to edit, if the model was exported --with-encoder."
+)
+@click.option(
+    "--face", type=click.IntRange(0), help="With several faces in the photo: which, from left to right, from 0."
+)
+@click.option(
+    "--align",
+    type=click.Choice(["auto", "centre"]),
+    help="Look for a face in the photo, or take its middle.  [default: auto]",
+)
+@click.option(
+    "--refine",
+    type=click.IntRange(1, 1000),
+    metavar="STEPS",
+    help="Steps that bring the drawn face nearer to the photo's first.",
+)
+@click.option("--keep", is_flag=True, help="Keep the photo's own pixels where nothing was edited.")
+@click.option("--paste", is_flag=True, help="Put the picture back into the photo.")
 @click.option("--from", "source", type=click.Path(path_type=Path),
               help="Make the picture of this PNG again, which a client, `edit` or the studio wrote.")  # fmt: skip
 @click.option("--force", is_flag=True, help="With --from: also if another model is served now.")
@@ -134,6 +154,12 @@ def edit(
     class_name: str | None,
     z_file: Path | None,
     w_file: Path | None,
+    photo: Path | None,
+    face: int | None,
+    align: str | None,
+    refine: int | None,
+    keep: bool,
+    paste: bool,
     source: Path | None,
     force: bool,
     output: Path,
@@ -149,13 +175,16 @@ def edit(
     Examples:
       latentclr edit --seed 7 --direction 3 --alpha -6,-3,0,3,6 -o strip.png
       latentclr edit --seed 7 --edit smile=4 --edit 5=-2 -o face.png
+      latentclr edit --photo me.jpg --edit smile=3 --keep --paste -o smiling.png
       latentclr edit --from strip.png -o again.png
     """
     if source is not None:
-        asked = (seed, direction, alpha, layers, class_id, class_name)
+        asked = (seed, direction, alpha, layers, class_id, class_name, face, align, refine, keep or None, paste or None)
         if edits or any(value is not None for value in asked):
-            raise InvalidEdit("--from brings seed, edits, layers and class; give only -o, --url, --model, --z or --w")
-        _edit_again(source, output, z_file or w_file, (url, model, timeout), force)
+            raise InvalidEdit(
+                "--from brings seed, edits, layers and class; give only -o, --url, --model, --z, --w or --photo"
+            )
+        _edit_again(source, output, z_file or w_file, photo, (url, model, timeout), force)
         return
     if force:
         raise InvalidEdit("--force needs --from")
@@ -168,8 +197,12 @@ def edit(
     if len(pairs) != len(edits):
         raise InvalidEdit("--edit names one direction twice")
     only = None if layers is None else list(parse_layers(layers))
-    if (seed is not None) + (z_file is not None) + (w_file is not None) > 1:
-        raise InvalidEdit("give --seed, --z or --w, not both")
+    if sum(given is not None for given in (seed, z_file, w_file, photo)) > 1:
+        raise InvalidEdit("give --seed, --z, --w or --photo, not both")
+    if photo is None and (keep or paste or any(value is not None for value in (face, align, refine))):
+        raise InvalidEdit("--face, --align, --refine, --keep and --paste need --photo")
+    if paste and direction is not None:
+        raise InvalidEdit("--paste takes one picture: give --edit instead of --direction")
 
     from serving.client.alpha_range import telling
     from serving.client.client import EditClient
@@ -178,17 +211,32 @@ def edit(
     check_path(output)
     z = None if z_file is None else _load_codes(z_file)
     w = None if w_file is None else _load_codes(w_file)
-    seed = 0 if seed is None and z is None and w is None else seed
+    seed = 0 if seed is None and z is None and w is None and photo is None else seed
     with telling(_warn), EditClient(url, model or DEFAULT_MODEL, timeout) as client:
+        inverted = None if photo is None else client.invert(photo, align=align or "auto", face=face)
+        if inverted is not None and refine is not None:
+            inverted = _refined(client, inverted, refine)
         if direction is not None:
             key = parse_key(direction)
             alphas = _default_alphas(client, key) if alphas is None else alphas
             result: Edited = client.sweep(
-                seed, key, alphas, z=z, w=w, layers=only, class_id=class_id, class_name=class_name
+                seed,
+                key,
+                alphas,
+                z=z,
+                w=w,
+                photo=inverted,
+                keep=keep,
+                layers=only,
+                class_id=class_id,
+                class_name=class_name,
             )
             labels, title = [f"{value:+g}" if value else "0" for value in alphas], f"direction {direction}"
         else:
-            result = client.edit(seed, pairs, z=z, w=w, layers=only, class_id=class_id, class_name=class_name)
+            result = client.edit(
+                seed, pairs, z=z, w=w, photo=inverted, keep=keep, layers=only, class_id=class_id, class_name=class_name
+            )
+            result = result.pasted() if paste else result
             labels, title = [f"row {row}" for row in range(len(result))], " ".join(edits)
         noise = client.manifest.generator.random_weights
     title = f"random weights: {title}" if noise else title
@@ -204,7 +252,12 @@ def edit(
 
 
 def _edit_again(
-    source: Path, output: Path, codes_file: Path | None, where: tuple[str, str | None, float], force: bool
+    source: Path,
+    output: Path,
+    codes_file: Path | None,
+    photo: Path | None,
+    where: tuple[str, str | None, float],
+    force: bool,
 ) -> None:
     """Make the picture of a PNG again and compare the two."""
     import numpy as np
@@ -219,7 +272,7 @@ def _edit_again(
     codes = None if codes_file is None else _load_codes(codes_file)
     url, model, timeout = where
     with EditClient(url, model or recipe.model, timeout) as client:
-        result = replay(client, recipe, codes, force=force)
+        result = replay(client, recipe, codes, photo=photo, force=force)
     images = enlarge(result.images, recipe.scale)
     picture = strip(images, recipe.labels, recipe.title) if recipe.labels else Image.fromarray(images[0])
     save_image(picture, output, result.recipe)
@@ -233,6 +286,17 @@ def _edit_again(
         difference = f"they differ by up to {int((np.maximum(before, after) - np.minimum(before, after)).max())} of 255"
     click.echo(f"wrote {output}")
     click.echo(f"warning: not the same pixels as {source}: {difference}", err=True)
+
+
+def _refined(client: EditClient, inverted: Inverted, steps: int) -> Inverted:
+    """Refine a photo's code and say what it brought."""
+    from serving.client.refine import refine
+
+    start = time.monotonic()
+    done = list(refine(client, inverted, steps))
+    took = time.monotonic() - start
+    click.echo(f"refined: {done[0].psnr:.1f} -> {done[-1].psnr:.1f} dB in {steps} steps, {took:.1f} s")
+    return done[-1].inverted
 
 
 def parse_key(text: str) -> int | str:

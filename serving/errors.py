@@ -29,7 +29,7 @@ class NoPreview(ServingError):
 
 
 class NoEncoder(ServingError):
-    """The model has no encoder on this server, so it cannot edit photos; seeds and codes are edited as ever."""
+    """The model has no encoder on this server, so it cannot edit photos."""
 
 
 class RequestTimeout(ServingError):
@@ -77,7 +77,7 @@ class AlphaWarning(UserWarning):
 
 
 class PhotoWarning(UserWarning):
-    """A photo is edited otherwise than it should be; the message says how to have it right."""
+    """A photo was cut out of its middle, since nobody could look for a face."""
 
 
 class ImageError(ServingError):

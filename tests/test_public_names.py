@@ -24,9 +24,9 @@ from latentclr.config import TrainConfig
 ROOT = Path(__file__).resolve().parent.parent
 
 SERVING = """
-    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit Inverted LatestWins Manifest ManifestError
-    ModelUnavailable NoEncoder NoPreview PhotoError PhotoWarning Ports RequestFailed RequestTimeout ServerStartError
-    ServerUnavailable ServingError Superseded TritonServer save_image
+    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit Inverted LatestWins Manifest
+    ManifestError ModelUnavailable NoEncoder NoPreview PhotoError PhotoWarning Ports RequestFailed RequestTimeout
+    ServerStartError ServerUnavailable ServingError Superseded TritonServer refine save_image
 """.split()  # `from serving import ...`
 
 # docs/reference/: the Python API beside `serving`.
@@ -66,8 +66,8 @@ COMMANDS = {
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",
-    "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --from --force -o --output"
-    " --url --model --timeout",
+    "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --photo --face --align"
+    " --refine --keep --paste --from --force -o --output --url --model --timeout",
     "certify": "--url --model --repository --golden --quality --requests --timeout --json",
     "studio": "RUN --url --repository --model --host --port --token --allow-host --catalog --timeout",
     "doctor": "--repository --host",

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from latentclr.pictures.pixels import to_uint8
+from serving.contract.photo.reader import read_photo
 
 CHANGED = 0.6
 """Share of the pictures that are changed at all; the others teach what the generator draws exactly."""
@@ -104,7 +105,7 @@ def _jpeg(images: Tensor, rng: torch.Generator) -> Tensor:
     for row, picture in zip(chosen.tolist(), pixels, strict=True):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=quality[row])
-        read = np.asarray(Image.open(file).convert("RGB"), np.float32).transpose(2, 0, 1) / 127.5 - 1
+        read = read_photo(file.getvalue()).pixels.astype(np.float32).transpose(2, 0, 1) / 127.5 - 1
         result[row] = torch.from_numpy(read).to(images)
     return result
 

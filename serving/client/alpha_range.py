@@ -1,4 +1,4 @@
-"""A word about what is drawn all the same, such as strengths beyond the range that the model suggests."""
+"""A word about strengths beyond the range that the model suggests; the pictures are drawn all the same."""
 
 from __future__ import annotations
 
@@ -55,6 +55,11 @@ def warn_outside(
     tell(line, AlphaWarning)
 
 
+def tell(line: str, kind: type[Warning]) -> None:
+    """Tell whoever listens, by default Python's warnings."""
+    _teller.get()(line, kind)
+
+
 @contextmanager
 def telling(teller: Callable[[str], object] | None) -> Iterator[None]:
     """Give the lines to somebody else than Python's warnings, within this thread or task.
@@ -62,28 +67,19 @@ def telling(teller: Callable[[str], object] | None) -> Iterator[None]:
     Args:
         teller: Takes the line; None if nobody should be told.
     """
-    token = _teller.set(teller or (lambda line: None))
+    token = _teller.set(lambda line, _: None if teller is None else teller(line))
     try:
         yield
     finally:
         _teller.reset(token)
 
 
-def tell(line: str, category: type[Warning]) -> None:
-    """Give a line to whoever is told (see `telling`); else it is a warning of this category."""
-    teller = _teller.get()
-    if teller is None:
-        _warn(line, category)
-    else:
-        teller(line)
-
-
-def _warn(line: str, category: type[Warning]) -> None:
+def _warn(line: str, kind: type[Warning]) -> None:
     """Warn at the caller's line, which is the first outside this package."""
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
         level, frame = level + 1, frame.f_back
-    warnings.warn(line, category, stacklevel=level)
+    warnings.warn(line, kind, stacklevel=level)
 
 
-_teller: ContextVar[Callable[[str], object] | None] = ContextVar("teller", default=None)
+_teller: ContextVar[Callable[[str, type[Warning]], object]] = ContextVar("teller", default=_warn)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
@@ -22,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving.client.address import parse_address
 from serving.client.connection import DOOR_S, PROBE_S, STALE
-from serving.client.description import Answer, Description
+from serving.client.description import Description
 from serving.client.doors import wrong_door
 from serving.client.edited import Edited
 from serving.client.failures import Failure, Kind, as_seen_before, asks_for_door, asks_for_models, explain
@@ -36,28 +35,28 @@ from serving.client.grpc_transport import (
     to_failure,
 )
 from serving.client.photos import (
-    CodeNeeded,
-    Codes,
+    AUTO,
+    Framed,
     Inverted,
-    OfPhoto,
-    asked,
+    OtherEncoder,
+    PhotoMemory,
+    Source,
     check_encoder,
-    encoder_info,
+    check_has_encoder,
+    check_same_encoder,
     has_encoder,
     is_encoder_of,
-    no_encoder,
-    of_photo,
-    pictures_of,
 )
+from serving.client.photos import not_served as no_encoder
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
-    Arrays,
     Plan,
     Request,
     Subject,
     check_answer,
     edit_request,
+    encode_request,
     rows_request,
     sweep_request,
     unsettled,
@@ -66,10 +65,8 @@ from serving.client.retry import Attempts, check_patience, check_timeout
 from serving.contract.edits import Strength
 from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
+from serving.contract.photo.crop import Crop
 from serving.errors import InvalidEdit, ManifestError, ModelUnavailable, NoEncoder, NoPreview, ServingError
-
-if TYPE_CHECKING:
-    from serving.client.photos import Align, Picture
 
 
 class AsyncEditClient:
@@ -95,9 +92,8 @@ class AsyncEditClient:
         self._address = parse_address(url, "grpc")
         self._model, self._timeout, self._retries = model, timeout, retries
         self._client: Any = None
-        self._preview: AsyncEditClient | None = None
-        self._encoder: AsyncEditClient | None = None
-        self._codes = Codes()
+        self._beside: dict[str, AsyncEditClient] = {}  # preview and encoder, by name
+        self._photos = PhotoMemory()
         self._closed = False
         self._description: Description | None = None
         self._seen = False
@@ -122,7 +118,7 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -130,9 +126,10 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
-        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
-        subject = Subject(seed, z, w, layers, class_id, class_name, of)
-        return await self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout
+        )
 
     async def preview(
         self,
@@ -141,7 +138,7 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -149,9 +146,10 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Do as `edit`, smaller and sooner; see `EditClient.preview`."""
-        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
-        subject = Subject(seed, z, w, layers, class_id, class_name, of)
-        return await self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
+        )
 
     async def sweep(
         self,
@@ -161,7 +159,7 @@ class AsyncEditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -169,20 +167,28 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Edited:
         """Walk along one direction, in one batched request; see `EditClient.sweep`."""
-        of = await asyncio.to_thread(asked, photo, keep) if photo is not None else asked(photo, keep)
-        subject = Subject(seed, z, w, layers, class_id, class_name, of)
-        return await self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return await self._send_subject(
+            subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
+        )
 
     async def invert(
         self,
-        photo: Picture,
+        photo: Source,
         *,
-        align: Align = "auto",
+        align: str | Crop = AUTO,
         face: int | None = None,
         timeout: float | None = None,
     ) -> Inverted:
-        """Find the code of a photo, for any number of edits; see `EditClient.invert`."""
-        return await self._find_code(await asyncio.to_thread(of_photo, photo, align, face), timeout)
+        """Find the code of a photo; see `EditClient.invert`."""
+        full = await self._full(has_encoder, timeout)
+        check_has_encoder(full, self._model)
+        framed = await asyncio.to_thread(self._photos.frame, full, photo, align, face)
+        codes = self._photos.code(framed, full)
+        if codes is None:
+            codes, full = await self._encode(framed, timeout)
+            codes = self._photos.keep(framed, full, codes)
+        return framed.inverted(codes, full)
 
     async def edit_rows(
         self,
@@ -198,78 +204,90 @@ class AsyncEditClient:
 
     async def send(self, plan: Plan, timeout: float | None = None) -> Edited:
         """Send what a plan makes of the manifest; see `EditClient.send`."""
-        return await self._send(plan, timeout, self._find_code)
+        images, request, description = await self._send(plan, timeout)
+        return request.finish(images, description.name)
 
-    async def _send(
-        self, plan: Plan, timeout: float | None, find_code: Callable[[OfPhoto, float | None], Awaitable[Inverted]]
-    ) -> Edited:
-        for _ in range(TURNS):
-            description = await self._describe(timeout)
-            try:
-                request = plan(description.manifest)
-            except CodeNeeded as needed:
-                needed.photo.found = await find_code(needed.photo, timeout)
-                continue
-            except (InvalidEdit, NoPreview, NoEncoder):
-                if not await self._outdated(description, timeout):
-                    raise
-                continue
-            images = await self._draw(request, description, timeout)
-            if images:
-                pictures = request.finished(np.concatenate(images))
-                return Edited(pictures, request.recipe.made_by(description.name), request.inverted)
-        raise unsettled(description.name)
-
-    async def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+    async def send_preview(self, plan: Plan, timeout: float | None = None, photo: Inverted | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `EditClient.send_preview`."""
         full = await self._full(has_preview, timeout)
         check_has_preview(full, self._model)
 
         def paired(preview: Manifest) -> Request:
-            now = full if self._description is None else self._description.manifest  # it may have been asked again
-            check_preview(preview, now, self._model)
-            return plan(replace(preview, encoder=now.encoder))  # which a preview does not tell
+            check_preview(preview, full, self._model)
+            if photo is not None:
+                check_same_encoder(photo, full)
+            return plan(preview)
 
-        if self._preview is None:
-            url = self._address.target
-            self._preview = AsyncEditClient(url, preview_of(self._model), self._timeout, retries=self._retries)
-            self._preview._closed = self._closed
+        small = self._client_of(preview_of(self._model))
         try:
-            its = (await self._preview._describe(timeout)).manifest
+            its = (await small._describe(timeout)).manifest
             full = await self._full(lambda manifest: is_preview_of(its, manifest), timeout)
-            drawn = await self._preview._send(paired, timeout, self._find_code)
-            return Edited(drawn.images, inverted=drawn.inverted)
+            images, request, description = await small._send(paired, timeout)
+            return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
 
-    async def _find_code(self, wanted: OfPhoto, timeout: float | None) -> Inverted:
-        """See `EditClient._find_code`."""
-        if self._encoder is None:
-            url = self._address.target
-            self._encoder = AsyncEditClient(url, encoder_of(self._model), self._timeout, retries=self._retries)
-            self._encoder._closed = self._closed
-        asked = self._encoder
+    async def _send_subject(
+        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    ) -> Edited:
+        """See `EditClient._send_subject`."""
         for _ in range(TURNS):
-            full = await self._full(has_encoder, timeout)
-            known = self._codes.get(wanted, encoder_info(full, self._model))
-            if known is not None:
-                return known
+            photo = None if subject.photo is None else await self._inverted(subject.photo, timeout)
+            its = subject if photo is None else replace(subject, photo=photo)
             try:
-                description = await asked._describe(timeout)
-                if not is_encoder_of(description.manifest, full) and await asked._outdated(description, timeout):
-                    description = await asked._describe(timeout)
-                encoder = description.manifest
-                full = await self._full(partial(is_encoder_of, encoder), timeout)
-                info = check_encoder(encoder, full, self._model)
-                cut = await asyncio.to_thread(wanted.cut, info, encoder.generator.size)
-                answer, now = await asked._infer(description, pictures_of(cut), timeout)
-            except ModelUnavailable as error:
-                raise no_encoder(self._model, str(error)) from error
-            if now is not None:
-                found = wanted.answered(info, encoder, cut, answer)
-                self._codes.put(wanted, found)
-                return found
-        raise unsettled(encoder_of(self._model))
+                if small:
+                    return await self.send_preview(plan_of(its), timeout, photo)
+                return await self.send(plan_of(its), timeout)
+            except OtherEncoder:
+                continue
+        raise unsettled(self._model)
+
+    async def _inverted(self, photo: Source | Inverted, timeout: float | None) -> Inverted:
+        """See `EditClient._inverted`."""
+        if not isinstance(photo, Inverted):
+            return await self.invert(photo, timeout=timeout)
+        encoder = (await self._describe(timeout)).manifest.encoder
+        if encoder is not None and encoder.sha256 == photo.encoder:
+            return photo
+        return replace(await self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+
+    async def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
+        """See `EditClient._encode`."""
+        full = await self._full(has_encoder, timeout)
+
+        def paired(encoder: Manifest) -> Request:
+            check_encoder(encoder, full, self._model)
+            return encode_request(framed)
+
+        encoding = self._client_of(encoder_of(self._model))
+        try:
+            its = (await encoding._describe(timeout)).manifest
+            full = await self._full(lambda manifest: is_encoder_of(its, manifest), timeout)
+            return (await encoding._send(paired, timeout))[0], full
+        except ModelUnavailable as error:
+            raise no_encoder(self._model, str(error)) from error
+
+    def _client_of(self, model: str) -> AsyncEditClient:
+        """Return the client of a model that was published beside this one."""
+        if model not in self._beside:
+            beside = AsyncEditClient(self._address.target, model, self._timeout, retries=self._retries)
+            beside._closed = self._closed
+            self._beside[model] = beside
+        return self._beside[model]
+
+    async def _send(self, plan: Plan, timeout: float | None) -> tuple[NDArray[Any], Request, Description]:
+        for _ in range(TURNS):
+            description = await self._describe(timeout)
+            try:
+                request = plan(description.manifest)
+            except (InvalidEdit, NoEncoder, NoPreview):
+                if not await self._outdated(description, timeout):
+                    raise
+                continue
+            images = await self._draw(request, description, timeout)
+            if images:
+                return np.concatenate(images), request, description
+        raise unsettled(description.name)
 
     async def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """See `EditClient._full`."""
@@ -281,13 +299,12 @@ class AsyncEditClient:
     async def close(self) -> None:
         """Close the connection."""
         self._closed = True
-        beside, self._preview, self._encoder = (self._preview, self._encoder), None, None
-        for other in beside:
-            if other is not None:
-                await other.close()
-        client, self._client = self._client, None
-        if client is not None:
+        beside, self._beside = self._beside, {}
+        for client in beside.values():
             await client.close()
+        own, self._client = self._client, None
+        if own is not None:
+            await own.close()
 
     async def __aenter__(self) -> AsyncEditClient:
         """Return the client itself."""
@@ -320,28 +337,21 @@ class AsyncEditClient:
         self._description = now
         return True
 
-    async def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[np.uint8]]:
+    async def _draw(self, request: Request, description: Description, timeout: float | None) -> list[NDArray[Any]]:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):
-            answer, now = await self._infer(description, arrays, timeout)
+            outputs = requested(description)
+            result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
+            answer = read_answer(result, description)
+            now = description.seen(answer.version)
+            if now is not description and self._description is description:
+                self._description = now
             if now is None:
                 return []
             description = now
             images.append(check_answer(description.manifest, arrays, start, answer))
         return images
-
-    async def _infer(
-        self, description: Description, arrays: Arrays, timeout: float | None
-    ) -> tuple[Answer, Description | None]:
-        """Run one request, and compare the version that drew with the one described; see `Connection.drawn_by`."""
-        outputs = requested(description)
-        result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
-        answer = read_answer(result, description)
-        now = description.seen(answer.version)
-        if now is not description and self._description is description:
-            self._description = now
-        return answer, now
 
     async def _ask(self, method: str, timeout: float | None, *arguments: Any, **options: Any) -> Any:
         """Put a question, again while the server is unavailable."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,19 +22,19 @@ from serving.client.connection import Connection, Transport
 from serving.client.description import Description
 from serving.client.edited import Edited
 from serving.client.photos import (
-    CodeNeeded,
-    Codes,
+    AUTO,
+    Framed,
     Inverted,
-    OfPhoto,
-    asked,
+    OtherEncoder,
+    PhotoMemory,
+    Source,
     check_encoder,
-    encoder_info,
+    check_has_encoder,
+    check_same_encoder,
     has_encoder,
     is_encoder_of,
-    no_encoder,
-    of_photo,
-    pictures_of,
 )
+from serving.client.photos import not_served as no_encoder
 from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
@@ -44,6 +43,7 @@ from serving.client.requests import (
     Subject,
     check_answer,
     edit_request,
+    encode_request,
     rows_request,
     sweep_request,
     unsettled,
@@ -51,10 +51,8 @@ from serving.client.requests import (
 from serving.contract.edits import Strength
 from serving.contract.layout import DEFAULT_MODEL, encoder_of, preview_of
 from serving.contract.manifest import Manifest
+from serving.contract.photo.crop import Crop
 from serving.errors import InvalidEdit, ModelUnavailable, NoEncoder, NoPreview, ServingError
-
-if TYPE_CHECKING:
-    from serving.client.photos import Align, Picture
 
 __all__ = ["EditClient", "Edited"]
 
@@ -92,7 +90,7 @@ class EditClient:
         self._connection = Connection(transport, address, model, timeout, retries)
         self._preview = Connection(transport, address, preview_of(model), timeout, retries)
         self._encoder = Connection(transport, address, encoder_of(model), timeout, retries)
-        self._codes = Codes()
+        self._photos = PhotoMemory()
 
     @property
     def manifest(self) -> Manifest:
@@ -130,7 +128,7 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -146,9 +144,9 @@ class EditClient:
             z: Codes [N, D] or [D] instead of a seed.
             w: Codes from GAN inversion for a model exported with `--latent-input w` ([N, D] or [D]) or `w+` ([N, L, D]
                 or [L, D]).
-            photo: A photo instead of a seed, for a model exported with `--with-encoder`: a path, a file's bytes, a PIL
-                image, an array, or best what `invert` returned, which is neither read nor inverted again.
-            keep: Keep from the photo what was not edited (see `serving.contract.photo.keep`).
+            photo: A photo instead of a seed: a path, a file's content, a picture of Pillow's, pixels, or what `invert`
+                returned, which costs nothing more.
+            keep: Of a photo, draw only what the edit changes, and keep the photo's own pixels elsewhere.
             layers: Latent inputs at which the edits act; narrows a named edit to these. By default a direction acts
                 where the run was trained to (`manifest.directions.layers`, its `feed_layers`).
             class_id: Class number, for conditional generators; their default if not given.
@@ -160,12 +158,10 @@ class EditClient:
 
         Raises:
             InvalidEdit: Something is out of range; the message says what and which range.
-            PhotoError: The photo cannot be read, or shows no face, or several.
-            NoEncoder: The model takes no photos.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
-        return self.send(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout)
 
     def preview(
         self,
@@ -174,7 +170,7 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -206,8 +202,10 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
-        return self.send_preview(lambda manifest: edit_request(manifest, subject, edits), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(
+            subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
+        )
 
     def sweep(
         self,
@@ -217,7 +215,7 @@ class EditClient:
         *,
         z: ArrayLike | None = None,
         w: ArrayLike | None = None,
-        photo: Picture | Inverted | None = None,
+        photo: Source | Inverted | None = None,
         keep: bool = False,
         layers: Sequence[int] | None = None,
         class_id: int | None = None,
@@ -232,7 +230,7 @@ class EditClient:
             alphas: The strengths, at least one.
             z: One code, [D] or [1, D], instead of a seed.
             w: One code from GAN inversion, as in `edit`.
-            photo: A photo instead of a seed, as in `edit`.
+            photo: As in `edit`.
             keep: As in `edit`.
             layers: Latent inputs at which the edit acts, as in `edit`.
             class_id: Class number, for conditional generators.
@@ -246,39 +244,46 @@ class EditClient:
             InvalidEdit: Something is out of range.
             ServingError: The server cannot answer; see `manifest`.
         """
-        subject = Subject(seed, z, w, layers, class_id, class_name, asked(photo, keep))
-        return self.send(lambda manifest: sweep_request(manifest, subject, direction, alphas), timeout)
+        subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
+        return self._send_subject(
+            subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
+        )
 
     def invert(
         self,
-        photo: Picture,
+        photo: Source,
         *,
-        align: Align = "auto",
+        align: str | Crop = AUTO,
         face: int | None = None,
         timeout: float | None = None,
     ) -> Inverted:
-        """Find the code of a photo, for any number of edits; the last answers are remembered.
+        """Find the code of a photo, for `edit(photo=...)`, `sweep` and `preview`; asked for once for each photo.
 
-        The model must have been exported with `--with-encoder`.
+        The model must have been exported with `--with-encoder`. The photo goes to the server as the model's own size.
 
         Args:
-            photo: A path, a file's bytes, a PIL image or an array [h, w, 3] uint8.
-            align: `auto` lays a face where the generator has its own, if it draws faces and `latentclr[faces]` is
-                installed, and else takes the middle; `centre` takes the middle; or a `Crop`.
-            face: Which face if there are several, counted from 0 on the left.
+            photo: A path, a file's content, a picture of Pillow's, or pixels [h, w, 3] uint8.
+            align: `auto` lays a face where the model has its own, if it draws faces and the extra `faces` is installed,
+                and takes the middle otherwise; `centre` takes the middle; or the crop.
+            face: Which of several faces, from left to right, from 0 on.
             timeout: Seconds to wait for each answer, instead of the client's.
 
         Returns:
-            The code, with the photo and what was cut out of it. When another version of the model is published, it is
-            found anew by itself.
+            The code and the photo.
 
         Raises:
-            PhotoError: The photo cannot be read, or shows no face, or several.
             NoEncoder: The model has no encoder, or the server does not serve it.
-            InvalidEdit: `align` or `face` is none of those.
+            PhotoError: It is no photo, too large, or shows no face or several.
             ServingError: The server cannot answer; see `manifest`.
         """
-        return self._find_code(of_photo(photo, align, face), timeout)
+        full = self._full(has_encoder, timeout)
+        check_has_encoder(full, self._model)
+        framed = self._photos.frame(full, photo, align, face)
+        codes = self._photos.code(framed, full)
+        if codes is None:
+            codes, full = self._encode(framed, timeout)
+            codes = self._photos.keep(framed, full, codes)
+        return framed.inverted(codes, full)
 
     def edit_rows(
         self,
@@ -325,10 +330,15 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         images, request, description = self._send(self._connection, plan, timeout)
-        return Edited(images, request.recipe.made_by(description.name), request.inverted)
+        return request.finish(images, description.name)
 
-    def send_preview(self, plan: Plan, timeout: float | None = None) -> Edited:
+    def send_preview(self, plan: Plan, timeout: float | None = None, photo: Inverted | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `preview` and `send`.
+
+        Args:
+            plan: As in `send`.
+            timeout: As in `send`.
+            photo: Whose code the plan brings, if it is a photo's; it must be of the full model's encoder.
 
         Raises:
             NoPreview: The model has no preview, or the server does not serve it.
@@ -338,14 +348,53 @@ class EditClient:
         def paired(preview: Manifest) -> Request:
             full = self._full(lambda manifest: is_preview_of(preview, manifest), timeout)
             check_preview(preview, full, self._model)
-            return plan(replace(preview, encoder=full.encoder))  # which a preview does not tell
+            if photo is not None:
+                check_same_encoder(photo, full)
+            return plan(preview)
 
         check_has_preview(self._full(has_preview, timeout), self._model)
         try:
-            images, request, _ = self._send(self._preview, paired, timeout)
-            return Edited(images, inverted=request.inverted)
+            images, request, description = self._send(self._preview, paired, timeout)
+            return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
             raise not_served(self._model, str(error)) from error
+
+    def _send_subject(
+        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    ) -> Edited:
+        """Find the code of a subject's photo, if it is one, and send; again if another encoder is served by now."""
+        for _ in range(TURNS):
+            photo = None if subject.photo is None else self._inverted(subject.photo, timeout)
+            its = subject if photo is None else replace(subject, photo=photo)
+            try:
+                return self.send_preview(plan_of(its), timeout, photo) if small else self.send(plan_of(its), timeout)
+            except OtherEncoder:  # and `send` has looked: the next description is of the newer version
+                continue
+        raise unsettled(self._model)
+
+    def _inverted(self, photo: Source | Inverted, timeout: float | None) -> Inverted:
+        """Return the code of a photo, which is found anew if it is of another encoder than the one described."""
+        if not isinstance(photo, Inverted):
+            return self.invert(photo, timeout=timeout)
+        encoder = self._connection.describe(timeout).manifest.encoder
+        if encoder is not None and encoder.sha256 == photo.encoder:
+            return photo
+        return replace(self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+
+    def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
+        """Ask the encoder that was published with the model; returns the code, and the full model's manifest."""
+        full = self._full(has_encoder, timeout)
+
+        def paired(encoder: Manifest) -> Request:
+            nonlocal full
+            full = self._full(lambda manifest: is_encoder_of(encoder, manifest), timeout)
+            check_encoder(encoder, full, self._model)
+            return encode_request(framed)
+
+        try:
+            return self._send(self._encoder, paired, timeout)[0], full
+        except ModelUnavailable as error:
+            raise no_encoder(self._model, str(error)) from error
 
     def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """Return the full model's manifest, asked for again if it is not as wanted: another may have been published."""
@@ -356,46 +405,19 @@ class EditClient:
 
     def _send(
         self, connection: Connection, plan: Plan, timeout: float | None
-    ) -> tuple[NDArray[np.uint8], Request, Description]:
+    ) -> tuple[NDArray[Any], Request, Description]:
         for _ in range(TURNS):
             description = connection.describe(timeout)
             try:
                 request = plan(description.manifest)
-            except CodeNeeded as needed:
-                needed.photo.found = self._find_code(needed.photo, timeout)
-                continue
-            except (InvalidEdit, NoPreview, NoEncoder):  # a version that was published since may know the name
+            except (InvalidEdit, NoEncoder, NoPreview):  # a version that was published since may know the name
                 if not connection.outdated(description, timeout):
                     raise
                 continue
             images = self._draw(connection, request, description, timeout)
             if images:
-                return request.finished(np.concatenate(images)), request, description
+                return np.concatenate(images), request, description
         raise unsettled(description.name)
-
-    def _find_code(self, wanted: OfPhoto, timeout: float | None) -> Inverted:
-        """Ask for a photo's code the encoder that was published with the model."""
-        for _ in range(TURNS):
-            full = self._full(has_encoder, timeout)
-            known = self._codes.get(wanted, encoder_info(full, self._model))
-            if known is not None:
-                return known
-            try:
-                description = self._encoder.describe(timeout)
-                if not is_encoder_of(description.manifest, full) and self._encoder.outdated(description, timeout):
-                    description = self._encoder.describe(timeout)
-                encoder = description.manifest
-                full = self._full(partial(is_encoder_of, encoder), timeout)
-                info = check_encoder(encoder, full, self._model)
-                cut = wanted.cut(info, encoder.generator.size)
-                answer = self._encoder.infer(description, pictures_of(cut), timeout)
-            except ModelUnavailable as error:
-                raise no_encoder(self._model, str(error)) from error
-            if self._encoder.drawn_by(description, answer) is not None:
-                found = wanted.answered(info, encoder, cut, answer)
-                self._codes.put(wanted, found)
-                return found
-        raise unsettled(encoder_of(self._model))
 
     def close(self) -> None:
         """Close the connections."""
@@ -414,7 +436,7 @@ class EditClient:
     @staticmethod
     def _draw(
         connection: Connection, request: Request, description: Description, timeout: float | None
-    ) -> list[NDArray[np.uint8]]:
+    ) -> list[NDArray[Any]]:
         """Draw all parts of a request; nothing if another version than the one described drew one of them."""
         images = []
         for start, arrays in request.parts(description):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract.layout import MAX_ROWS
 from serving.contract.manifest import Manifest, parse_manifest
-from serving.contract.tensors import IMAGE, VALID, find_output
+from serving.contract.tensors import OUTPUTS, find_output
 from serving.errors import ManifestError
 
 
@@ -24,9 +23,9 @@ class Description:
         name: The name under which it is served.
         manifest: The model's own description.
         max_batch_size: Rows a request may have; 0 means that the server sets no limit.
-        image: Name of the output that holds the pictures; of an encoder, the codes.
-        valid: Name of the output that marks good rows; empty for an encoder, which has none.
-        image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open, and for an encoder.
+        outputs: Names of the outputs that are asked for: an editor's pictures and the marks of good rows, or the codes
+            of an encoder.
+        image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open, and of an encoder.
         versions: The model's versions that it describes; empty if the configuration leaves that to the server.
         backend: Triton's name for what runs it; empty if the configuration leaves that to the server.
         accelerators: What the backend is to use, such as `tensorrt fp16`.
@@ -35,17 +34,11 @@ class Description:
     name: str
     manifest: Manifest
     max_batch_size: int
-    image: str
-    valid: str
+    outputs: tuple[str, ...]
     image_bytes: int
     versions: tuple[str, ...] = ()
     backend: str = ""
     accelerators: tuple[str, ...] = ()
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The outputs that a request asks for."""
-        return (self.image, self.valid) if self.valid else (self.image,)
 
     def seen(self, version: str) -> Description | None:
         """Compare with the version that an answer came from.
@@ -62,26 +55,13 @@ class Description:
 
 
 class Answer(NamedTuple):
-    """What a server sends back: pictures [N, H, W, 3], marks [N, 1], and the version that drew them (empty: unsaid).
+    """What a server sends back: the outputs that were asked for, in order, and the version they are of (empty: unsaid).
 
-    An encoder's has codes [N, D] or [N, L, D] in place of pictures, and no marks.
+    Those of an editor are pictures [N, H, W, 3] and marks [N, 1]; that of an encoder is codes, [N, D] or [N, L, D].
     """
 
-    images: NDArray[Any]
-    valid: NDArray[np.bool_]
+    outputs: tuple[NDArray[Any], ...]
     version: str
-
-    @staticmethod
-    def of(description: Description, read: Callable[[str], NDArray[Any]], version: str) -> Answer:
-        """Read the outputs by name.
-
-        Args:
-            description: The model.
-            read: Returns an output.
-            version: As the server says it.
-        """
-        valid = read(description.valid) if description.valid else np.ones(0, np.bool_)
-        return Answer(read(description.image), valid, version)
 
 
 def describe_model(
@@ -111,23 +91,19 @@ def describe_model(
     """
     if manifest is None:
         raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
-    said = parse_manifest(manifest)
-    if said.encoder_of:
-        image, valid = _output(outputs, said.latent.tensor), ""
-    else:
-        image, valid = (_output(outputs, output) for output in (IMAGE, VALID))
-    shape = list(outputs[image])
+    its = parse_manifest(manifest)
+    names = tuple(_output(outputs, output) for output in ([its.latent.tensor] if its.encoder_of else OUTPUTS))
+    shape = list(outputs[names[0]])
     if max_batch_size == 0:
         shape = shape[1:]  # of one row
         if max_rows is not None and not (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10):
             raise ManifestError(f"model {name!r}: parameter {MAX_ROWS} must be a number of rows, got {max_rows[:40]!r}")
     return Description(
         name=name,
-        manifest=said,
+        manifest=its,
         max_batch_size=max_batch_size or int(max_rows or 0),
-        image=image,
-        valid=valid,
-        image_bytes=math.prod(shape) if valid and min(shape, default=0) > 0 else 0,
+        outputs=names,
+        image_bytes=math.prod(shape) if min(shape, default=0) > 0 and not its.encoder_of else 0,
         versions=tuple(str(version) for version in versions),
         backend=backend,
         accelerators=tuple(

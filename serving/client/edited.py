@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.client.photos import Inverted
 from serving.contract.recipe import Recipe
+from serving.errors import PhotoError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FEATHER = 0.1
-"""Share of a picture's side over which it fades into its photo, as a recipe has it."""
+    from serving.client.photos import Inverted
 
 
 @dataclass(frozen=True)
@@ -27,12 +26,14 @@ class Edited:
     Attributes:
         images: RGB of shape [N, H, W, 3], uint8.
         recipe: How they were made; PNG files carry it.
-        inverted: The photo whose pictures they are, None for a seed or codes.
+        inverted: The photo that they are of, if they are of one.
+        reconstruction: The unedited picture [H, W, 3], where the photo's own pixels were kept.
     """
 
     images: NDArray[np.uint8]
     recipe: Recipe | None = field(default=None, repr=False, compare=False)
     inverted: Inverted | None = field(default=None, repr=False, compare=False)
+    reconstruction: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Return the number of pictures N."""
@@ -105,26 +106,29 @@ class Edited:
 
         save_image(self.to_pil(), path, self.recipe)
 
-    def pasted(self, feather: float = FEATHER) -> Edited:
-        """Put the only picture back into its photo, with soft edges; see `serving.contract.photo.crop.paste`.
+    def pasted(self, feather: float = 0.1) -> Edited:
+        """Put the only picture back into its photo.
 
         Args:
-            feather: The share of the picture's side over which it fades out; another than this has no recipe.
+            feather: The share of the picture's side over which it fades out, in [0, 0.5].
+
+        Returns:
+            One picture of the photo's size.
 
         Raises:
-            ValueError: There are several pictures, or they are of no photo.
-            PhotoError: The picture is a preview, or the feather out of range.
+            ValueError: There are several.
+            PhotoError: It is not of a photo, is a preview, was pasted before, or the feather is out of range.
         """
         from serving.contract.photo.crop import paste
 
         self._only()
         if self.inverted is None:
-            raise ValueError("the picture is of no photo")
-        image = paste(self.inverted.photo.pixels, self.inverted.crop, self.image, feather)
-        recipe = None
-        if self.recipe is not None and self.recipe.photo is not None and feather == FEATHER:
-            recipe = replace(self.recipe, photo=replace(self.recipe.photo, pasted=True))
-        return Edited(image[None], recipe)
+            raise PhotoError("only the picture of a photo can be pasted back")
+        photo = paste(self.inverted.photo.pixels, self.inverted.crop, self.images[0], feather)
+        recipe = self.recipe
+        if recipe is not None and recipe.photo is not None:
+            recipe = replace(recipe, photo=replace(recipe.photo, pasted=True))
+        return Edited(photo[None], recipe, self.inverted)
 
     def _only(self) -> None:
         if len(self.images) != 1:

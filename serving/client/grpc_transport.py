@@ -94,10 +94,11 @@ class GrpcTransport:
             else:
                 regions.put_back(region)
             raise
-        shape = tuple(result.get_output(description.image).shape)
+        image, valid = description.outputs
+        shape = tuple(result.get_output(image).shape)
         images = region.read(size).reshape(shape)  # [N, H, W, 3]
         regions.put_back(region)
-        return Answer(images, result.as_numpy(description.valid), result.get_response().model_version)
+        return Answer((images, result.as_numpy(valid)), result.get_response().model_version)
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -158,7 +159,7 @@ def read_config(config: Any) -> Description:
 def read_answer(result: Any, description: Description) -> Answer:
     """Read tritonclient's result of a request."""
     version = str(result.get_response().model_version)
-    return Answer.of(description, result.as_numpy, version)
+    return Answer(tuple(result.as_numpy(name) for name in description.outputs), version)
 
 
 def ready_names(index: Any) -> list[str]:

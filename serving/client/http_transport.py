@@ -23,7 +23,7 @@ from serving.contract.documents import read_json
 from serving.contract.layout import MAX_ROWS
 
 _TYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-_DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_, "FP32": np.float32}
+_DTYPES: dict[str, Any] = {"UINT8": np.uint8, "BOOL": np.bool_, "FP32": np.dtype("<f4")}
 _KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504: Kind.TIMEOUT}
 _CHUNK = 1 << 20
 _LARGEST_JSON = 1 << 24  # bytes of an answer without pictures; a configuration holds the manifest as a text
@@ -87,7 +87,7 @@ class HttpTransport:
         length, answer = self._ask("POST", path, timeout, body, headers)
         results, version = _read_tensors(length, answer)
         try:
-            return Answer.of(description, results.__getitem__, version)
+            return Answer(tuple(results[name] for name in description.outputs), version)
         except KeyError as error:
             raise Failure(Kind.OTHER, f"the answer lacks the output {error}") from error
 

@@ -1,302 +1,213 @@
-"""From a photo to its code: what is cut out, which encoder finds the code, and codes that were found before.
+"""From a photo to the request that finds its code, and to what a client keeps of the answer.
 
-Nothing here talks to a server. A plan (see `requests`) that lacks a code raises `CodeNeeded`; the client, blocking or
-asyncio, asks the encoder and plans again. A code belongs to the encoder that found it: under another one it is asked
-for anew.
+Nothing here talks to a server: the blocking and the asyncio client share it. A code belongs to the encoder that found
+it; when another one is served, the code is found anew.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serving.client.alpha_range import tell
-from serving.client.description import Answer
-from serving.contract.arguments import check_whole, shown
+from serving.contract.arguments import shown
 from serving.contract.edits import check_latents
 from serving.contract.layout import encoder_of
-from serving.contract.manifest import EncoderInfo, Manifest
-from serving.contract.recipe_photo import PhotoEntry
+from serving.contract.manifest import Manifest
+from serving.contract.photo.crop import Crop, centre_crop, cut_out
+from serving.contract.photo.reader import Photo, read_photo
+from serving.contract.photo_record import PhotoRecord
 from serving.contract.tensors import PICTURE
-from serving.errors import InvalidEdit, NoEncoder, PhotoWarning, RequestFailed
+from serving.errors import InvalidEdit, NoEncoder, PhotoError, PhotoWarning
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
 
-    from serving.contract.photo.crop import Crop
-    from serving.contract.photo.reader import Photo
+T = TypeVar("T")
+Source = Union[str, Path, bytes, "Image", NDArray[np.uint8], Photo]
+"""What `client.invert` takes: a path, a file's content, a picture of Pillow's, pixels, or a photo that was read."""
+AUTO, CENTRE = "auto", "centre"
+MOST_KEPT = 64  # codes, and crops, that one client remembers
 
-    Picture = str | Path | bytes | Image | NDArray[np.uint8] | Photo
-    """A photo as `read_photo` takes it, or one that was read."""
-    Align = str | Crop
-    """`auto` (a face where the generator has its own, else the middle), `centre`, or the crop itself."""
 
-MOST_CODES = 16
-"""Of photos, that a client remembers."""
+class OtherEncoder(InvalidEdit):
+    """A code was found by another encoder than the one that is served now."""
 
 
 @dataclass(frozen=True, eq=False)
 class Inverted:
-    """A photo and the code whose picture is most like it; give it to `edit` as the photo, as often as needed.
+    """A photo and its code: what `client.edit(photo=...)` takes without looking at the photo again.
 
     Attributes:
-        codes: [1, D], or [1, L, D] for `w+`, float32.
+        codes: [1, D], or [1, L, D] for `w+`, float32; not to be written into.
         photo: The photo.
-        crop: What was cut out of it.
-        picture: That, RGB uint8 [H, W, 3], as large as the generator's pictures.
-        how: How the crop was found: `face`, `centre` or `given`.
-        encoder: What the model says of the encoder that found the code.
-        align: As asked for.
-        face: As asked for.
-        refined: Whether the code is another than the encoder's answer.
+        crop: Where the generator's frame lies in it.
+        picture: What was cut out, RGB uint8 [H, W, 3].
+        how: `face` if a face was found and aligned, `centre`, or `given` if the caller brought the crop.
+        encoder: SHA-256 of the encoder that found the code.
+        refined: Steps of refinement since then, see `refine`.
     """
 
-    codes: NDArray[np.float32]
-    photo: Photo
+    codes: NDArray[np.float32] = field(repr=False)
+    photo: Photo = field(repr=False)
     crop: Crop
-    picture: NDArray[np.uint8]
+    picture: NDArray[np.uint8] = field(repr=False)
     how: str
-    encoder: EncoderInfo
-    align: Align = "auto"
-    face: int | None = None
-    refined: bool = False
+    encoder: str
+    refined: int = 0
 
-    def with_codes(self, codes: ArrayLike) -> Inverted:
-        """Return the same photo with a code that was made better elsewhere, [1, ...]."""
-        own = np.array(codes, np.float32)
-        if own.shape != self.codes.shape or not np.isfinite(own).all():
-            raise InvalidEdit(f"the code must be finite and of shape {list(self.codes.shape)}, got {list(own.shape)}")
-        return replace(self, codes=_still(own), refined=True)
+    def with_codes(self, codes: ArrayLike, refined: int) -> Inverted:
+        """Return the same photo with another code.
 
-    def entry(self, keep: bool) -> PhotoEntry:
-        """Return what a recipe says of it."""
-        return PhotoEntry(self.photo.sha256, self.crop, self.encoder.sha256, keep=keep, refined=self.refined)
+        Args:
+            codes: Of the shape of `codes`.
+            refined: Steps of refinement that led to it.
+
+        Raises:
+            InvalidEdit: The shape is another one, or a number is not finite.
+        """
+        new = np.array(codes, np.float32)
+        if new.shape != self.codes.shape or not np.isfinite(new).all():
+            raise InvalidEdit(f"codes must be finite and of shape {list(self.codes.shape)}, got {list(new.shape)}")
+        return replace(self, codes=frozen(new), refined=refined)
+
+    def record(self, keep: bool) -> PhotoRecord:
+        """Return what a recipe says of the photo."""
+        return PhotoRecord(self.photo.sha256, self.crop, self.encoder, self.refined, keep)
+
+    def sized(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the picture with (H, W) pixels, as a preview has them."""
+        if self.picture.shape[:2] == size:
+            return self.picture
+        from PIL import Image
+
+        return np.asarray(Image.fromarray(self.picture).resize(size[::-1], Image.Resampling.BOX))
 
 
 @dataclass(frozen=True)
-class Cut:
-    """What the encoder is to see.
+class Framed:
+    """A photo, and what of it the encoder gets to see."""
 
-    Attributes:
-        crop: Of the photo.
-        picture: RGB uint8 [H, W, 3].
-        how: `face`, `centre` or `given`.
-    """
-
+    photo: Photo
     crop: Crop
     picture: NDArray[np.uint8]
     how: str
 
+    def plan_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the encoder's input."""
+        return {PICTURE: self.picture[None]}
 
-@dataclass
-class OfPhoto:
-    """A photo as the subject of one request, and the code that was found for it.
-
-    Attributes:
-        photo: The photo.
-        align: Where the frame lies.
-        face: Which face.
-        keep: Whether what was not edited is kept from the photo.
-        found: Its code, as soon as there is one.
-    """
-
-    photo: Photo
-    align: Align = "auto"
-    face: int | None = None
-    keep: bool = False
-    found: Inverted | None = None
-
-    def inverted(self, manifest: Manifest) -> Inverted:
-        """Return the code that this model's encoder found.
-
-        Raises:
-            CodeNeeded: It was not asked yet.
-            InvalidEdit: A refined code is of another encoder.
-            NoEncoder: The model has none.
-        """
-        if manifest.encoder is None:
-            raise NoEncoder(_none(manifest.name))
-        found = self.found
-        if found is not None and _same(found.encoder, manifest.encoder):
-            return found
-        if found is not None and found.refined:
-            raise InvalidEdit("the refined code is of another version of the model: invert the photo again")
-        raise CodeNeeded(self)
-
-    def key(self, encoder: EncoderInfo) -> tuple[Any, ...]:
-        """Return what an answer is remembered by."""
-        files = tuple(sorted(encoder.files_sha256.items()))
-        return self.photo.sha256, self.align, self.face, encoder.sha256, files, encoder.face
-
-    def cut(self, encoder: EncoderInfo, frame: tuple[int, int]) -> Cut:
-        """Cut out what the encoder is to see; may look for faces, which takes a moment.
-
-        Args:
-            encoder: What the model says of it.
-            frame: (H, W) of the pictures that it takes.
-
-        Raises:
-            PhotoError: There is no face, or several and none was chosen; or the crop is not on the photo.
-            InvalidEdit: The crop is not of the frame's size.
-        """
-        from serving.contract.photo.crop import centre_crop, cut_out
-        from serving.contract.photo.faces import choose_crop
-
-        if not isinstance(self.align, str):
-            crop, how = self.align, "given"
-            if crop.size != frame:
-                raise InvalidEdit(f"the crop must be of {list(frame)} pixels (H, W) for this model, got {crop.size}")
-        elif self.align == "centre":
-            crop, how = centre_crop(self.photo.size, frame), "centre"
-        else:
-            template = None if encoder.face is None else np.asarray(encoder.face)
-            crop, how = choose_crop(self.photo, frame, template, self.face)
-        return Cut(crop, _still(cut_out(self.photo.pixels, crop)), how)
-
-    def answered(self, encoder: EncoderInfo, manifest: Manifest, cut: Cut, answer: Answer) -> Inverted:
-        """Read what the encoder answered.
-
-        Args:
-            encoder: What the model says of it.
-            manifest: Its own.
-            cut: What it saw.
-            answer: What came back.
-
-        Raises:
-            RequestFailed: It is no finite code.
-        """
-        if self.align == "auto" and cut.how == "centre" and encoder.face is not None:
-            from serving.contract.photo.face_models import INSTALL
-
-            tell(f"the middle of the photo is taken, since faces cannot be looked for: {INSTALL}", PhotoWarning)
-        try:
-            codes = check_latents(manifest, answer.images)
-        except InvalidEdit as error:
-            raise RequestFailed(f"the encoder's answer is no code: {error}") from error
-        if len(codes) != 1:
-            raise RequestFailed(f"the encoder answered one picture with {len(codes)} codes")
-        return Inverted(
-            _still(codes.copy()), self.photo, cut.crop, cut.picture, cut.how, encoder, self.align, self.face
-        )
+    def inverted(self, codes: NDArray[np.float32], manifest: Manifest) -> Inverted:
+        """Put the code to it."""
+        assert manifest.encoder is not None
+        return Inverted(codes, self.photo, self.crop, self.picture, self.how, manifest.encoder.sha256)
 
 
-class CodeNeeded(Exception):
-    """A plan wants the code of a photo; the client asks the encoder for it, and plans again."""
+class Recent(Generic[T]):
+    """The values that were used last, by key; threads may share it."""
 
-    def __init__(self, photo: OfPhoto) -> None:
-        """Keep the photo, whose `found` is to be set."""
-        super().__init__("the code of a photo is needed")
-        self.photo = photo
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        """Hold at most this many."""
+        self._most, self._lock = most, threading.Lock()
+        self._values: OrderedDict[Hashable, T] = OrderedDict()
 
-
-class Codes:
-    """The codes of the last photos, which a client remembers without the photos; threads may share it."""
-
-    def __init__(self, most: int = MOST_CODES) -> None:
-        """Start empty.
-
-        Args:
-            most: Codes that are kept; of more, those that were not asked for the longest are dropped.
-        """
-        self._most = most
-        self._lock = threading.Lock()
-        self._found: OrderedDict[tuple[Any, ...], Inverted] = OrderedDict()
-
-    def get(self, wanted: OfPhoto, encoder: EncoderInfo) -> Inverted | None:
-        """Return what was found for this photo, None if nothing is remembered."""
-        key = wanted.key(encoder)
+    def get(self, key: Hashable) -> T | None:
+        """Return a value and count it as used, None if it is not there."""
         with self._lock:
-            found = self._found.get(key)
-            if found is None:
-                return None
-            self._found.move_to_end(key)
-        return replace(found, photo=wanted.photo)
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
 
-    def put(self, wanted: OfPhoto, found: Inverted) -> None:
-        """Remember what was found; the photo's own pixels are not kept."""
-        from serving.contract.photo.reader import Photo
-
-        small = replace(found, photo=Photo(np.zeros((1, 1, 3), np.uint8), found.photo.sha256))
+    def put(self, key: Hashable, value: T) -> None:
+        """Keep a value, and drop the one that was used longest ago if there are too many."""
         with self._lock:
-            self._found[wanted.key(found.encoder)] = small
-            while len(self._found) > self._most:
-                self._found.popitem(last=False)
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+    def __len__(self) -> int:
+        """Return how many are held."""
+        return len(self._values)
 
 
-def of_photo(photo: Picture | Inverted, align: Align = "auto", face: int | None = None, keep: bool = False) -> OfPhoto:
-    """Take a photo as a request's subject; one that is inverted is taken as it is, and not read or hashed again.
+class PhotoMemory:
+    """What one client remembers of photos: where their faces are, and their codes; never their pixels."""
 
-    Args:
-        photo: As `read_photo` takes it, or a `Photo`, or an `Inverted`.
-        align: `auto`, `centre` or a crop.
-        face: Which face, from the left.
-        keep: Whether what was not edited is kept.
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.codes: Recent[NDArray[np.float32]] = Recent()
+        self._crops: Recent[tuple[Crop, str]] = Recent()
 
-    Raises:
-        PhotoError: It cannot be read.
-        InvalidEdit: Another argument is none of those.
-    """
-    from serving.contract.photo.crop import Crop
-    from serving.contract.photo.reader import Photo, read_photo
+    def frame(self, manifest: Manifest, source: Source, align: str | Crop, face: int | None) -> Framed:
+        """Read a photo and cut out what the encoder gets to see.
 
-    if isinstance(photo, Inverted):
-        if align != "auto" or face is not None:
-            raise InvalidEdit("an inverted photo has its crop: give no align and no face")
-        return OfPhoto(photo.photo, photo.align, photo.face, keep, photo)
-    if not isinstance(align, Crop) and align not in ("auto", "centre"):
-        raise InvalidEdit(f"align must be auto, centre or a crop, got {shown(align)}", field="align")
-    if face is not None:
-        check_whole("face", face)
-        if align != "auto":
-            raise InvalidEdit("face chooses a face, which only align='auto' looks for", field="face")
-    return OfPhoto(photo if isinstance(photo, Photo) else read_photo(photo), align, face, keep)
+        Args:
+            manifest: The served editor, which has an encoder.
+            source: The photo.
+            align: `auto`, `centre`, or the crop.
+            face: Which of the faces, from left to right; with `auto` only.
 
+        Raises:
+            PhotoError: It is no photo, or the face cannot be found.
+            InvalidEdit: `align` or `face` is none of these.
+        """
+        if not isinstance(align, Crop) and align not in (AUTO, CENTRE):
+            raise InvalidEdit(f"align must be 'auto', 'centre' or a crop, got {shown(align)}")
+        if face is not None and (isinstance(face, bool) or not isinstance(face, int) or face < 0):
+            raise InvalidEdit(f"face must be a whole number from 0 on, got {shown(face)}")
+        if face is not None and align != AUTO:
+            raise InvalidEdit("face chooses among the faces that align='auto' finds: give one of the two")
+        photo = source if isinstance(source, Photo) else read_photo(source)
+        crop, how = self._crop(manifest, photo, align, face)
+        return Framed(photo, crop, frozen(cut_out(photo.pixels, crop)), how)
 
-def asked(photo: Picture | Inverted | None, keep: bool) -> OfPhoto | None:
-    """Take `edit`'s photo and keep; see `of_photo`.
+    def code(self, framed: Framed, manifest: Manifest) -> NDArray[np.float32] | None:
+        """Return the code that this model's encoder found for a photo and a crop, None if it was not asked."""
+        return self.codes.get(_code_key(framed, manifest))
 
-    Raises:
-        InvalidEdit: There is nothing to keep.
-    """
-    if photo is None:
-        if keep:
-            raise InvalidEdit("keep needs a photo", field="keep")
-        return None
-    return of_photo(photo, keep=keep)
+    def keep(self, framed: Framed, manifest: Manifest, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Remember a code; returns it as nobody can write into it."""
+        codes = frozen(codes)
+        self.codes.put(_code_key(framed, manifest), codes)
+        return codes
 
-
-def kept(inverted: Inverted, reconstruction: NDArray[np.uint8], edited: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put edits onto what was cut out of the photo.
-
-    Args:
-        inverted: The photo.
-        reconstruction: The model's unedited picture [h, w, 3], of a preview's size too.
-        edited: The edited ones [N, h, w, 3].
-
-    Returns:
-        Pictures [N, h, w, 3]; see `serving.contract.photo.keep`.
-    """
-    from PIL import Image
-
-    from serving.contract.photo.keep import keep_unedited
-
-    original = inverted.picture
-    if original.shape != reconstruction.shape:
-        size = reconstruction.shape[1], reconstruction.shape[0]
-        original = np.asarray(Image.fromarray(original).resize(size, Image.Resampling.BOX))
-    return keep_unedited(np.broadcast_to(original, edited.shape), np.broadcast_to(reconstruction, edited.shape), edited)
+    def _crop(self, manifest: Manifest, photo: Photo, align: str | Crop, face: int | None) -> tuple[Crop, str]:
+        size = manifest.generator.size
+        if isinstance(align, Crop):
+            if align.size != size:
+                (height, width), (wanted, across) = align.size, size
+                raise InvalidEdit(f"the crop is of {width} x {height} pixels, the model draws {across} x {wanted}")
+            return align, "given"
+        if align == CENTRE:
+            return centre_crop(photo.size, size), CENTRE
+        assert manifest.encoder is not None
+        template = manifest.encoder.face
+        key = (photo.sha256, size, template, face)
+        found = self._crops.get(key)
+        if found is None:
+            found = _look(photo, size, template, face)
+            self._crops.put(key, found)
+        return found
 
 
-def pictures_of(cut: Cut) -> dict[str, NDArray[Any]]:
-    """Return the encoder's input."""
-    return {PICTURE: cut.picture[None]}
+def _code_key(framed: Framed, manifest: Manifest) -> Hashable:
+    """Return what a code depends on."""
+    assert manifest.encoder is not None
+    return (
+        framed.photo.sha256,
+        framed.crop,
+        manifest.encoder.sha256,
+        tuple(sorted(manifest.encoder.files_sha256.items())),
+    )
 
 
 def has_encoder(full: Manifest) -> bool:
@@ -305,46 +216,84 @@ def has_encoder(full: Manifest) -> bool:
 
 
 def is_encoder_of(encoder: Manifest, full: Manifest) -> bool:
-    """Whether a model is the encoder that was published with this full model."""
+    """Whether a model is the encoder that was published with this editor."""
     return full.encoder is not None and encoder.files_sha256 == full.encoder.files_sha256
 
 
-def encoder_info(full: Manifest, model: str) -> EncoderInfo:
-    """Return what a model says of its encoder.
+def check_has_encoder(full: Manifest, model: str) -> None:
+    """Check that a model was published with an encoder.
 
     Raises:
-        NoEncoder: It was published without one.
+        NoEncoder: It was not.
     """
-    if full.encoder is None:
-        raise NoEncoder(_none(model))
-    return full.encoder
+    if not has_encoder(full):
+        raise NoEncoder(
+            f"model {model!r} has no encoder, so it cannot edit photos: `latentclr export --with-encoder` publishes "
+            "one with it"
+        )
 
 
-def check_encoder(encoder: Manifest, full: Manifest, model: str) -> EncoderInfo:
-    """Check that what is served under the encoder's name is the full model's encoder, and return what is said of it.
+def check_encoder(encoder: Manifest, full: Manifest, model: str) -> None:
+    """Check that what is served under the encoder's name is the editor's encoder.
 
     Raises:
         NoEncoder: It is not.
     """
+    check_has_encoder(full, model)
     if not is_encoder_of(encoder, full):
-        raise no_encoder(model, f"{encoder_of(model)} is of another version; see `latentclr doctor`")
-    return encoder_info(full, model)
+        raise not_served(model, f"{encoder_of(model)} is of another version; see `latentclr doctor`")
 
 
-def no_encoder(model: str, reason: str) -> NoEncoder:
+def not_served(model: str, reason: str) -> NoEncoder:
     """Say that the encoder that a model was published with cannot be had."""
     return NoEncoder(f"the encoder of {model!r} is not served: {reason}")
 
 
-def _none(model: str) -> str:
-    return f"model {model!r} has no encoder for photos: `latentclr export --with-encoder` publishes one with it"
+def check_code(manifest: Manifest, answer: NDArray[Any]) -> NDArray[np.float32]:
+    """Check what an encoder sent for one picture.
+
+    Raises:
+        PhotoError: The code has another shape, or is not finite.
+    """
+    try:
+        codes = check_latents(manifest, answer)
+    except InvalidEdit as error:
+        raise PhotoError(f"the encoder found no code for this photo: {error}") from error
+    if len(codes) != 1:
+        raise PhotoError(f"the encoder answered one picture with {len(codes)} codes")
+    return codes
 
 
-def _same(one: EncoderInfo, other: EncoderInfo) -> bool:
-    return one is other or (one.files_sha256 == other.files_sha256 and one.sha256 == other.sha256)
+def check_same_encoder(inverted: Inverted, full: Manifest) -> None:
+    """Check that the encoder which found a code is the served one.
+
+    Raises:
+        OtherEncoder: It is another one.
+    """
+    if full.encoder is None or full.encoder.sha256 != inverted.encoder:
+        raise OtherEncoder("the photo's code is of another encoder than the one that is served now")
 
 
-def _still(array: NDArray[Any]) -> NDArray[Any]:
-    array = np.ascontiguousarray(array)
-    array.flags.writeable = False
-    return array
+def frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that nobody can write into, of its own memory."""
+    own = np.array(array)
+    own.flags.writeable = False
+    return own
+
+
+def _look(
+    photo: Photo, size: tuple[int, int], template: tuple[tuple[float, float], ...] | None, face: int | None
+) -> tuple[Crop, str]:
+    """Find where the face is, or take the middle of generators of other things and where nobody can look."""
+    centre = partial(centre_crop, photo.size, size)
+    if template is None:
+        if face is not None:
+            raise InvalidEdit("this model draws no faces: give no face")
+        return centre(), CENTRE
+    from serving.contract.photo.faces import choose_crop
+
+    crop, how = choose_crop(photo, size, np.array(template, np.float64), face)
+    if how == CENTRE:
+        line = "nobody looked for a face in the photo, its middle was taken: pip install 'latentclr[faces]'"
+        tell(line, PhotoWarning)
+    return crop, how

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,16 +10,15 @@ from numpy.typing import ArrayLike
 from serving.client.alpha_range import telling
 from serving.client.client import EditClient
 from serving.client.edited import Edited
-from serving.client.photos import OfPhoto, of_photo
+from serving.client.photos import Inverted, Source, check_same_encoder
+from serving.client.refine import refined
 from serving.client.requests import Request, rows_request
 from serving.contract.edits import check_latents
 from serving.contract.latents import draw_latents
 from serving.contract.manifest import Manifest
+from serving.contract.photo.reader import Photo, read_photo
 from serving.contract.recipe import Recipe, codes_sha256
 from serving.errors import InvalidEdit
-
-if TYPE_CHECKING:
-    from serving.client.photos import Picture
 
 
 def replay(
@@ -28,7 +26,7 @@ def replay(
     recipe: Recipe,
     codes: ArrayLike | None = None,
     *,
-    photo: Picture | None = None,
+    photo: Source | None = None,
     force: bool = False,
 ) -> Edited:
     """Ask for the pictures of a recipe again.
@@ -39,20 +37,20 @@ def replay(
     Args:
         client: Talks to the model.
         recipe: How the pictures were made.
-        codes: The codes, if the recipe is not of a seed; of a photo only if they were refined.
-        photo: The photo, if the recipe is of one.
+        codes: The codes, if the recipe is not of a seed or a photo.
+        photo: The photo, if the recipe is of one; its code is found anew, and refined as often.
         force: Go on if the served model is another one.
 
     Returns:
         The N pictures.
 
     Raises:
-        InvalidEdit: The model is another one, the pictures are too large, or the codes or the photo are missing or
-            others.
+        InvalidEdit: The model is another one, the pictures are too large, or codes or photo are missing or others.
         PhotoError: The photo cannot be read.
         ServingError: The server cannot answer.
     """
-    subject = _photo(recipe, photo, codes is not None)
+    inverted = _invert_again(client, recipe, codes, photo, force)
+    keep = recipe.photo is not None and recipe.photo.keep
 
     def plan(manifest: Manifest) -> Request:
         if not force:
@@ -62,10 +60,9 @@ def replay(
             if codes is not None:
                 raise InvalidEdit(f"the picture is of seed {recipe.seed}: give no codes")
             given = draw_latents(manifest.latent, recipe.seed)  # [1, D]
-        elif subject is not None and codes is None:
-            if recipe.photo is not None and not force:
-                recipe.photo.check_encoder(manifest)
-            given = check_latents(manifest, subject.inverted(manifest).codes)
+        elif inverted is not None:
+            check_same_encoder(inverted, manifest)
+            given = check_latents(manifest, inverted.codes)
         else:
             if codes is None:
                 option = "--w" if recipe.latent_input != "z" else "--z"
@@ -78,38 +75,44 @@ def replay(
             raise InvalidEdit(f"there must be 1 or {rows} codes, got {len(given)}")
         spread = given if len(given) == rows else np.repeat(given, rows, axis=0)
         request = rows_request(manifest, spread, recipe.direction, recipe.alpha, recipe.class_id)
-        return request.of_photo(manifest, subject)
+        return request if inverted is None else request.of_photo(inverted, keep)
 
     with telling(None):  # whoever made the picture was told
         again = client.send(plan)
+    if recipe.photo is not None and recipe.photo.pasted:
+        again = again.pasted()
     assert again.recipe is not None
     model, made = again.recipe.model, again.recipe
     kept = replace(recipe, model=model, files_sha256=made.files_sha256, weights_sha256=made.weights_sha256, codes=None)
-    if recipe.photo is None or made.photo is None or again.inverted is None:
+    if inverted is None:
         return Edited(again.images, kept)
-    photo_entry = replace(recipe.photo, encoder_sha256=made.photo.encoder_sha256)
-    kept = replace(kept, photo=photo_entry, codes=again.inverted.codes if codes is None else None)
-    again = Edited(again.images, kept, again.inverted)
-    return again.pasted() if recipe.photo.pasted else again
+    assert recipe.photo is not None
+    record = replace(recipe.photo, encoder=inverted.encoder)
+    found = replace(kept, codes=inverted.codes, photo=record)  # what this server found, which need not be what was
+    return Edited(again.images, found, inverted, again.reconstruction)
 
 
-def _photo(recipe: Recipe, photo: Picture | None, has_codes: bool) -> OfPhoto | None:
-    """Check that the photo is the recipe's, and take it with the recipe's crop.
-
-    Raises:
-        InvalidEdit: It is missing, or another one; or the codes were refined and are missing.
-        PhotoError: It cannot be read.
-    """
-    entry = recipe.photo
-    if entry is None:
-        if photo is not None:
-            raise InvalidEdit("the picture is not of a photo: give no photo")
+def _invert_again(
+    client: EditClient, recipe: Recipe, codes: ArrayLike | None, source: Source | None, force: bool
+) -> Inverted | None:
+    """Find the code of a recipe's photo; None if it is of none, or its codes were brought."""
+    record = recipe.photo
+    if record is None:
+        if source is not None:
+            raise InvalidEdit("the picture is of no photo: give none")
         return None
-    if photo is None:
-        raise InvalidEdit("the picture is of a photo, and holds only its hash: give its file with --photo")
-    if entry.refined and not has_codes:
-        raise InvalidEdit("the picture is of a photo's refined code, and holds only its hash: give its file too")
-    subject = of_photo(photo, entry.crop, keep=entry.keep)
-    if subject.photo.sha256 != entry.sha256:
-        raise InvalidEdit(f"the photo is not that of the picture, whose SHA-256 is {entry.sha256}")
-    return subject
+    if source is None or codes is not None:
+        raise InvalidEdit(
+            "the picture is of a photo, and holds only its hash: give its file with --photo, and no codes"
+        )
+    if not force:
+        recipe.check_model(client.manifest)
+    photo = read_photo(source) if not isinstance(source, Photo) else source
+    record.check_photo(photo)
+    inverted = client.invert(photo, align=record.crop)
+    if inverted.encoder != record.encoder and not force:
+        raise InvalidEdit(
+            f"the picture's code is of the encoder {record.encoder[:12]}, but {inverted.encoder[:12]} is served; "
+            "--force makes it with this one"
+        )
+    return refined(client, inverted, record.refined) if record.refined else inverted

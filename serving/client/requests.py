@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from serving.client.alpha_range import warn_outside
 from serving.client.description import Answer, Description
-from serving.client.photos import Inverted, OfPhoto, kept
+from serving.client.edited import Edited
+from serving.client.photos import Framed, Inverted, Source, check_code, check_same_encoder
 from serving.contract.arguments import shown
 from serving.contract.edits import Strength, check_latents, check_rows, edit_arrays, resolve_class
 from serving.contract.latents import draw_latents
@@ -37,21 +38,25 @@ class Subject:
     layers: Sequence[int] | None = None
     class_id: int | None = None
     class_name: str | None = None
-    photo: OfPhoto | None = None
+    photo: Source | Inverted | None = None
+    keep: bool = False
 
     def codes(self, manifest: Manifest) -> NDArray[np.float32]:
         """Draw or check the codes: [N, D], or [N, L, D] for `w+`.
 
         Raises:
             InvalidEdit: None or several are given, or they are not what the model takes.
-            CodeNeeded: Of a photo, whose code is not known yet.
-            NoEncoder: Of a photo, and the model has no encoder.
         """
         if sum(given is not None for given in (self.seed, self.z, self.w, self.photo)) != 1:
-            raise InvalidEdit("give either a seed or z (or w, for a model that takes w) or a photo")
-        if self.photo is not None:
-            return check_latents(manifest, self.photo.inverted(manifest).codes)
+            raise InvalidEdit("give either a seed or z (or w, for a model that takes w), or a photo")
         latent = manifest.latent
+        if self.photo is not None:
+            assert isinstance(self.photo, Inverted)  # the client finds its code first
+            if not manifest.preview_of:  # whose full model was looked at
+                check_same_encoder(self.photo, manifest)
+            return check_latents(manifest, self.photo.codes)
+        if self.keep:
+            raise InvalidEdit("keep needs a photo whose pixels are kept")
         if self.seed is not None:
             return draw_latents(latent, self.seed)
         if (self.w is not None) != (latent.tensor == "w"):
@@ -66,47 +71,50 @@ class Subject:
 
 @dataclass(frozen=True)
 class Request:
-    """Checked arrays by input name, and how to ask for the same again.
-
-    Of a photo `inverted` is its code; with `keep`, the last row asks for the unedited picture.
-    """
+    """Checked arrays by input name, and how to ask for the same again."""
 
     arrays: Arrays
-    recipe: Recipe
-    inverted: Inverted | None = None
+    recipe: Recipe | None
+    photo: Inverted | None = None
     keep: bool = False
 
-    def of_photo(self, manifest: Manifest, photo: OfPhoto | None) -> Request:
-        """Return the request with all that a photo adds to it.
+    def of_photo(self, photo: Inverted, keep: bool) -> Request:
+        """Return the request as one of a photo.
 
         Args:
-            manifest: The served editor.
-            photo: Whose code the rows have.
+            photo: Whose code the rows are of.
+            keep: Ask for the unedited picture too, as the first row; the recipe is of the others.
         """
-        if photo is None:
-            return self
-        inverted = photo.inverted(manifest)
         arrays = dict(self.arrays)
-        if photo.keep:
-            arrays = {name: np.concatenate([array, array[:1]]) for name, array in arrays.items()}
-            arrays[ALPHA][-1] = 0
-        return Request(arrays, replace(self.recipe, photo=inverted.entry(photo.keep)), inverted, photo.keep)
+        if keep:
+            arrays = {name: np.concatenate([rows[:1], rows]) for name, rows in arrays.items()}
+            arrays[ALPHA][0] = 0
+        recipe = None if self.recipe is None else replace(self.recipe, photo=photo.record(keep))
+        return Request(arrays, recipe, photo, keep)
 
-    def finished(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Make the answer's pictures those that were asked for."""
-        if self.inverted is None or not self.keep:
-            return images
-        return kept(self.inverted, images[-1], images[:-1])
+    def finish(self, images: NDArray[np.uint8], model: str, with_recipe: bool = True) -> Edited:
+        """Make of the drawn pictures what was asked for.
+
+        Args:
+            images: [N, H, W, 3]; with `keep` the first one is unedited.
+            model: The name under which the model is served.
+            with_recipe: Whether the pictures tell how they were made.
+        """
+        recipe = self.recipe.made_by(model) if self.recipe is not None and with_recipe else None
+        if not self.keep:
+            return Edited(images, recipe, self.photo)
+        assert self.photo is not None
+        from serving.contract.photo.keep import keep_unedited
+
+        unedited, edited = images[0], images[1:]
+        shape = edited.shape
+        original = np.broadcast_to(self.photo.sized((shape[1], shape[2])), shape)
+        kept = keep_unedited(original, np.broadcast_to(unedited, shape), edited)
+        return Edited(kept, recipe, self.photo, unedited)
 
     def parts(self, description: Description) -> Iterator[tuple[int, Arrays]]:
-        """Cut it into requests of at most the model's batch size, each with the number of its first row.
-
-        Raises:
-            InvalidEdit: The model is no editor.
-        """
-        if not description.valid:
-            raise InvalidEdit(f"{description.name!r} is the encoder of {description.manifest.encoder_of!r}: ask that")
-        rows = len(self.arrays[DIRECTION])
+        """Cut it into requests of at most the model's batch size, each with the number of its first row."""
+        rows = len(next(iter(self.arrays.values())))
         step = description.max_batch_size or rows
         for start in range(0, rows, step):
             yield start, {name: array[start : start + step] for name, array in self.arrays.items()}
@@ -173,6 +181,11 @@ def rows_request(
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
 
 
+def encode_request(framed: Framed) -> Request:
+    """Ask an encoder for the code of one photo."""
+    return Request(framed.plan_arrays(), None)
+
+
 Plan = Callable[[Manifest], Request]
 """Resolves what was asked for; called again with the new manifest if the server turned to another version."""
 
@@ -185,23 +198,26 @@ def unsettled(model: str) -> RequestFailed:
     )
 
 
-def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer) -> NDArray[np.uint8]:
+def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer) -> NDArray[Any]:
     """Check what the server sent for some rows.
 
     Args:
-        manifest: The served editor.
+        manifest: The served editor, or its encoder.
         arrays: What was sent.
         start: Number of its first row within the caller's rows.
         answer: What came back.
 
     Returns:
-        The pictures [N, H, W, 3].
+        The pictures [N, H, W, 3], or the code of an encoder.
 
     Raises:
         InvalidEdit: The server refused a row.
         RequestFailed: The answer has the wrong shape.
+        PhotoError: The encoder found no code.
     """
-    images, valid, _ = answer
+    if manifest.encoder_of:
+        return check_code(manifest, answer.outputs[0])
+    images, valid = answer.outputs
     rows = len(arrays[DIRECTION])
     if images.ndim != 4 or len(images) != rows or valid.size != rows:
         raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")
@@ -234,5 +250,6 @@ def _request(
     warn_outside(manifest, arrays[DIRECTION], arrays[ALPHA], list(edits) or [0])
     brought = given if subject.seed is None else None
     layers = None if subject.layers is None else list(subject.layers)
-    request = Request(arrays, Recipe.of(manifest, arrays, subject.seed, brought, edits, layers))
-    return request.of_photo(manifest, subject.photo)
+    recipe = Recipe.of(manifest, arrays, subject.seed, brought, edits, layers)
+    request = Request(arrays, recipe)
+    return request.of_photo(subject.photo, subject.keep) if isinstance(subject.photo, Inverted) else request

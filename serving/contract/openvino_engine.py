@@ -132,8 +132,10 @@ class Runner:
             OpenVINOError: As there.
         """
         compiled = [compile_model(path, precision, threads, settings, rows) for rows in (None, 1)]
-        self.inputs = [tensor.any_name for tensor in compiled[0].inputs]
-        self.outputs = [tensor.any_name for tensor in compiled[0].outputs]
+        # The file's own names: where an operation that changes nothing is dropped, its input's name comes beside them.
+        file = core().read_model(str(path))
+        self.inputs = [tensor.any_name for tensor in file.inputs]
+        self.outputs = [tensor.any_name for tensor in file.outputs]
         self._any, self._one = (model.create_infer_request() for model in compiled)
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

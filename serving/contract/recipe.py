@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from serving.contract.documents import read_json
 from serving.contract.latents import SEEDS
 from serving.contract.manifest import Manifest
-from serving.contract.recipe_photo import PhotoEntry
+from serving.contract.photo_record import PhotoRecord, parse_record
 from serving.contract.tensors import ALPHA, CLASS_ID, DIRECTION
-from serving.errors import ImageError, InvalidEdit
+from serving.errors import ImageError, InvalidEdit, PhotoError
 
 KEYWORD = "latentclr"
 """The keyword of the PNG text that holds a recipe."""
@@ -53,7 +53,7 @@ class Recipe:
         labels: The texts under the pictures of a strip; empty for one picture.
         title: The text above a strip.
         scale: How many times each side of a picture was enlarged (see `images.enlarge`).
-        photo: The photo whose code it is, None if there is none.
+        photo: The photo that the codes are of; None if they are of none.
     """
 
     model: str
@@ -71,7 +71,7 @@ class Recipe:
     labels: Sequence[str] = ()
     title: str = ""
     scale: int = 1
-    photo: PhotoEntry | None = None
+    photo: PhotoRecord | None = None
 
     @staticmethod
     def of(
@@ -191,7 +191,7 @@ def parse_recipe(text: str) -> Recipe:
         if raw["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {reprlib.repr(raw['format'])}")
         return _build(raw)
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, PhotoError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ImageError(f"the picture's recipe cannot be read: {' '.join(reason.split())[:200]}") from error
 
@@ -222,9 +222,9 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
     scale = raw.get("scale", 1)
     if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
         raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {reprlib.repr(scale)}")
-    photo = PhotoEntry.parse(raw.get("photo"))
-    if photo is not None and (seed is not None or (photo.pasted and rows > 1)):
-        raise ValueError("a picture of a photo has no seed, and one that was pasted is a single one")
+    photo = parse_record(raw.get("photo"))
+    if photo is not None and (seed is not None or scale > 1 or (photo.pasted and rows > 1)):
+        raise ValueError("a photo has a code and no seed, is not enlarged, and takes one picture back")
     edits, files, layers = raw["edits"], model["files_sha256"], raw["layers"]
     if not isinstance(edits, dict) or not isinstance(files, dict) or len(files) > _MOST_FILES:
         raise ValueError(f"edits and files_sha256 must be tables, the latter of at most {_MOST_FILES} files")

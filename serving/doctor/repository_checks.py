@@ -13,6 +13,7 @@ from serving.contract.journal import JOURNAL, leftovers
 from serving.contract.layout import (
     CONFIG_FILE,
     ENGINES,
+    ENSEMBLE,
     LayoutError,
     files_of,
     models_in,
@@ -136,6 +137,11 @@ def _problems(model: Path) -> Iterator[Finding]:
         return
     if config.name and config.name != model.name:
         yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
+    if config.platform == ENSEMBLE:
+        for step in config.ensemble_scheduling.step:
+            if not (model.parent / step.model_name / CONFIG_FILE).is_file():
+                yield Finding(BAD, subject, f"asks {step.model_name}, which is not there: export it again")
+        return
     if config.backend not in ENGINES:
         known = ", ".join(ENGINES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")

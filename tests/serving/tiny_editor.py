@@ -265,3 +265,77 @@ def add_model(repository: Path, name: str, text: str) -> Path:
     (repository / name / "1").mkdir(parents=True)
     (repository / name / "config.pbtxt").write_text(text)
     return repository / name / "1"
+
+
+READS = (np.random.RandomState(5).randn(SIZE * SIZE * 3, D) / 12).astype(np.float32)  # what the tiny encoder does
+
+
+def code_of(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the code [1, D] of a picture [8, 8, 3] by the tiny encoder's formula."""
+    return np.asarray((picture.reshape(1, -1).astype(np.float32) / 127.5 - 1) @ READS)
+
+
+def with_encoder(folder: Path, name: str = "latent_edit", *, flip: bool = False) -> dict[str, dict[str, Any]]:
+    """Write an editor and its encoder, and the editor's preview, as models of a repository.
+
+    Args:
+        folder: The repository.
+        name: The editor's name.
+        flip: Whether the encoder's codes are the other way round, as another version's.
+
+    Returns:
+        The manifests of editor and encoder, by name.
+    """
+    manifests = with_preview(folder, name)
+    encoder = f"{name}_encoder"
+    path = add_model(folder, encoder, "") / "model.onnx"
+    save_encoder(path, flip)
+    files = {"model.onnx": hashlib.sha256(path.read_bytes()).hexdigest()}
+    info = {"space": "z", "sha256": files["model.onnx"], "files_sha256": files}
+    manifest = {**MANIFEST, "name": encoder, "files_sha256": files, "encoder_of": name}
+    (folder / encoder / "config.pbtxt").write_text(encoder_config(encoder, manifest))
+    full = {**manifests[name], "encoder": info}
+    (folder / name / "config.pbtxt").write_text(config(name, manifest=full))
+    return {name: full, encoder: manifest}
+
+
+def save_encoder(path: Path, flip: bool = False) -> None:
+    """Write the tiny encoder as ONNX."""
+    constants = {
+        "flat": np.array([-1, SIZE * SIZE * 3], np.int64),
+        "scale": np.float32(127.5),
+        "one": np.float32(1),
+        "reads": -READS if flip else READS,
+    }
+    nodes = [
+        ("Cast", ["picture"], "pixels", {"to": TensorProto.FLOAT}),
+        ("Reshape", ["pixels", "flat"], "row", {}),
+        ("Div", ["row", "scale"], "scaled", {}),
+        ("Sub", ["scaled", "one"], "centred", {}),
+        ("MatMul", ["centred", "reads"], "z", {}),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node(kind, inputs, [output], **attributes) for kind, inputs, output, attributes in nodes],
+        "encoder",
+        [helper.make_tensor_value_info("picture", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", D])],
+        [numpy_helper.from_array(np.asarray(constants[key]), key) for key in ("flat", "scale", "one", "reads")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+
+
+def encoder_config(name: str, manifest: dict[str, Any]) -> str:
+    """Write the encoder's config.pbtxt."""
+    return f"""
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: 8
+input [ {{ name: "picture" data_type: TYPE_UINT8 dims: [ {SIZE}, {SIZE}, 3 ] }} ]
+output [ {{ name: "z" data_type: TYPE_FP32 dims: [ {D} ] }} ]
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
+parameters {{ key: "manifest" value {{ string_value: {json.dumps(json.dumps(manifest))} }} }}
+"""

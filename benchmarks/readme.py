@@ -32,7 +32,8 @@ def summary(results: Path = RESULTS) -> str:
     records = [_read(path) for path in sorted(results.glob("*.json"))]
     kinds = {kind: [r for r in records if r["benchmark"] == kind] for kind in {r["benchmark"] for r in records}}
     parts = (("directions", _directions_line), ("discovery", _discovery_line), ("training_step", _training_line),
-             ("edit_latency", _edit_line), ("serving_load", _load_line), ("soak", _soak_line))  # fmt: skip
+             ("edit_latency", _edit_line), ("photos", _photos_line), ("serving_load", _load_line),
+             ("soak", _soak_line))  # fmt: skip
     lines = [line(kinds[kind]) for kind, line in parts if kind in kinds]
     told = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
     places: dict[str, list[str]] = {}  # where and when -> what was measured there
@@ -57,6 +58,15 @@ def _directions_line(records: Sequence[Record]) -> str:
     return (
         "**Directions.** At equal change of the picture a direction's largest effect is, in standard deviations of the"
         f" attribute: {each} ([intervals](docs/benchmarks.md))."
+    )
+
+
+def _photos_line(records: Sequence[Record]) -> str:
+    refined = next(row for row in records[0]["results"] if row["way"] == "refined")
+    effects = next(entry for entry in records[0]["targets"] if "effects" in entry["name"])
+    return (
+        f"**Photos.** Of held-out faces the found code draws the picture to {refined['psnr_db']:.0f} dB, and sliders keep"
+        f" {100 * effects['value']:.0f} % of their effect."
     )
 
 
@@ -127,7 +137,7 @@ def _and(words: Sequence[str]) -> str:
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
-             ("attributes_limit", _limit), ("discovery", _discovery),
+             ("attributes_limit", _limit), ("photos", _photos), ("discovery", _discovery),
              ("training_step", _training), ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak),
              ("robustness", _robustness), ("bf16_rounding", _rounding))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
@@ -312,6 +322,32 @@ def _load(record: Record) -> Section:
             f" | {row['mean_batch']:.1f} | {row['queue_ms']:.1f} | {row['compute_ms']:.1f} | {row['errors']} |"
         )
     return "Under load", "\n".join(lines) + f"\n\n{_source(record)}"
+
+
+def _photos(record: Record) -> Section:
+    settings, effects = record["settings"], record["settings"]["effects"]
+    lines = [
+        f"The encoder was trained for {settings['encoder_steps']} steps in {settings['encoder_minutes']} minutes with"
+        f" {settings['encoder_threads']} thread of a machine that was busy; refinement is {settings['steps']} steps by"
+        " gradient. From the prior: root mean square distance of the code from the mean, in standard deviations; 1 is"
+        " usual.\n",
+        "| pictures | way | count | PSNR dB | worst | SSIM | from the prior |\n|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['pictures']} | {row['way']} | {row['count']} | {row['psnr_db']:.2f} | {row['psnr_worst_db']:.2f}"
+        f" | {row['ssim']:.3f} | {row['from_prior']:.2f} |"
+        for row in record["results"]
+    ]
+    lines += [
+        f"\nWhat each direction does to its clearest attribute, from alpha -{settings['strength']:g} to"
+        f" +{settings['strength']:g}, in standard deviations:\n",
+        "| direction | attribute | from the true code | from the found one | kept |\n|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['direction']} | {row['attribute']} | {row['true_sd']:+.2f} | {row['found_sd']:+.2f} | {row['kept']:.2f} |"
+        for row in effects
+    ]
+    return "Photos", "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _soak(record: Record) -> Section:

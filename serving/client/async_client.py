@@ -44,6 +44,7 @@ from serving.client.photos import (
     check_encoder,
     check_has_encoder,
     check_same_encoder,
+    found_again,
     has_encoder,
     is_encoder_of,
 )
@@ -249,7 +250,7 @@ class AsyncEditClient:
         encoder = (await self._describe(timeout)).manifest.encoder
         if encoder is not None and encoder.sha256 == photo.encoder:
             return photo
-        return replace(await self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+        return found_again(photo, await self.invert(photo.photo, align=photo.crop, timeout=timeout))
 
     async def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
         """See `EditClient._encode`."""

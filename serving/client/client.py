@@ -31,6 +31,7 @@ from serving.client.photos import (
     check_encoder,
     check_has_encoder,
     check_same_encoder,
+    found_again,
     has_encoder,
     is_encoder_of,
 )
@@ -379,7 +380,7 @@ class EditClient:
         encoder = self._connection.describe(timeout).manifest.encoder
         if encoder is not None and encoder.sha256 == photo.encoder:
             return photo
-        return replace(self.invert(photo.photo, align=photo.crop, timeout=timeout), how=photo.how)
+        return found_again(photo, self.invert(photo.photo, align=photo.crop, timeout=timeout))
 
     def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
         """Ask the encoder that was published with the model; returns the code, and the full model's manifest."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from serving.client.photos import Inverted
 
+FEATHER = 0.1
+"""The share of a picture's side over which it fades into its photo."""
+
 
 @dataclass(frozen=True)
 class Edited:
@@ -106,11 +109,12 @@ class Edited:
 
         save_image(self.to_pil(), path, self.recipe)
 
-    def pasted(self, feather: float = 0.1) -> Edited:
+    def pasted(self, feather: float = FEATHER) -> Edited:
         """Put the only picture back into its photo.
 
         Args:
-            feather: The share of the picture's side over which it fades out, in [0, 0.5].
+            feather: The share of the picture's side over which it fades out, in [0, 0.5]. Another than the default
+                leaves no recipe, since a recipe tells none.
 
         Returns:
             One picture of the photo's size.
@@ -125,7 +129,7 @@ class Edited:
         if self.inverted is None:
             raise PhotoError("only the picture of a photo can be pasted back")
         photo = paste(self.inverted.photo.pixels, self.inverted.crop, self.images[0], feather)
-        recipe = self.recipe
+        recipe = self.recipe if feather == FEATHER else None
         if recipe is not None and recipe.photo is not None:
             recipe = replace(recipe, photo=replace(recipe.photo, pasted=True))
         return Edited(photo[None], recipe, self.inverted)

@@ -274,6 +274,14 @@ def check_same_encoder(inverted: Inverted, full: Manifest) -> None:
         raise OtherEncoder("the photo's code is of another encoder than the one that is served now")
 
 
+def found_again(before: Inverted, now: Inverted) -> Inverted:
+    """Return a photo's code of another encoder in place of the one that was held; says so if that was refined."""
+    if before.refined:
+        line = "the model has another encoder: the photo's code was found anew, and is not refined any more"
+        tell(line, PhotoWarning)
+    return replace(now, how=before.how)
+
+
 def frozen(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array that nobody can write into, of its own memory."""
     own = np.array(array)

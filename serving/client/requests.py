@@ -45,8 +45,9 @@ class Subject:
         """Draw or check the codes: [N, D], or [N, L, D] for `w+`.
 
         Raises:
-            InvalidEdit: None or several are given, or they are not what the model takes.
+            InvalidEdit: None or several are given, or they are not what the model takes; or it is no editor.
         """
+        check_editor(manifest)
         if sum(given is not None for given in (self.seed, self.z, self.w, self.photo)) != 1:
             raise InvalidEdit("give either a seed or z (or w, for a model that takes w), or a photo")
         latent = manifest.latent
@@ -174,11 +175,24 @@ def rows_request(
     """Take rows as they are.
 
     Raises:
-        InvalidEdit: A shape is wrong or a row out of range.
+        InvalidEdit: A shape is wrong or a row out of range, or the model is no editor.
     """
+    check_editor(manifest)
     arrays = check_rows(manifest, codes, direction, alpha, class_id)
     warn_outside(manifest, arrays[DIRECTION], arrays[ALPHA])
     return Request(arrays, Recipe.of(manifest, arrays, None, arrays[manifest.latent.tensor], None, None))
+
+
+def check_editor(manifest: Manifest) -> None:
+    """Check that a model takes codes and edits.
+
+    Raises:
+        InvalidEdit: It takes photos: an encoder, or an ensemble.
+    """
+    editor = manifest.encoder_of or manifest.photo_of
+    if editor:
+        kind = "the encoder" if manifest.encoder_of else "the ensemble for photos"
+        raise InvalidEdit(f"model {manifest.name!r} is {kind} of {editor!r}: ask that, it edits photos too")
 
 
 def encode_request(framed: Framed) -> Request:

@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from serving.client.replay import replay
 from serving.contract.photo.crop import Crop, centre_crop, cut_out, paste
 from serving.contract.photo.keep import keep_unedited
 from serving.contract.recipe import parse_recipe
-from serving.errors import ImageError, InvalidEdit, NoEncoder, PhotoError
+from serving.errors import ImageError, InvalidEdit, NoEncoder, PhotoError, PhotoWarning
 from serving.triton.ports import Ports
 
 PHOTO = np.random.RandomState(3).randint(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -117,6 +118,9 @@ def test_what_was_not_edited_is_kept(server: TritonServer) -> None:
         assert small.images.shape == (1, 4, 4, 3)
         pasted = client.edit(photo=inverted, edits={1: 3.0}).pasted()
         assert_close(pasted.image, paste(PHOTO, CROP, client.edit(photo=inverted, edits={1: 3.0}).image))
+        assert pasted.recipe is not None
+        softer = client.edit(photo=inverted, edits={1: 3.0}).pasted(0.4)
+        assert softer.recipe is None  # which would make other pixels again
         with pytest.raises(InvalidEdit, match="keep needs a photo"):
             client.edit(seed=7, keep=True)
         with pytest.raises(PhotoError, match="only the picture of a photo"):
@@ -157,6 +161,36 @@ def test_one_line_where_there_is_no_encoder(server: TritonServer, model: str, sa
         assert said in str(caught.value)
         assert "\n" not in str(caught.value)
         assert client.edit(seed=7).images.shape == (1, 8, 8, 3)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_an_encoder_is_no_editor(server: TritonServer, protocol: str) -> None:
+    url = server.grpc_url if protocol == "grpc" else server.http_url
+    said = "model 'latent_edit_encoder' is the encoder of 'latent_edit': ask that, it edits photos too"
+    with EditClient(url, "latent_edit_encoder", protocol=protocol) as client:
+        for ask in (client.edit, client.sweep):
+            with pytest.raises(InvalidEdit, match=said):
+                ask(seed=7)
+        with pytest.raises(InvalidEdit, match=said):
+            client.edit_rows(CODE, [[0]], np.zeros((1, 1, L)))
+
+
+@pytest.mark.triton
+def test_a_refined_code_of_another_encoder_is_told(server: TritonServer) -> None:
+    async def later(held: Inverted) -> None:
+        async with AsyncEditClient(server.grpc_url) as client:
+            with pytest.warns(PhotoWarning, match="not refined any more"):
+                assert_close((await client.edit(photo=held)).images, drawn(0))
+
+    with EditClient(server.grpc_url) as client:
+        held = replace(client.invert(PHOTO).with_codes(CODE + 1, 2), encoder="0" * 64)  # as of an older version
+        with pytest.warns(PhotoWarning, match="not refined any more"):
+            again = client.edit(photo=held)
+        assert_close(again.images, drawn(0))
+        assert again.inverted is not None
+        assert again.inverted.refined == 0
+    asyncio.run(asyncio.wait_for(later(held), 20))
 
 
 @pytest.mark.triton

@@ -7,6 +7,10 @@ from pathlib import Path
 
 _MODEL = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
 _POLL = re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<reason>.+)")
+# Triton says this once all other models are there: "ensemble faces_photo allows ...", "in ensemble faces_photo, ...".
+_ENSEMBLE = re.compile(
+    r"model_repository_manager\.cc:\d+\] \"?([A-Z][a-z ]+: )?(in )?ensemble '?(?P<model>[\w.-]+)'?,? (?P<reason>.+)"
+)
 _ERROR = re.compile(r"^E\d{4} \S+ +\d+ [^\]]+\] (?P<reason>.+)")
 _FATAL = re.compile(r"^error: (?P<reason>.+)")
 _STATUS = re.compile(
@@ -21,14 +25,18 @@ def model_failures(log: Path) -> dict[str, str]:
         log: Triton's log file.
 
     Returns:
-        Reasons by model name, in the order of the log; empty when no model failed.
+        Reasons by model name, in the order of the log; empty when no model failed. Ensembles are left out where they
+        failed for want of a model that is among them.
     """
     failures: dict[str, str] = {}
+    ensembles: dict[str, str] = {}
     for line in _lines(log):
         match = _MODEL.search(line) or _POLL.search(line)
         if match:
             failures.setdefault(match["model"], _tidy(match["reason"]))
-    return failures
+        elif match := _ENSEMBLE.search(line):
+            ensembles.setdefault(match["model"], _tidy(match["reason"]))
+    return failures or ensembles
 
 
 def last_error(log: Path) -> str:

@@ -190,6 +190,40 @@ def test_a_model_that_fails_to_load(one_model: Path, damage: Callable[[Path], No
     assert leftovers(broken) == []
 
 
+ENSEMBLE = """
+name: "{name}"
+platform: "ensemble"
+max_batch_size: {rows}
+input [ {{ name: "z" data_type: TYPE_FP32 dims: [ {dim} ] }},
+        {{ name: "direction" data_type: TYPE_INT64 dims: [ -1 ] }},
+        {{ name: "alpha" data_type: TYPE_FP32 dims: [ -1, 2 ] }} ]
+output [ {{ name: "image" data_type: TYPE_UINT8 dims: [ 8, 8, 3 ] }} ]
+ensemble_scheduling {{ step [ {{
+  model_name: "latent_edit" model_version: -1
+  input_map {{ key: "z" value: "z" }}
+  input_map {{ key: "direction" value: "direction" }}
+  input_map {{ key: "alpha" value: "alpha" }}
+  output_map {{ key: "image" value: "image" }}
+}} ] }}
+"""
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(
+    ("rows", "dim", "reason"),
+    [
+        (16, 4, "allows maximum batch size 16, but it contains model latent_edit which only allows"),
+        (8, 5, r"ensemble tensor z: inconsistent shape: \[-1,5\]"),
+    ],
+)
+def test_an_ensemble_that_does_not_fit_its_model(one_model: Path, rows: int, dim: int, reason: str) -> None:
+    add_model(one_model, "faces_photo", ENSEMBLE.format(name="faces_photo", rows=rows, dim=dim))
+    broken = TritonServer(one_model, ports=FREE)
+    with pytest.raises(ServerStartError, match=f"^model 'faces_photo' failed to load: .*{reason}") as caught, broken:
+        pass
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.triton
 def test_still_loading_and_not_ready_in_time(tmp_path: Path) -> None:
     version = add_model(tmp_path, "latent_edit", config("latent_edit", "python"))
@@ -286,4 +320,11 @@ def test_reasons_are_found_in_a_log(tmp_path: Path) -> None:
         "error: creating server: Internal - failed to load all models\n"
     )
     assert model_failures(log) == {"a": "ValueError: no"}
+    log.write_text(
+        "E0101 00:00:00.000002 12 model_lifecycle.cc:642] \"failed to load 'a' version 1: Internal: ValueError: no\"\n"
+        "E0101 00:00:00.000003 12 model_repository_manager.cc:703] \"Invalid argument: ensemble 'b' depends on 'a' "
+        "which has no loaded version. Model 'a' loading failed with error: version 1 is at UNAVAILABLE state\"\n"
+        "error: creating server: Internal - failed to load all models\n"
+    )
+    assert model_failures(log) == {"a": "ValueError: no"}  # the cause, and not what follows from it
     assert last_error(log) == "creating server: Internal - failed to load all models"

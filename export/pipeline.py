@@ -22,7 +22,7 @@ from export.options import TritonOptions
 from export.parity import Judge, check_parity, parity_cases
 from export.preview import EDITED, measure_likeness, preview_editor
 from export.reduced import check_precision, export_reduced
-from export.repository import check_left_behind, publish
+from export.repository import check_left_behind, check_no_ensemble, publish
 from latentclr.config import TrainConfig, slider_end
 from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
@@ -94,6 +94,8 @@ def export_run(
         besides = [*([] if preview is None else [preview_of(name)]), *([encoder_of(name)] if with_encoder else [])]
         for model in (name, *besides):
             check_left_behind(repository, model, [BACKENDS[engine] for engine in engines])
+    if not with_encoder:
+        check_no_ensemble(repository, name, "export --with-encoder as well, under another --name")
     if "openvino" in engines:
         check_openvino(options, say)
     config, checkpoint = open_run(run, words, TrainConfig)

@@ -86,6 +86,8 @@ def publish(
         parts = [(base, backend, model) for base in bases for backend, model in models_of(base, bases[base][0]).items()]
         models = [model for *_, model in parts]
         with changing(repository) as staging:
+            if photo_of(name) not in bases:
+                check_no_ensemble(repository, name, "export --with-encoder as well, under another --name")
             for base, (files, _) in bases.items():
                 check_left_behind(repository, base, files)
             version = max(next_version(repository / model) for model in models)
@@ -139,6 +141,27 @@ def check_left_behind(repository: Path, name: str, backends: Iterable[str]) -> N
         )
 
 
+def check_no_ensemble(repository: Path, name: str, instead: str) -> None:
+    """Check that no ensemble would ask a version of an editor that does not fit it: Triton would then load no model.
+
+    Args:
+        repository: The model repository.
+        name: Of the editor.
+        instead: What to do, beside removing the ensemble.
+
+    Raises:
+        ExportError: There is one.
+    """
+    left = [photo_of(model) for model in (name, *twins_of(repository, name))]
+    left = [model for model in left if (repository / model / CONFIG_FILE).is_file()]
+    if left:
+        it = "it" if len(left) == 1 else "them"
+        raise ExportError(
+            f"{repository} also holds {', '.join(left)}, which would ask a version without an encoder: {instead}, or"
+            f" remove {it}"
+        )
+
+
 def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tuple[int, int]]:
     """Serve an older version again (or a newer one): its configuration becomes the model's.
 
@@ -169,7 +192,10 @@ def rollback(repository: Path, name: str, to: int | None = None) -> dict[str, tu
                 if not older:
                     raise ExportError(f"{name} serves version {before[name]} and there is no older one")
                 to = older[-1]
-            for beside in _published_with(repository / name, to):
+            together = _published_with(repository / name, to)
+            if photo_of not in together:
+                check_no_ensemble(repository, name, f"roll back to a version with one, for {to} has none")
+            for beside in together:
                 for model in models:
                     if model == name or (repository / beside(model) / CONFIG_FILE).is_file():
                         before[beside(model)] = served_version(repository / beside(model))

@@ -166,6 +166,19 @@ def test_both_go_back_together(published, tmp_path, trained):
     )  # fmt: skip
 
 
+def test_no_version_without_an_encoder_is_left_to_an_ensemble(published, trained, tmp_path, invoke, refused):
+    repository = shutil.copytree(published[0], tmp_path / "repository")
+    words = ("export", trained, "--repository", repository, "--name", "faces", "--latent-input", "w+")
+    assert "faces_photo, faces_photo_torchscript, which would ask a version without" in refused(invoke(*words))
+    for model in ("faces_photo", "faces_photo_torchscript"):
+        shutil.move(repository / model, tmp_path / model)
+    assert invoke(*words).exit_code == 0  # version 2, without
+    for model in ("faces_photo", "faces_photo_torchscript"):
+        shutil.move(tmp_path / model, repository / model)
+    with pytest.raises(ExportError, match="for 2 has none"):
+        rollback(repository, "faces", 2)
+
+
 def test_a_graph_that_finds_other_codes_is_not_published(trained, tmp_path):
     editor, saved = editor_of(trained), load_encoder(trained / ENCODER_FILE)
     made = export_encoder(saved, ["onnxruntime", "torchscript", "openvino"], tmp_path / "encoder")

@@ -28,7 +28,7 @@ from serving.contract.lock import alone
 from serving.contract.photo.face_models import INSTALL
 from serving.contract.photo.faces import face_template, faces_installed
 
-TEMPLATE_PICTURES = 48
+TEMPLATE_PICTURES = 48  # a third of that of large ones, which take seconds each on a CPU
 _LARGEST, _NOTICE_S = 100_000_000, 60.0
 
 
@@ -105,7 +105,8 @@ def _face_template(generator: Generator) -> tuple[tuple[float, float], ...] | No
     if not faces_installed():
         click.echo(f"photos will be cut out of their middle: where faces lie cannot be told, {INSTALL}")
         return None
-    codes, class_id = sample_codes(generator, TEMPLATE_PICTURES, stream(0, "face-template"))
+    count = TEMPLATE_PICTURES if max(generator.size) <= 256 else TEMPLATE_PICTURES // 3
+    codes, class_id = sample_codes(generator, count, stream(0, "face-template"))
     ps = at_layers(generator, codes)
     size = at_once(generator)
     with torch.no_grad():

@@ -1,7 +1,8 @@
 """The encoder beside a published editor: from photos to codes, and an ensemble that edits a photo in one request.
 
 The ensemble asks the editor twice, edited and unedited. Triton's ensembles know no constants, so the encoder's graph
-answers with them too: an edit of direction 0 at strength zero.
+answers with them too: an edit of direction 0 at strength zero. It also answers with its code twice, see
+`serving.contract.tensors.CODE`.
 """
 
 from __future__ import annotations
@@ -50,19 +51,23 @@ class ServedEncoder(nn.Module):
         self.nothing: Tensor
         self.register_buffer("nothing", torch.zeros(1, 1, encoder.spec.layers))
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Find the codes of N pictures.
 
         Args:
             picture: [N, H, W, 3] uint8 RGB.
 
         Returns:
-            Codes [N, D], or [N, L, D] of w+; zero_direction [N, 1] int64; zero_alpha [N, 1, L] float32.
+            Codes [N, D], or [N, L, D] of w+; zero_direction [N, 1] int64; zero_alpha [N, 1, L] float32; the codes
+            again.
         """
         code = self.encoder(picture)
         # Zeros that follow the batch in every graph; a code is finite, whatever the picture, since its pixels are.
         first = code.flatten(1)[:, :1]  # [N, 1]
-        return code, (first * 0.0).long(), first[:, :, None] * self.nothing
+        zero = first * 0.0
+        # A sum, and not the same tensor: an engine may give two outputs that are one the same name.
+        again = code + (zero[:, :, None] if code.ndim == 3 else zero)
+        return code, zero.long(), first[:, :, None] * self.nothing, again
 
     def example_inputs(self, n: int = 3) -> tuple[Tensor]:
         """Return pictures to trace it with."""

@@ -17,6 +17,7 @@ from serving.contract.layout import ENSEMBLE, MAX_ROWS, TENSORRT_CACHE, encoder_
 from serving.contract.tensors import (
     ALPHA,
     CLASS_ID,
+    CODE,
     DIRECTION,
     IMAGE,
     PICTURE,
@@ -124,10 +125,11 @@ def encoder_config(
     if version is not None:
         config.version_policy.specific.versions.append(version)
     config.input.add(name=PICTURE, data_type=pb.TYPE_UINT8, dims=[*batch, *_size(manifest), 3])
-    code, direction, alpha = served_names(backend, encoder_outputs(latent["input"]))
+    code, direction, alpha, again = served_names(backend, encoder_outputs(latent["input"]))
     config.output.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
     config.output.add(name=direction, data_type=pb.TYPE_INT64, dims=[*batch, 1])
     config.output.add(name=alpha, data_type=pb.TYPE_FP32, dims=[*batch, 1, latent["layers"]])
+    config.output.add(name=again, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
     _add_instances(config, options, open_rows)
     _add_engine(config, options, {**manifest, "precision": "fp32"})
     for rows in warm_up_sizes(options):
@@ -178,10 +180,13 @@ def photo_config(
     found = served_names(backend, encoder_outputs(latent["input"]))
     image, valid = output_names(backend)
     steps = config.ensemble_scheduling.step
-    encoded = dict(zip(found, (code, ZERO_DIRECTION, ZERO_ALPHA), strict=True))
+    encoded = dict(zip(found, (code, ZERO_DIRECTION, ZERO_ALPHA, CODE), strict=True))
+    # Triton leaves out steps whose outputs a request does not ask for. There it takes each input of the ensemble that
+    # nobody needs any more for an output of the first step, so that may not be one which others need: the order of
+    # steps says nothing else.
+    _add_step(steps, editor, {code: CODE, **asked}, {image: IMAGE, valid: VALID})
     _add_step(steps, encoder_of(editor), {PICTURE: PICTURE}, encoded)
-    _add_step(steps, editor, {code: code, **asked}, {image: IMAGE, valid: VALID})
-    _add_step(steps, editor, {code: code, **unedited}, {image: RECONSTRUCTION})
+    _add_step(steps, editor, {code: CODE, **unedited}, {image: RECONSTRUCTION})
     config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
     return config
 

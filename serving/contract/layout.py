@@ -117,6 +117,11 @@ def _beside(name: str, suffix: str) -> str:
     return base + suffix + name[len(base) :]
 
 
+def steps_of(config: Any) -> list[str]:
+    """Return the models that an ensemble passes requests on to, each once, in its order; none of any other model."""
+    return list(dict.fromkeys(step.model_name for step in config.ensemble_scheduling.step))
+
+
 def models_in(repository: Path) -> list[Path]:
     """Return the folders of a repository that hold a model, by name."""
     return sorted(config.parent for config in repository.glob(f"*/{CONFIG_FILE}"))

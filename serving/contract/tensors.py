@@ -14,6 +14,9 @@ IMAGE, VALID = "image", "valid"
 OUTPUTS = (IMAGE, VALID)
 PICTURE, ZERO_DIRECTION, ZERO_ALPHA = "picture", "zero_direction", "zero_alpha"
 RECONSTRUCTION = "reconstruction"
+CODE = "code"
+"""An encoder's code once more, for the steps of an ensemble: Triton drops a step once it has counted all its outputs as
+not asked for, and counts one that is an output of the ensemble, too, even if other steps need it."""
 
 
 def code_tensor(latent_input: str) -> str:
@@ -35,9 +38,9 @@ def output_names(backend: str) -> tuple[str, str]:
     return image, valid
 
 
-def encoder_outputs(latent_input: str) -> tuple[str, str, str]:
-    """Return the outputs of an encoder: codes, and the edit that leaves their pictures as they are."""
-    return code_tensor(latent_input), ZERO_DIRECTION, ZERO_ALPHA
+def encoder_outputs(latent_input: str) -> tuple[str, str, str, str]:
+    """Return the outputs of an encoder: codes, the edit that leaves their pictures as they are, and the codes again."""
+    return code_tensor(latent_input), ZERO_DIRECTION, ZERO_ALPHA, CODE
 
 
 def find_output(names: Iterable[str], output: str) -> str | None:

@@ -15,12 +15,15 @@ from serving.contract.layout import (
     ENGINES,
     ENSEMBLE,
     LayoutError,
+    encoder_of,
     files_of,
     models_in,
     original_of,
+    photo_of,
     preview_of,
     read_config,
     served_versions,
+    steps_of,
     versions_of,
 )
 from serving.contract.lock import holder
@@ -50,7 +53,7 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
         yield Finding(WARN, "model repository", f"{folder} is empty; `latentclr export` fills it")
     yield from _unfinished(folder)
     yield from _apart(folder)
-    yield from _previews(folder)
+    yield from _beside(folder)
     for model in models:
         if model.name.startswith(".tmp-"):
             text = (
@@ -98,26 +101,38 @@ def _apart(repository: Path) -> Iterator[Finding]:
             yield Finding(BAD, f"model {model.name}", f"{text}: {command}")
 
 
-def _previews(repository: Path) -> Iterator[Finding]:
-    """Tell which previews are missing or of another version than their models, and which no model has any use for."""
+def _beside(repository: Path) -> Iterator[Finding]:
+    """Tell which previews and encoders are missing or of another version than their models, or of use to no model.
+
+    An ensemble has no files that could be of another version; it is to be there with the encoder.
+    """
     for model in models_in(repository):
         manifest = _manifest_of(model)
-        if manifest is None or manifest.preview_of:
+        if manifest is None or manifest.preview_of or manifest.encoder_of or manifest.photo_of:
             continue
-        preview = repository / preview_of(model.name)
-        its = _manifest_of(preview)
-        original = original_of(repository, model.name)
-        command = f"latentclr rollback --repository {repository} --name {original} --to VERSION"
-        if manifest.preview is None:
-            if its is not None and its.preview_of:
-                text = f"is of an older export than {model.name}, which has no preview now: nobody asks for it"
-                yield Finding(WARN, f"model {preview.name}", text)
-        elif its is None:
-            text = f"its preview {preview.name} is not there: export again"
-            yield Finding(BAD, f"model {model.name}", text)
-        elif its.files_sha256 != manifest.preview.files_sha256:
-            text = f"its preview {preview.name} serves another version: {command}"
-            yield Finding(BAD, f"model {model.name}", text)
+        wanted = {
+            "preview": (preview_of(model.name), manifest.preview),
+            "encoder": (encoder_of(model.name), manifest.encoder),
+        }
+        for what, (name, info) in wanted.items():
+            its = _manifest_of(repository / name)
+            text = ""
+            if info is None:
+                if its is not None and getattr(its, f"{what}_of"):
+                    text = f"is of an older export than {model.name}, which has no {what} now: nobody asks for it"
+                    yield Finding(WARN, f"model {name}", text)
+                continue
+            if its is None:
+                text = f"its {what} {name} is not there: export again"
+            elif its.files_sha256 != info.files_sha256:
+                original = original_of(repository, model.name)
+                command = f"latentclr rollback --repository {repository} --name {original} --to VERSION"
+                text = f"its {what} {name} serves another version: {command}"
+            if text:
+                yield Finding(BAD, f"model {model.name}", text)
+        photo = photo_of(model.name)
+        if manifest.encoder is not None and _manifest_of(repository / photo) is None:
+            yield Finding(WARN, f"model {model.name}", f"the ensemble {photo} of it and its encoder is not there")
 
 
 def _manifest_of(model: Path) -> Manifest | None:
@@ -138,11 +153,10 @@ def _problems(model: Path) -> Iterator[Finding]:
     if config.name and config.name != model.name:
         yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
     if config.platform == ENSEMBLE:
-        for step in config.ensemble_scheduling.step:
-            if not (model.parent / step.model_name / CONFIG_FILE).is_file():
-                yield Finding(BAD, subject, f"asks {step.model_name}, which is not there: export it again")
-        return
-    if config.backend not in ENGINES:
+        for step in steps_of(config):
+            if not (model.parent / step / CONFIG_FILE).is_file():
+                yield Finding(BAD, subject, f"asks {step}, which is not there: export it again")
+    elif config.backend not in ENGINES:
         known = ", ".join(ENGINES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
         return
@@ -156,7 +170,8 @@ def _problems(model: Path) -> Iterator[Finding]:
             text = f"its configuration names version {version}, there is {there}: latentclr rollback --to ..."
             yield Finding(BAD, subject, text)
             continue
-        yield from _check_files(subject, model / str(version), config)
+        if config.platform != ENSEMBLE:  # which has no files
+            yield from _check_files(subject, model / str(version), config)
 
 
 def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:

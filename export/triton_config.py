@@ -55,15 +55,9 @@ def model_config(
         options: How to serve it; TensorRT's precision is the manifest's, for a preview stays in float32.
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
-    options = options or TritonOptions()
-    latent, (height, width) = manifest["latent"], _size(manifest)
-    # OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
-    # are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
-    open_rows = backend == "openvino"
-    batch = [-1] if open_rows else []
-    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=0 if open_rows else options.max_batch_size)
-    if version is not None:
-        config.version_policy.specific.versions.append(version)
+    options, latent = options or TritonOptions(), manifest["latent"]
+    config, batch = _begin(name, backend, manifest, options, version)
+    config.backend = backend
     per_row = pb.ModelTensorReshape(shape=batch)  # one value a row: [N], not [N, 1]
     code = code_tensor(latent.get("input", "z"))
     config.input.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
@@ -72,13 +66,9 @@ def model_config(
     if manifest["generator"]["classes"] is not None:
         config.input.add(name=CLASS_ID, data_type=pb.TYPE_INT64, dims=[*batch, 1], reshape=per_row)
     image, valid = output_names(backend)
-    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, height, width, 3])
+    config.output.add(name=image, data_type=pb.TYPE_UINT8, dims=[*batch, *_size(manifest), 3])
     config.output.add(name=valid, data_type=pb.TYPE_BOOL, dims=[*batch, 1], reshape=per_row)
-    _add_instances(config, options, open_rows)
-    _add_engine(config, options, manifest)
-    for rows in warm_up_sizes(options):
-        _add_warm_up(config, rows, latent["layers"])
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    _add_running(config, options, manifest)
     return config
 
 
@@ -117,24 +107,16 @@ def encoder_config(
     version: int | None = None,
 ) -> pb.ModelConfig:
     """Return the configuration that Triton loads an encoder with; see `model_config`."""
-    options = options or TritonOptions()
-    latent = manifest["latent"]
-    open_rows = backend == "openvino"
-    batch = [-1] if open_rows else []
-    config = pb.ModelConfig(name=name, backend=backend, max_batch_size=0 if open_rows else options.max_batch_size)
-    if version is not None:
-        config.version_policy.specific.versions.append(version)
+    options, latent = options or TritonOptions(), manifest["latent"]
+    config, batch = _begin(name, backend, manifest, options, version)
+    config.backend = backend
     config.input.add(name=PICTURE, data_type=pb.TYPE_UINT8, dims=[*batch, *_size(manifest), 3])
     code, direction, alpha, again = served_names(backend, encoder_outputs(latent["input"]))
     config.output.add(name=code, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
     config.output.add(name=direction, data_type=pb.TYPE_INT64, dims=[*batch, 1])
     config.output.add(name=alpha, data_type=pb.TYPE_FP32, dims=[*batch, 1, latent["layers"]])
     config.output.add(name=again, data_type=pb.TYPE_FP32, dims=[*batch, *_code_shape(latent)])
-    _add_instances(config, options, open_rows)
-    _add_engine(config, options, {**manifest, "precision": "fp32"})
-    for rows in warm_up_sizes(options):
-        _add_warm_up(config, rows, latent["layers"])
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    _add_running(config, options, manifest)
     return config
 
 
@@ -156,13 +138,9 @@ def photo_config(
         options: See `model_config`.
         version: See `model_config`.
     """
-    options = options or TritonOptions()
     latent = manifest["latent"]
-    open_rows = backend == "openvino"
-    batch = [-1] if open_rows else []
-    config = pb.ModelConfig(name=name, platform=ENSEMBLE, max_batch_size=0 if open_rows else options.max_batch_size)
-    if version is not None:
-        config.version_policy.specific.versions.append(version)
+    config, batch = _begin(name, backend, manifest, options or TritonOptions(), version)
+    config.platform = ENSEMBLE
     size = [*_size(manifest), 3]
     config.input.add(name=PICTURE, data_type=pb.TYPE_UINT8, dims=[*batch, *size])
     config.input.add(name=DIRECTION, data_type=pb.TYPE_INT64, dims=[*batch, -1])
@@ -187,8 +165,40 @@ def photo_config(
     _add_step(steps, editor, {code: CODE, **asked}, {image: IMAGE, valid: VALID})
     _add_step(steps, encoder_of(editor), {PICTURE: PICTURE}, encoded)
     _add_step(steps, editor, {code: CODE, **unedited}, {image: RECONSTRUCTION})
-    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
     return config
+
+
+def _begin(
+    name: str, backend: str, manifest: Mapping[str, Any], options: TritonOptions, version: int | None
+) -> tuple[pb.ModelConfig, list[int]]:
+    """Return a configuration with what all have, and what stands before the dims of its tensors.
+
+    OpenVINO's backend fixes the batch of a model with a max_batch_size, and then takes no other. Without one the rows
+    are a dimension like others, each request is run by itself, and nobody but the twin refuses too many of them.
+    """
+    open_rows = backend == "openvino"
+    config = pb.ModelConfig(name=name, max_batch_size=0 if open_rows else options.max_batch_size)
+    if version is not None:
+        config.version_policy.specific.versions.append(version)
+    config.parameters["manifest"].string_value = json.dumps(manifest, sort_keys=True)
+    return config, [-1] if open_rows else []
+
+
+def _add_running(config: pb.ModelConfig, options: TritonOptions, manifest: Mapping[str, Any]) -> None:
+    """Add how an engine runs the model whose tensors stand there."""
+    open_rows = config.max_batch_size == 0
+    target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
+    kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")
+    config.instance_group.add(count=options.instances, kind=kind)
+    if open_rows:
+        config.parameters[MAX_ROWS].string_value = str(options.max_batch_size)
+    else:
+        _add_batching(config, options)
+    if options.cache:
+        config.response_cache.enable = True
+    _add_engine(config, options, manifest)
+    for rows in warm_up_sizes(options):
+        _add_warm_up(config, rows, manifest["latent"]["layers"])
 
 
 def _add_step(steps: Any, model: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> None:
@@ -207,18 +217,6 @@ def _size(manifest: Mapping[str, Any]) -> tuple[int, int]:
 
 def _code_shape(latent: Mapping[str, Any]) -> list[int]:
     return [latent["layers"], latent["dim"]] if latent.get("input", "z") == "w+" else [latent["dim"]]
-
-
-def _add_instances(config: pb.ModelConfig, options: TritonOptions, open_rows: bool) -> None:
-    target = "cpu" if open_rows else options.target  # OpenVINO's backend refuses any other kind of instance
-    kind = getattr(pb.ModelInstanceGroup, f"KIND_{target.upper()}")
-    config.instance_group.add(count=options.instances, kind=kind)
-    if open_rows:
-        config.parameters[MAX_ROWS].string_value = str(options.max_batch_size)
-    else:
-        _add_batching(config, options)
-    if options.cache:
-        config.response_cache.enable = True
 
 
 def warm_up_sizes(options: TritonOptions) -> list[int]:

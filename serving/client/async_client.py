@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tritonclient.utils import InferenceServerException
 
 from serving.client.address import parse_address
+from serving.client.beside import ENCODER, PREVIEW
 from serving.client.connection import DOOR_S, PROBE_S, STALE
 from serving.client.description import Description
 from serving.client.doors import wrong_door
@@ -41,15 +42,9 @@ from serving.client.photos import (
     OtherEncoder,
     PhotoMemory,
     Source,
-    check_encoder,
-    check_has_encoder,
     check_same_encoder,
     found_again,
-    has_encoder,
-    is_encoder_of,
 )
-from serving.client.photos import not_served as no_encoder
-from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
     Plan,
@@ -182,8 +177,8 @@ class AsyncEditClient:
         timeout: float | None = None,
     ) -> Inverted:
         """Find the code of a photo; see `EditClient.invert`."""
-        full = await self._full(has_encoder, timeout)
-        check_has_encoder(full, self._model)
+        full = await self._full(ENCODER.had_by, timeout)
+        ENCODER.check_had(full, self._model)
         framed = await asyncio.to_thread(self._photos.frame, full, photo, align, face)
         codes = self._photos.code(framed, full)
         if codes is None:
@@ -210,11 +205,11 @@ class AsyncEditClient:
 
     async def send_preview(self, plan: Plan, timeout: float | None = None, photo: Inverted | None = None) -> Edited:
         """Send what a plan makes of the manifest to the model's preview; see `EditClient.send_preview`."""
-        full = await self._full(has_preview, timeout)
-        check_has_preview(full, self._model)
+        full = await self._full(PREVIEW.had_by, timeout)
+        PREVIEW.check_had(full, self._model)
 
         def paired(preview: Manifest) -> Request:
-            check_preview(preview, full, self._model)
+            PREVIEW.check(preview, full, self._model)
             if photo is not None:
                 check_same_encoder(photo, full)
             return plan(preview)
@@ -222,11 +217,11 @@ class AsyncEditClient:
         small = self._client_of(preview_of(self._model))
         try:
             its = (await small._describe(timeout)).manifest
-            full = await self._full(lambda manifest: is_preview_of(its, manifest), timeout)
+            full = await self._full(lambda manifest: PREVIEW.is_of(its, manifest), timeout)
             images, request, description = await small._send(paired, timeout)
             return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
-            raise not_served(self._model, str(error)) from error
+            raise PREVIEW.not_served(self._model, str(error)) from error
 
     async def _send_subject(
         self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
@@ -254,19 +249,19 @@ class AsyncEditClient:
 
     async def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
         """See `EditClient._encode`."""
-        full = await self._full(has_encoder, timeout)
+        full = await self._full(ENCODER.had_by, timeout)
 
         def paired(encoder: Manifest) -> Request:
-            check_encoder(encoder, full, self._model)
+            ENCODER.check(encoder, full, self._model)
             return encode_request(framed)
 
         encoding = self._client_of(encoder_of(self._model))
         try:
             its = (await encoding._describe(timeout)).manifest
-            full = await self._full(lambda manifest: is_encoder_of(its, manifest), timeout)
+            full = await self._full(lambda manifest: ENCODER.is_of(its, manifest), timeout)
             return (await encoding._send(paired, timeout))[0], full
         except ModelUnavailable as error:
-            raise no_encoder(self._model, str(error)) from error
+            raise ENCODER.not_served(self._model, str(error)) from error
 
     def _client_of(self, model: str) -> AsyncEditClient:
         """Return the client of a model that was published beside this one."""

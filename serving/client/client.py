@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from serving.client.address import Address, parse_address
+from serving.client.beside import ENCODER, PREVIEW
 from serving.client.connection import Connection, Transport
 from serving.client.description import Description
 from serving.client.edited import Edited
@@ -28,15 +29,9 @@ from serving.client.photos import (
     OtherEncoder,
     PhotoMemory,
     Source,
-    check_encoder,
-    check_has_encoder,
     check_same_encoder,
     found_again,
-    has_encoder,
-    is_encoder_of,
 )
-from serving.client.photos import not_served as no_encoder
-from serving.client.preview import check_has_preview, check_preview, has_preview, is_preview_of, not_served
 from serving.client.requests import (
     TURNS,
     Plan,
@@ -277,8 +272,8 @@ class EditClient:
             PhotoError: It is no photo, too large, or shows no face or several.
             ServingError: The server cannot answer; see `manifest`.
         """
-        full = self._full(has_encoder, timeout)
-        check_has_encoder(full, self._model)
+        full = self._full(ENCODER.had_by, timeout)
+        ENCODER.check_had(full, self._model)
         framed = self._photos.frame(full, photo, align, face)
         codes = self._photos.code(framed, full)
         if codes is None:
@@ -347,18 +342,18 @@ class EditClient:
         """
 
         def paired(preview: Manifest) -> Request:
-            full = self._full(lambda manifest: is_preview_of(preview, manifest), timeout)
-            check_preview(preview, full, self._model)
+            full = self._full(lambda manifest: PREVIEW.is_of(preview, manifest), timeout)
+            PREVIEW.check(preview, full, self._model)
             if photo is not None:
                 check_same_encoder(photo, full)
             return plan(preview)
 
-        check_has_preview(self._full(has_preview, timeout), self._model)
+        PREVIEW.check_had(self._full(PREVIEW.had_by, timeout), self._model)
         try:
             images, request, description = self._send(self._preview, paired, timeout)
             return request.finish(images, description.name, with_recipe=False)
         except ModelUnavailable as error:
-            raise not_served(self._model, str(error)) from error
+            raise PREVIEW.not_served(self._model, str(error)) from error
 
     def _send_subject(
         self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
@@ -384,18 +379,18 @@ class EditClient:
 
     def _encode(self, framed: Framed, timeout: float | None) -> tuple[NDArray[np.float32], Manifest]:
         """Ask the encoder that was published with the model; returns the code, and the full model's manifest."""
-        full = self._full(has_encoder, timeout)
+        full = self._full(ENCODER.had_by, timeout)
 
         def paired(encoder: Manifest) -> Request:
             nonlocal full
-            full = self._full(lambda manifest: is_encoder_of(encoder, manifest), timeout)
-            check_encoder(encoder, full, self._model)
+            full = self._full(lambda manifest: ENCODER.is_of(encoder, manifest), timeout)
+            ENCODER.check(encoder, full, self._model)
             return encode_request(framed)
 
         try:
             return self._send(self._encoder, paired, timeout)[0], full
         except ModelUnavailable as error:
-            raise no_encoder(self._model, str(error)) from error
+            raise ENCODER.not_served(self._model, str(error)) from error
 
     def _full(self, wanted: Callable[[Manifest], bool], timeout: float | None) -> Manifest:
         """Return the full model's manifest, asked for again if it is not as wanted: another may have been published."""

@@ -20,13 +20,12 @@ from numpy.typing import ArrayLike, NDArray
 from serving.client.alpha_range import tell
 from serving.contract.arguments import shown
 from serving.contract.edits import check_latents
-from serving.contract.layout import encoder_of
 from serving.contract.manifest import Manifest
 from serving.contract.photo.crop import Crop, centre_crop, cut_out
 from serving.contract.photo.reader import Photo, read_photo
 from serving.contract.photo_record import PhotoRecord
 from serving.contract.tensors import PICTURE
-from serving.errors import InvalidEdit, NoEncoder, PhotoError, PhotoWarning
+from serving.errors import InvalidEdit, PhotoError, PhotoWarning
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -208,45 +207,6 @@ def _code_key(framed: Framed, manifest: Manifest) -> Hashable:
         manifest.encoder.sha256,
         tuple(sorted(manifest.encoder.files_sha256.items())),
     )
-
-
-def has_encoder(full: Manifest) -> bool:
-    """Whether a model was published with an encoder."""
-    return full.encoder is not None
-
-
-def is_encoder_of(encoder: Manifest, full: Manifest) -> bool:
-    """Whether a model is the encoder that was published with this editor."""
-    return full.encoder is not None and encoder.files_sha256 == full.encoder.files_sha256
-
-
-def check_has_encoder(full: Manifest, model: str) -> None:
-    """Check that a model was published with an encoder.
-
-    Raises:
-        NoEncoder: It was not.
-    """
-    if not has_encoder(full):
-        raise NoEncoder(
-            f"model {model!r} has no encoder, so it cannot edit photos: `latentclr export --with-encoder` publishes "
-            "one with it"
-        )
-
-
-def check_encoder(encoder: Manifest, full: Manifest, model: str) -> None:
-    """Check that what is served under the encoder's name is the editor's encoder.
-
-    Raises:
-        NoEncoder: It is not.
-    """
-    check_has_encoder(full, model)
-    if not is_encoder_of(encoder, full):
-        raise not_served(model, f"{encoder_of(model)} is of another version; see `latentclr doctor`")
-
-
-def not_served(model: str, reason: str) -> NoEncoder:
-    """Say that the encoder that a model was published with cannot be had."""
-    return NoEncoder(f"the encoder of {model!r} is not served: {reason}")
 
 
 def check_code(manifest: Manifest, answer: NDArray[Any]) -> NDArray[np.float32]:

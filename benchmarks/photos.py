@@ -35,7 +35,7 @@ from latentclr.inversion.refine import refine
 from latentclr.method.directions import Directions
 from latentclr.method.step import feed_mask
 from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import at_once, grid, save_picture
+from latentclr.pictures.render import at_once, draw_codes, grid, save_picture
 from latentclr.scores.effects import score_all
 from latentclr.scores.scorer import Scorer, build_scorers
 from latentclr.training.experiment import named_edits, open_run, trained_generator
@@ -162,10 +162,7 @@ def _drawn(generator: Generator, codes: Tensor, step: Tensor | None = None) -> P
     ps = at_layers(generator, codes)
     ps = ps if step is None else ps + step
     with torch.no_grad():
-        images: Pixels = torch.cat(
-            [to_uint8(generator.synthesize(part)) for part in ps.split(at_once(generator))]
-        ).numpy()
-    return images
+        return draw_codes(generator, ps, None)
 
 
 def _step(directions: Directions, fed: Tensor, codes: Tensor, direction: int, alpha: float) -> Tensor:

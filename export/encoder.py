@@ -21,7 +21,7 @@ from export.engines import BACKENDS, Graphs
 from export.errors import ExportError
 from export.onnx import OPSET, OnnxEditor, split_weights, write_onnx
 from export.openvino import OpenVINOEditor, export_openvino
-from export.parity import run_eager, why_not
+from export.parity import batches, run_eager, why_not
 from export.torchscript import TorchScriptEditor, write_torchscript
 from latentclr.files import sha256_of
 from latentclr.inversion.augment import augment
@@ -35,7 +35,6 @@ from serving.contract.manifest import EncoderInfo, encoder_entry
 from serving.contract.tensors import PICTURE, encoder_outputs
 
 PICTURES = 64  # of the certificate, half of them changed as photos are
-BATCHES = (1, 2, 5)  # rows of the first requests; the last again until all are compared
 APART = 1e-3
 """Largest difference of a number of a code, in standard deviations of the prior. Sums of thousands of float32 terms in
 another order differ by far less, and so much moves no pixel by a step."""
@@ -139,11 +138,7 @@ def check_encoder(
     seen, classes = _photos(editor, pictures)
     comparisons = {name: Comparison() for name in engines}
     with progress_bar(len(seen), "image", desc="parity of the encoder", delay=2) as bar:
-        start = 0
-        for number in range(len(seen)):
-            rows = slice(start, start + BATCHES[min(number, len(BATCHES) - 1)])
-            if start >= len(seen):
-                break
+        for rows in batches(list(range(len(seen)))):
             with torch.no_grad():
                 codes = saved.encoder(torch.from_numpy(seen[rows])).numpy()
             expected = _drawn(editor, codes, classes, rows)
@@ -156,7 +151,6 @@ def check_encoder(
                         f" standard deviations, at most {APART:g} are allowed"
                     )
                 comparisons[name].add(expected, _drawn(editor, found, classes, rows), [[] for _ in expected])
-            start = rows.stop
             bar.update(len(expected))
     certificates = []
     for name, comparison in comparisons.items():
@@ -170,15 +164,14 @@ def check_encoder(
 
 
 def encoder_manifest(
-    name: str, manifest: Mapping[str, Any], saved: SavedEncoder, made: Graphs, certificates: Sequence[Certificate]
+    name: str, manifest: Mapping[str, Any], made: Graphs, certificates: Sequence[Certificate]
 ) -> dict[str, Any]:
     """Describe an encoder as plain data: the editor's manifest, with its own files and certificates.
 
     Args:
         name: The editor's.
         manifest: The editor's.
-        saved: The encoder.
-        made: Its graphs.
+        made: The encoder's graphs.
         certificates: Their proof.
     """
     own = {key: value for key, value in manifest.items() if key not in ("preview", "encoder", "edits")}
@@ -214,7 +207,7 @@ def _row(classes: Tensor | None, row: int) -> Tensor | None:
 
 
 def _drawn(
-    editor: FusedEditor, codes: NDArray[np.float32], classes: NDArray[np.int64] | None, rows: slice
+    editor: FusedEditor, codes: NDArray[np.float32], classes: NDArray[np.int64] | None, rows: list[int]
 ) -> NDArray[np.uint8]:
     n, layers = len(codes), editor.generator.latent.layers
     nothing = np.zeros((n, 0), np.int64), np.zeros((n, 0, layers), np.float32)

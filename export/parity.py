@@ -81,7 +81,7 @@ def parity_cases(
         return Case(tuple(tensor.numpy() for tensor in inputs), tuple(which))
 
     cases = []
-    for which in _batches(list(range(count))):
+    for which in batches(list(range(count))):
         n = len(which)
         cases.append(case(which, torch.zeros(n, 0, dtype=torch.int64), torch.zeros(n, 0, latent.layers)))
     alone = -(-3 * edited // 5)
@@ -91,7 +91,7 @@ def parity_cases(
         kinds.append((m, max(ROWS, -(-k // m))))
     for m, rows in kinds:
         apart = max(1, k // m) if k <= rows else -(-k // m)
-        for batch in _batches(list(range(rows))):
+        for batch in batches(list(range(rows))):
             index = torch.tensor(batch)  # [N]
             first = index * k // rows if m == 1 and k > rows else index  # spread over all
             direction = (first[:, None] + torch.arange(m) * apart) % k  # [N, M]
@@ -109,13 +109,14 @@ def parity_cases(
     return cases
 
 
-def _batches(rows: list[int]) -> list[list[int]]:
-    batches: list[list[int]] = []
+def batches(rows: list[int]) -> list[list[int]]:
+    """Cut rows into batches of `BATCHES`."""
+    cut: list[list[int]] = []
     while rows:
-        n = BATCHES[min(len(batches), len(BATCHES) - 1)]
-        batches.append(rows[:n])
+        n = BATCHES[min(len(cut), len(BATCHES) - 1)]
+        cut.append(rows[:n])
         rows = rows[n:]
-    return batches
+    return cut
 
 
 @dataclass

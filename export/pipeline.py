@@ -173,7 +173,7 @@ def export_run(
                 proofs = check_encoder(editor, saved, found.engines)
                 for proof in proofs:
                     say(str(proof))
-                its = encoder_manifest(name, manifest, saved, found, proofs)
+                its = encoder_manifest(name, manifest, found, proofs)
                 manifest["encoder"] = encoder_info(saved, its["files_sha256"])
                 beside[encoder_of(name)] = (found.files, its)
                 ensemble = {**its, "files_sha256": {}, "parity": {}, "encoder_of": "", "photo_of": name}

@@ -20,10 +20,9 @@ from export.errors import ExportError
 from export.parity import Arrays, Engine
 from latentclr.errors import GeneratorError
 from latentclr.progress import progress_bar
-from serving.contract.certificate import psnr, ssim
+from serving.contract.certificate import picture_psnr, ssim
 
 EDITED = 48  # pictures that likeness is measured on, at least: full ones are slow, and no gate hangs on it
-SAME_DB = 100.0  # of identical pictures, whose PSNR would be infinite
 
 Pixels = NDArray[np.uint8]
 
@@ -95,8 +94,7 @@ def measure_likeness(full: Engine, preview: Engine, cases: Sequence[Arrays]) -> 
             small, _ = preview(*inputs)
             large, _ = full(*inputs)
             for a, b in zip(averaged_down(large, (small.shape[1], small.shape[2])), small, strict=True):
-                decibels = psnr(float(np.square(a.astype(np.float64) - b).mean()))
-                psnrs.append(SAME_DB if decibels is None else min(SAME_DB, decibels))
+                psnrs.append(picture_psnr(a, b))
                 ssims.append(ssim(a, b))
             bar.update()
     return Likeness(len(psnrs), min(psnrs), float(np.mean(psnrs)), min(ssims), float(np.mean(ssims)))

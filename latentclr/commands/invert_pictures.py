@@ -26,12 +26,12 @@ from latentclr.generators.registry import build_generator
 from latentclr.inversion.encoder import ENCODER_FILE, SavedEncoder, load_encoder
 from latentclr.inversion.objective import at_layers
 from latentclr.inversion.refine import from_prior, refine
-from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import at_once, grid
+from latentclr.pictures.render import at_once, draw_codes, grid
 from latentclr.progress import progress_bar
 from latentclr.training.distributed import resolve_device
-from serving.contract.certificate import psnr, ssim
-from serving.contract.photo.crop import Crop, centre_crop, cut_out, paste
+from serving.contract.certificate import picture_psnr, ssim
+from serving.contract.photo.crop import Crop, centre_crop, cut_out
+from serving.contract.photo.crop import paste as paste_back
 from serving.contract.photo.faces import choose_crop
 from serving.contract.photo.reader import Photo, read_photo
 
@@ -125,7 +125,7 @@ def run_invert(
     }
     if paste:
         contents |= {
-            output.parent / f"{path.stem}.pasted.png": _png(Image.fromarray(_pasted(photo, crop, image)))
+            output.parent / f"{path.stem}.pasted.png": _png(Image.fromarray(paste_back(photo.pixels, crop, image)))
             for path, photo, crop, image in zip(pictures, photos, crops, stages[-1].images, strict=True)
         }
     write_together(contents)
@@ -183,20 +183,17 @@ def find_codes(
     pixels = torch.from_numpy(wanted).to(device)
     parts = [slice(i, i + size) for i in range(0, len(pixels), size)]
 
-    def drawn(codes: Tensor) -> Pixels:
+    def stage(name: str, start: float, codes: Tensor) -> Stage:
+        seconds = time.perf_counter() - start
         with torch.no_grad():
-            images = [
-                to_uint8(generator.synthesize(at_layers(generator, codes[part]), _some(classes, part)))
-                for part in parts
-            ]
-        found: Pixels = torch.cat(images).cpu().numpy()
-        return found
+            reached = Stage(name, seconds, draw_codes(generator, at_layers(generator, codes), classes))
+        judge(reached, wanted, saved, codes)
+        return reached
 
     start = time.perf_counter()
     with torch.no_grad():
         codes = torch.cat([saved.encoder(pixels[part]) for part in parts])
-    stages = [Stage("encoder", time.perf_counter() - start, drawn(codes))]
-    judge(stages[0], wanted, saved, codes)
+    stages = [stage("encoder", start, codes)]
     if steps:
         start = time.perf_counter()
         images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -209,25 +206,22 @@ def find_codes(
                 return True
 
             codes = torch.cat([
-                refine(generator, saved.encoder, images[part], codes[part], steps, _some(classes, part), told)
+                refine(
+                    generator, saved.encoder, images[part], codes[part], steps,
+                    None if classes is None else classes[part], told,
+                )
                 for part in parts
             ])  # fmt: skip
-        stages.append(Stage("refined", time.perf_counter() - start, drawn(codes)))
-        judge(stages[1], wanted, saved, codes)
+        stages.append(stage("refined", start, codes))
     return codes, stages
 
 
 def judge(stage: Stage, wanted: Pixels, saved: SavedEncoder, codes: Tensor) -> None:
     """Fill in how near a stage's pictures are to the wanted ones [N, H, W, 3], and its codes to the prior."""
     for one, other in zip(wanted, stage.images, strict=True):
-        error = float(np.square(one.astype(np.float64) - other).mean())
-        stage.psnr.append(min(100.0, psnr(error) or 100.0))
+        stage.psnr.append(picture_psnr(one, other))
         stage.ssim.append(ssim(one, other))
     stage.from_prior = from_prior(saved.encoder, codes).tolist()
-
-
-def _some(classes: Tensor | None, part: slice) -> Tensor | None:
-    return None if classes is None else classes[part]
 
 
 def _entry(path: Path, photo: Photo, crop: Crop, how: str, stages: Sequence[Stage], row: int) -> dict[str, Any]:
@@ -239,10 +233,6 @@ def _entry(path: Path, photo: Photo, crop: Crop, how: str, stages: Sequence[Stag
         for stage in stages
     }  # fmt: skip
     return {"picture": path.name, "sha256": photo.sha256, "crop": crop.as_dict(), "how": how, "reached": reached}
-
-
-def _pasted(photo: Photo, crop: Crop, image: Pixels) -> Pixels:
-    return paste(photo.pixels, crop, image)
 
 
 def _sheet(pictures: Sequence[Path], wanted: Pixels, stages: Sequence[Stage]) -> Image.Image:

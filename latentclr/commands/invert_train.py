@@ -18,8 +18,7 @@ from latentclr.generators.registry import build_generator
 from latentclr.inversion.encoder import ENCODER_FILE
 from latentclr.inversion.objective import at_layers, sample_codes
 from latentclr.inversion.trainer import PICTURE_FILE, RESUME_FILE, EncoderTrainer
-from latentclr.pictures.pixels import to_uint8
-from latentclr.pictures.render import at_once
+from latentclr.pictures.render import draw_codes
 from latentclr.progress import duration
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import open_run, trained_generator
@@ -107,12 +106,6 @@ def _face_template(generator: Generator) -> tuple[tuple[float, float], ...] | No
         return None
     count = TEMPLATE_PICTURES if max(generator.size) <= 256 else TEMPLATE_PICTURES // 3
     codes, class_id = sample_codes(generator, count, stream(0, "face-template"))
-    ps = at_layers(generator, codes)
-    size = at_once(generator)
     with torch.no_grad():
-        images = [
-            to_uint8(generator.synthesize(ps[i : i + size], None if class_id is None else class_id[i : i + size])).cpu()
-            for i in range(0, len(ps), size)
-        ]
-    template = face_template(torch.cat(images).numpy())
+        template = face_template(draw_codes(generator, at_layers(generator, codes), class_id))
     return None if template is None else tuple((float(x), float(y)) for x, y in template)

@@ -19,14 +19,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentclr.errors import CheckpointError, first_reason
-from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.plain_load import load_safetensors, safetensors_metadata
+from latentclr.plain_save import save_safetensors
 from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import read_json
 from serving.contract.manifest import LATENT_INPUTS
@@ -215,7 +213,6 @@ def save_encoder(path: Path, saved: SavedEncoder) -> None:
     Raises:
         SaveError: The disk is full or the folder cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in saved.encoder.state_dict().items()}
     metadata = {
         "format": FORMAT,
         "kind": "encoder",
@@ -225,11 +222,7 @@ def save_encoder(path: Path, saved: SavedEncoder) -> None:
         "training": dict(saved.training),
         "figures": dict(saved.figures),
     }
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"latentclr": json.dumps(metadata)})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None
+    save_safetensors(path, saved.encoder.state_dict(), {"latentclr": json.dumps(metadata)})
 
 
 def load_encoder(path: Path) -> SavedEncoder:

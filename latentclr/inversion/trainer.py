@@ -27,7 +27,7 @@ from latentclr.training.checkpoint import load_resume, save_resume
 from latentclr.training.finite import all_finite, tensors_in
 from latentclr.training.rng import stream
 from latentclr.training.trainer import interruptible
-from serving.contract.certificate import psnr
+from serving.contract.certificate import picture_psnr
 
 RESUME_FILE, PICTURE_FILE = "encoder_resume.pt", "encoder.png"
 FORMAT = 1
@@ -276,8 +276,7 @@ def chosen_space(generator: Generator, space: str | None) -> str:
 
 def mean_psnr(originals: Tensor, images: Tensor) -> float:
     """Return the mean over N pictures [N, H, W, 3] of 0 to 255 of their PSNR in dB, identical ones as 100."""
-    errors = (originals.double() - images.double()).square().flatten(1).mean(1).tolist()
-    return float(np.mean([min(100.0, psnr(error) or 100.0) for error in errors]))
+    return float(np.mean([picture_psnr(*pair) for pair in zip(originals.numpy(), images.numpy(), strict=True)]))
 
 
 def _rate(step: int, steps: int) -> float:

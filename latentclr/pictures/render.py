@@ -243,12 +243,15 @@ def grid(
     return picture
 
 
-def draw_codes(generator: Generator, ps: Tensor, class_id: int | None) -> Pixels:
-    """Render ps [N, L, D] in parts: uint8 [N, H, W, 3]; a bar shows if that takes long."""
-    images = []
+def draw_codes(generator: Generator, ps: Tensor, class_id: int | Tensor | None) -> Pixels:
+    """Render ps [N, L, D], of one class or of classes [N]: uint8 [N, H, W, 3]; a bar shows if that takes long."""
+    images, size = [], at_once(generator)
+    classes = class_id if isinstance(class_id, Tensor) else one_class(class_id, ps)
     with progress_bar(len(ps), "image", desc="pictures", delay=2, leave=False) as bar:
-        for part in ps.split(at_once(generator)):
-            images.append(to_uint8(generator.synthesize(part, one_class(class_id, part))).cpu())
+        for start in range(0, len(ps), size):
+            part = ps[start : start + size]
+            its = None if classes is None else classes[start : start + size]
+            images.append(to_uint8(generator.synthesize(part, its)).cpu())
             bar.update(len(part))
     pixels: Pixels = torch.cat(images).numpy()
     return pixels

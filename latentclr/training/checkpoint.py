@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentclr.config import FIXED_VECTORS
@@ -30,6 +28,7 @@ from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions, build_directions
 from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
 from latentclr.plain_load import load_plain, load_safetensors, safetensors_metadata
+from latentclr.plain_save import save_safetensors
 from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import check_plain, read_json
 
@@ -93,9 +92,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     directions, config = checkpoint.directions, checkpoint.config
     parts = {"directions": directions, "projector": checkpoint.projector}
     tensors = {
-        f"{part}.{name}": tensor.detach().cpu().contiguous()
-        for part, module in parts.items()
-        for name, tensor in module.state_dict().items()
+        f"{part}.{name}": tensor for part, module in parts.items() for name, tensor in module.state_dict().items()
     }
     metadata = {
         "format": FORMAT,
@@ -108,11 +105,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "loss": checkpoint.loss,
         "config": config,
     }
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata={"latentclr": json.dumps(metadata)})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None
+    save_safetensors(path, tensors, {"latentclr": json.dumps(metadata)})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -21,6 +21,8 @@ Pictures = NDArray[np.uint8]
 VISIBLE_EDIT_RMS = 1.0
 """Steps of 1/255 that an edit must change a picture by (root mean square) for its direction to mean anything: below
 that most of the difference between two uint8 pictures is their rounding."""
+SAME_DB = 100.0
+"""Stands for the PSNR of identical pictures, which would be infinite."""
 _WORST = 0.01  # of the pictures, by edit fidelity
 _WINDOW, _SIGMA = 11, 1.5  # of SSIM, as in its paper
 _BAND = 32  # positions filtered by one product
@@ -259,6 +261,12 @@ def edit_cosine(expected: Pictures, unedited: Pictures, drawn: Pictures, drawn_u
 def psnr(mse: float) -> float | None:
     """Return the peak signal-to-noise ratio in decibel of a mean squared error in steps; None where there is none."""
     return None if mse == 0 else 10 * math.log10(255**2 / mse)
+
+
+def picture_psnr(expected: Pictures, drawn: Pictures) -> float:
+    """Return the PSNR of one picture or several together in decibel, `SAME_DB` where they are identical."""
+    decibels = psnr(float(np.square(expected.astype(np.float64) - drawn).mean()))
+    return SAME_DB if decibels is None else min(SAME_DB, decibels)
 
 
 def ssim(expected: Pictures, drawn: Pictures) -> float:

@@ -11,9 +11,7 @@ import pytest
 import torch
 import tritonclient.grpc as triton
 from click.testing import CliRunner
-from google.protobuf import text_format
-from safetensors.torch import save_file
-from tritonclient.grpc import model_config_pb2 as pb
+from small_stylegan2 import D, K, manifest_of, train_small
 
 from export.editor import FusedEditor
 from export.encoder import ServedEncoder, check_encoder, export_encoder
@@ -21,10 +19,8 @@ from export.errors import ExportError
 from export.parity import run_eager
 from export.repository import rollback
 from latentclr.cli import cli
-from latentclr.commands import run_train
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError
-from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.inversion.encoder import ENCODER_FILE, Encoder, EncoderSpec, SavedEncoder, load_encoder, save_encoder
 from latentclr.training.experiment import open_run, trained_generator
 from latentclr.training.rng import stream
@@ -33,7 +29,6 @@ from serving.contract.manifest import parse_manifest
 from serving.doctor.repository_checks import check_models
 from serving.triton.ports import Ports
 
-K, D = 3, 16
 MODELS = ["faces", "faces_encoder", "faces_encoder_torchscript", "faces_photo", "faces_photo_torchscript",
           "faces_torchscript"]  # fmt: skip
 
@@ -55,14 +50,9 @@ def give_encoder(run, space="w+", **changes):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stylegan2")
-    save_file(random_tensors(16, n_mlp=1, dim=D, width=8), folder / "w.safetensors")
-    words = ["generator=stylegan2", f"generator.weights={folder / 'w.safetensors'}", "model=global", f"k={K}",
-             "hparams.batch_size=2", "hparams.iterations=1", "eval_iters=1", "model.alpha=2", "device=cpu",
-             "tensorboard=false", f"output_dir={folder / 'run'}"]  # fmt: skip
-    assert run_train(words)
-    give_encoder(folder / "run")
-    return folder / "run"
+    run = train_small(tmp_path_factory.mktemp("stylegan2"))
+    give_encoder(run)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +63,6 @@ def published(trained, tmp_path_factory):
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     return repository, result.output
-
-
-def manifest_of(folder):
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
-    return json.loads(config.parameters["manifest"].string_value), config
 
 
 def editor_of(run, space="w+"):

@@ -10,43 +10,35 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from google.protobuf import text_format
-from safetensors.torch import save_file
+from small_stylegan2 import D, K, L, manifest_of, train_small
 from tiny_generators import LayeredGenerator
-from tritonclient.grpc import model_config_pb2 as pb
 
 from export.editor import FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor
 from export.parity import run_eager
-from export.preview import EDITED, SAME_DB, averaged_down, measure_likeness, preview_editor
+from export.preview import EDITED, averaged_down, measure_likeness, preview_editor
 from export.repository import publish, rollback
 from latentclr.cli import cli
-from latentclr.commands import run_train
 from latentclr.errors import SaveError
 from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.directions import build_directions
 from latentclr.training.checkpoint import load_checkpoint
+from serving.contract.certificate import SAME_DB
 from serving.contract.files import sha256_of
 from serving.contract.golden import read_golden
 from serving.contract.manifest import parse_manifest
 from serving.contract.published import PublishedModel
 
-K, D, L = 3, 16, 6
 MODELS = ["faces", "faces_preview", "faces_preview_torchscript", "faces_torchscript"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stylegan2")
-    save_file(random_tensors(16, n_mlp=1, dim=D, width=8), folder / "w.safetensors")
-    words = ["generator=stylegan2", f"generator.weights={folder / 'w.safetensors'}", "model=global", f"k={K}",
-             "hparams.batch_size=2", "hparams.iterations=1", "eval_iters=1", "model.alpha=2", "device=cpu",
-             "tensorboard=false", f"output_dir={folder / 'run'}"]  # fmt: skip
-    assert run_train(words)
-    (folder / "run" / "catalog.yaml").write_text("smile: {direction: 2, layers: [1, 2]}\n")
-    return folder / "run"
+    run = train_small(tmp_path_factory.mktemp("stylegan2"))
+    (run / "catalog.yaml").write_text("smile: {direction: 2, layers: [1, 2]}\n")
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +49,6 @@ def published(trained, tmp_path_factory):
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 0, result.output
     return repository, result.output
-
-
-def manifest_of(folder):
-    config = text_format.Parse((folder / "config.pbtxt").read_text(), pb.ModelConfig())
-    return json.loads(config.parameters["manifest"].string_value), config
 
 
 def test_what_is_published(published):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from latentclr.errors import GeneratorError
-from latentclr.files import replacing
 from latentclr.generators.weights.files import load_tensors
 from latentclr.generators.weights.modules import generator_of
 from latentclr.generators.weights.safe_pickle import load_pickle
+from latentclr.plain_save import save_safetensors
 
 
 def convert_weights(source: Path, target: Path) -> None:
@@ -44,7 +41,7 @@ def convert_weights(source: Path, target: Path) -> None:
         tensors["latent_avg"] = stylegan2.StyleGAN2(tensors).latent_avg
     # Cloned, because safetensors refuses tensors that share memory, and a `torch.save` file may hold such.
     tensors = {key: value.to(torch.float32).contiguous().clone() for key, value in tensors.items()}
-    _save(tensors, target)
+    save_safetensors(target, tensors)
 
 
 def _family_of(source: Path) -> str | None:
@@ -57,11 +54,3 @@ def _family_of(source: Path) -> str | None:
     if any(name.startswith("synthesis.L0_") for name in names):
         return "stylegan3"
     return "r3gan" if any(name.removeprefix("Model.").startswith("MainLayers.") for name in names) else None
-
-
-def _save(tensors: dict[str, Tensor], target: Path) -> None:
-    with replacing(target) as temporary:
-        try:
-            save_file(tensors, temporary)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from None

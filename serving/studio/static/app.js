@@ -1,9 +1,10 @@
-// Wires the page: state -> requests -> pictures.
-import { Failure, Latency, Latest, bitmap, call, json } from './api.js';
+// Wires the page: state -> requests -> pictures. A page without a server has the same parts, and another api.js.
+import { Failure, bitmap, call, json } from './api.js';
 import { ClassSearch } from './classes.js';
 import { Connection } from './connection.js';
 import { Dialogs, themeButton } from './dialogs.js';
 import { $, clear, copy, debounce, download, drawTile, sleep, toast } from './dom.js';
+import { Latency, Latest } from './latest.js';
 import { Sliders, summary } from './sliders.js';
 import { emptyState, fromHash, request, target, toHash } from './state.js';
 import { Steps } from './steps.js';
@@ -287,7 +288,8 @@ async function start(error) {
   const facts = [model.generator, model.width === model.resolution ? `${model.width} px` : `${model.width} × ${model.resolution} px`, `${model.directions} directions`];
   if (model.layers > 1) facts.push(`${model.layers} layers`);
   if (model.random_weights) facts.push('untrained');
-  $('model').textContent = facts.join(' · ');
+  if (model.engine) facts.push(model.engine); // where the page itself draws
+  $('model').textContent = $('model').title = facts.join(' · ');
   if (model.problems.length) toast(model.problems[0]);
   $('names-note').textContent = model.names_note;
   $('names-note').hidden = !model.names_note;
@@ -369,7 +371,7 @@ $('png').addEventListener('click', () => {
   const scale = Number($('png-scale').value);
   save_as($('png'), '/api/image', { ...request(state), scale }, `seed_${state.seed}${scale > 1 ? `_${scale}x` : ''}.png`);
 });
-$('gif').addEventListener('click', () => {
+$('gif')?.addEventListener('click', () => {
   const key = walkKey(), [low, high] = sliders.range(key);
   const alphas = Array.from({ length: GIF_FRAMES }, (_, i) => low + ((high - low) * i) / (GIF_FRAMES - 1));
   const scale = Math.min(8, Math.max(1, Math.round(GIF_SIDE / Math.max(model.width, model.resolution))));
@@ -377,10 +379,10 @@ $('gif').addEventListener('click', () => {
   save_as($('gif'), '/api/sweep', body, `seed_${state.seed}_walk.gif`);
 });
 $('link').addEventListener('click', async () => {
-  const link = `${location.origin}/${toHash(state)}`;
+  const link = `${location.origin}${location.pathname}${toHash(state)}`;
   if (!await copy(link, 'Link')) toast(link);
 });
-$('code').addEventListener('click', async () => {
+$('code')?.addEventListener('click', async () => {
   try {
     dialogs.code(await json('POST', '/api/code', request(state)));
   } catch (error) {
@@ -443,5 +445,5 @@ new Zoom($('stage'), announce);
 themeButton($('theme'));
 divide(50);
 // A token in the address has been exchanged for a cookie by now.
-if (location.search) history.replaceState(null, '', location.pathname + location.hash);
+if (new URLSearchParams(location.search).has('token')) history.replaceState(null, '', location.pathname + location.hash);
 connection.check();

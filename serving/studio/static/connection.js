@@ -19,15 +19,17 @@ export class Connection {
   get up() { return this.#up === true; }
   get down() { return this.#up === false; }
 
-  lost(message) {
+  // `final`: it will not come back by itself.
+  lost(message, final = false) {
     if (this.#up !== false) {
       this.#up = false;
       this.#pause = FIRST_MS;
-      $('banner').textContent = `${sentence(message)} Trying again …`;
+      $('banner').textContent = final ? sentence(message) : `${sentence(message)} Trying again …`;
       $('banner').hidden = false;
     }
-    this.#show('down', 'reconnecting');
+    this.#show('down', final ? 'stopped' : 'reconnecting');
     this.turned();
+    if (final) return;
     this.#again(this.#pause);
     this.#pause = Math.min(LONGEST_MS, this.#pause * 1.7);
   }
@@ -41,7 +43,7 @@ export class Connection {
       if (error.status === 401) { this.back(error); return; }
       health = { ready: false, message: error.message };
     }
-    if (!health.ready) { this.lost(health.message); return; }
+    if (!health.ready) { this.lost(health.message, health.final); return; }
     const returned = this.#up !== true;
     this.#again(CALM_MS);
     if (returned && await this.back()) {
@@ -54,7 +56,7 @@ export class Connection {
 
   latency(p50) {
     if (this.#up !== false) this.#show('up', p50 === null ? 'ready' : `${Math.round(p50)} ms`);
-    $('status').title = 'Median time of the last 50 pictures, from request to screen';
+    $('status').title = 'Median time of the last 50 pictures';
   }
 
   #show(state, text) {

@@ -19,11 +19,11 @@ export class Dialogs {
         getSelection().selectAllChildren(node); // Ctrl-C does the rest
       });
     }
-    $('name-form').addEventListener('submit', (event) => {
+    $('name-form')?.addEventListener('submit', (event) => {
       event.preventDefault();
       this.#submit?.();
     });
-    $('token-form').addEventListener('submit', async (event) => {
+    $('token-form')?.addEventListener('submit', async (event) => {
       event.preventDefault();
       try {
         await json('POST', '/api/session', { token: $('token').value });

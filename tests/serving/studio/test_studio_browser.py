@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,27 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium import NAMELESS, NEEDED, WAIT_MS, running_browser, until
 
 from serving import EditClient
 from serving.client.images import enlarge, read_recipe
 from serving.client.replay import replay
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="the browser tests need playwright: pip install playwright (no browser download)"
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        shutil.which(CHROMIUM) is None,
-        reason=f"the browser tests need {CHROMIUM}: apt-get install chromium, or name another in $CHROMIUM",
-    ),
-]
-OPTIONS = [
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
-]  # fmt: skip
-WAIT_MS = 20_000
+pytestmark = NEEDED
 TOKEN = "correct horse battery staple"
 # Luminance as WCAG 2 defines it; the theme's colours are resolved by the browser itself.
 CONTRAST = """(pairs) => {
@@ -60,21 +44,13 @@ SMALL = """(id) => {
   small.getContext('2d').drawImage(document.getElementById(id), 0, 0, 64, 64);
   return small.toDataURL();
 }"""
-NAMELESS = """() => [...document.querySelectorAll('button, input, a, [role=img]')].filter((node) => {
-  const label = node.getAttribute('aria-label') || node.labels?.[0]?.textContent || node.textContent;
-  return !label?.trim();
-}).map((node) => node.outerHTML)"""
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """One browser; each test gets a fresh profile in it."""
-    with sync_api.sync_playwright() as playwright:
-        home = tmp_path_factory.mktemp("browser")
-        environment = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home), "XDG_CACHE_HOME": str(home)}
-        running = playwright.chromium.launch(executable_path=CHROMIUM, headless=False, args=OPTIONS, env=environment)
+    with running_browser(tmp_path_factory.mktemp("browser")) as running:
         yield running
-        running.close()
 
 
 @pytest.fixture
@@ -98,14 +74,6 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert complaints == []
-
-
-def until(page: Any, condition: str) -> None:
-    """Wait for a condition. Playwright's own `wait_for_function` needs `eval`, which the page's policy forbids."""
-    deadline = time.monotonic() + WAIT_MS / 1000
-    while not page.evaluate(condition):
-        assert time.monotonic() < deadline, condition
-        page.wait_for_timeout(30)
 
 
 @contextmanager

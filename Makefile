@@ -16,7 +16,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo studio-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
+.PHONY: demo studio-picture studio-photo test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -46,6 +46,11 @@ demo: $(INSTALLED)  ## discover directions of real faces, score and name them, e
 
 studio-picture: $(INSTALLED)  ## the studio on what `make demo` made, as docs/studio.png
 	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --edit yaw=2 --output docs/studio.png
+
+studio-photo: $(INSTALLED)  ## a photo in it, as docs/studio_photo.png; trains an encoder for what `make demo` made first
+	$(BIN)/latentclr invert train $(DEMO)
+	$(BIN)/latentclr export $(DEMO) --with-encoder --repository $(DEMO)/model_repository
+	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --photo tests/data/photos/astronaut.jpg --output docs/studio_photo.png
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

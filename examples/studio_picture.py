@@ -32,10 +32,14 @@ DRAWN = """document.querySelectorAll('.thumb').length > 0
 @click.option("--seed", default=7, show_default=True, help="Of the face.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME=ALPHA",
               help="A named edit that is on.  [default: the first two names, at half of their range]")  # fmt: skip
+@click.option("--photo", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Edit this photo instead of the seed, and show it beside; the model has an encoder.")  # fmt: skip
 @click.option("--size", default=(1280, 800), show_default=True, nargs=2, type=int, help="Of the window, in pixels.")
 @click.option("--dark", is_flag=True, help="In dark colours.")
 @click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("studio.png"), show_default=True)
-def main(run: Path, seed: int, edits: tuple[str, ...], size: tuple[int, int], dark: bool, output: Path) -> None:
+def main(
+    run: Path, seed: int, edits: tuple[str, ...], photo: Path | None, size: tuple[int, int], dark: bool, output: Path
+) -> None:
     """Serve RUN/model_repository, open the studio's page, and save what it looks like when all of it is drawn."""
     from playwright.sync_api import sync_playwright
 
@@ -63,6 +67,13 @@ def main(run: Path, seed: int, edits: tuple[str, ...], size: tuple[int, int], da
                 )
                 page.goto(page_of)
                 page.set_default_timeout(WAIT_S * 1000)
+                if photo is not None:
+                    page.check("input[name=view][value=pair]", force=True)
+                    page.wait_for_selector("#photo-open:not([hidden])")
+                    page.set_input_files("#photo-file", photo)
+                    page.wait_for_selector("#photo-field:not([hidden])")
+                    page.click("#photo-refine")
+                    page.wait_for_selector("#photo-progress[hidden]", state="attached")
                 deadline = time.monotonic() + WAIT_S
                 while not page.evaluate(DRAWN):  # the page's policy forbids what `wait_for_function` needs
                     if time.monotonic() > deadline:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from serving.contract.manifest import Manifest
     from serving.errors import (
         AlphaWarning,
+        FaceError,
         InvalidEdit,
         ManifestError,
         ModelUnavailable,
@@ -46,6 +47,7 @@ __all__ = [
     "AsyncLatestWins",
     "EditClient",
     "Edited",
+    "FaceError",
     "InvalidEdit",
     "Inverted",
     "LatestWins",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ServingError(Exception):
     """Base of all errors of this package; its text is one line that says what to do.
@@ -86,3 +88,17 @@ class ImageError(ServingError):
 
 class PhotoError(ServingError):
     """A photo cannot be read, or what is asked of it cannot be done; the message names the way out."""
+
+
+class FaceError(PhotoError):
+    """No face was found in a photo, or several of which none was chosen.
+
+    Attributes:
+        places: The middle of each face from left to right, (x, y) in shares of the photo's width and height; empty if
+            there is none.
+    """
+
+    def __init__(self, message: str, places: Sequence[tuple[float, float]] = ()) -> None:
+        """Keep the line, and where the faces are."""
+        super().__init__(message)
+        self.places = tuple(places)

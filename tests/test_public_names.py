@@ -24,7 +24,7 @@ from latentclr.config import TrainConfig
 ROOT = Path(__file__).resolve().parent.parent
 
 SERVING = """
-    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited InvalidEdit Inverted LatestWins Manifest
+    AlphaWarning AsyncEditClient AsyncLatestWins EditClient Edited FaceError InvalidEdit Inverted LatestWins Manifest
     ManifestError ModelUnavailable NoEncoder NoPreview PhotoError PhotoWarning Ports RequestFailed RequestTimeout
     ServerStartError ServerUnavailable ServingError Superseded TritonServer refine save_image
 """.split()  # `from serving import ...`

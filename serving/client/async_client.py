@@ -123,7 +123,7 @@ class AsyncEditClient:
     ) -> Edited:
         """Apply edits, all together, to one seed or to each given code; see `EditClient.edit`."""
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return await self._send_subject(
+        return await self.send_subject(
             subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout
         )
 
@@ -143,7 +143,7 @@ class AsyncEditClient:
     ) -> Edited:
         """Do as `edit`, smaller and sooner; see `EditClient.preview`."""
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return await self._send_subject(
+        return await self.send_subject(
             subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
         )
 
@@ -164,7 +164,7 @@ class AsyncEditClient:
     ) -> Edited:
         """Walk along one direction, in one batched request; see `EditClient.sweep`."""
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return await self._send_subject(
+        return await self.send_subject(
             subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
         )
 
@@ -223,10 +223,15 @@ class AsyncEditClient:
         except ModelUnavailable as error:
             raise PREVIEW.not_served(self._model, str(error)) from error
 
-    async def _send_subject(
-        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    async def send_subject(
+        self,
+        subject: Subject,
+        plan_of: Callable[[Subject], Plan],
+        timeout: float | None = None,
+        *,
+        small: bool = False,
     ) -> Edited:
-        """See `EditClient._send_subject`."""
+        """See `EditClient.send_subject`."""
         for _ in range(TURNS):
             photo = None if subject.photo is None else await self._inverted(subject.photo, timeout)
             its = subject if photo is None else replace(subject, photo=photo)

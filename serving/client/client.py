@@ -157,7 +157,7 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return self._send_subject(subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout)
+        return self.send_subject(subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout)
 
     def preview(
         self,
@@ -199,7 +199,7 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return self._send_subject(
+        return self.send_subject(
             subject, lambda its: lambda manifest: edit_request(manifest, its, edits), timeout, small=True
         )
 
@@ -241,7 +241,7 @@ class EditClient:
             ServingError: The server cannot answer; see `manifest`.
         """
         subject = Subject(seed, z, w, layers, class_id, class_name, photo, keep)
-        return self._send_subject(
+        return self.send_subject(
             subject, lambda its: lambda manifest: sweep_request(manifest, its, direction, alphas), timeout
         )
 
@@ -355,10 +355,25 @@ class EditClient:
         except ModelUnavailable as error:
             raise PREVIEW.not_served(self._model, str(error)) from error
 
-    def _send_subject(
-        self, subject: Subject, plan_of: Callable[[Subject], Plan], timeout: float | None, *, small: bool = False
+    def send_subject(
+        self,
+        subject: Subject,
+        plan_of: Callable[[Subject], Plan],
+        timeout: float | None = None,
+        *,
+        small: bool = False,
     ) -> Edited:
-        """Find the code of a subject's photo, if it is one, and send; again if another encoder is served by now."""
+        """Find the code of a subject's photo, if it is one, and send; again if another encoder is served by now.
+
+        Args:
+            subject: Whose picture is edited.
+            plan_of: Makes the plan of the subject with its photo's code; see `send`.
+            timeout: As in `send`.
+            small: Whether the model's preview draws; see `send_preview`.
+
+        Raises:
+            ServingError: As `invert`, and `send` or `send_preview`.
+        """
         for _ in range(TURNS):
             photo = None if subject.photo is None else self._inverted(subject.photo, timeout)
             its = subject if photo is None else replace(subject, photo=photo)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Body, Path, Query, Request, Response
 
 from serving.client.edited import Edited
 from serving.studio import security
@@ -19,6 +19,8 @@ from serving.studio.models import (
     ModelInfo,
     Name,
     NamedInfo,
+    PhotoInfo,
+    PhotoKey,
     SaveRequest,
     SignIn,
     SweepRequest,
@@ -26,7 +28,7 @@ from serving.studio.models import (
 )
 from serving.studio.pictures import MEDIA_TYPES, encode_gif, encode_row
 from serving.studio.service import Service
-from serving.studio.snippets import curl_code, python_code
+from serving.studio.snippets import curl_code
 
 _REASONS = {
     400: "Out of the model's range, or a request that cannot be read",
@@ -36,7 +38,7 @@ _REASONS = {
     408: "The body did not arrive in time",
     409: "The name means something else now, or names cannot be read or written",
     413: "The body is too large",
-    415: "The content type is not application/json",
+    415: "The content type is not application/json, or application/octet-stream for a photo",
     422: "Not of the documented type",
     423: "Another process changes the model repository",
     429: "Too many wrong tokens",
@@ -53,6 +55,7 @@ def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
 EVERYWHERE = _failures(400, 401, 403, 408, 413, 415, 422, 429)
 _MODEL = _failures(502, 503, 504)
 _NAMED = _failures(409, 423)
+_PHOTO = _failures(404)
 
 
 def _pictures(*kinds: str) -> dict[int | str, dict[str, Any]]:
@@ -98,7 +101,7 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         "/image",
         tags=["pictures"],
         response_class=PictureResponse,
-        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp")},
+        responses={**_MODEL, **_NAMED, **_PHOTO, **_pictures("png", "jpeg", "webp")},
     )
     def image(body: ImageRequest) -> Response:
         """Draw one picture."""
@@ -111,7 +114,7 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         "/preview",
         tags=["pictures"],
         response_class=PictureResponse,
-        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp")},
+        responses={**_MODEL, **_NAMED, **_PHOTO, **_pictures("png", "jpeg", "webp")},
     )
     def preview(body: ImageRequest) -> Response:
         """Draw one picture small and soon, while a slider moves; in full if the model has no preview."""
@@ -137,7 +140,7 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         "/sweep",
         tags=["pictures"],
         response_class=PictureResponse,
-        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp", "gif")},
+        responses={**_MODEL, **_NAMED, **_PHOTO, **_pictures("png", "jpeg", "webp", "gif")},
     )
     def sweep(body: SweepRequest) -> Response:
         """Draw one seed at several strengths of one edit, in one batch: a strip, or an animation."""
@@ -153,7 +156,7 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         "/thumbnails",
         tags=["pictures"],
         response_class=PictureResponse,
-        responses={**_MODEL, **_NAMED, **_pictures("png", "jpeg", "webp")},
+        responses={**_MODEL, **_NAMED, **_PHOTO, **_pictures("png", "jpeg", "webp")},
     )
     def thumbnails(body: ThumbnailsRequest) -> Response:
         """Draw one seed with each of several edits alone, small, side by side; drawn once, then remembered."""
@@ -162,15 +165,47 @@ def build_router(service: Service, policy: security.Policy) -> APIRouter:
         drawn = time.perf_counter()
         return _picture(encode_row(result, body.format, body.quality, 1), body.format, started, drawn)
 
-    @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED})
+    @router.post("/code", tags=["pictures"], responses={**_MODEL, **_NAMED, **_PHOTO})
     def code(body: ImageRequest, request: Request) -> Code:
         """Write Python and a curl command that make a picture again."""
-        strengths, layers = service.code_strengths(body)
-        backend = service.backend
-        return Code(
-            python=python_code(backend.url, backend.model, body.seed, strengths, body.class_id, layers),
-            curl=curl_code(str(request.base_url).rstrip("/"), body, policy.wants_token),
-        )
+        base = str(request.base_url).rstrip("/")
+        return Code(python=service.python_code(body), curl=curl_code(base, body, policy.wants_token))
+
+    @router.post(security.PHOTOS.removeprefix("/api"), tags=["photos"], responses=_MODEL)
+    def add_photo(
+        file: Annotated[bytes, Body(media_type="application/octet-stream", description="A picture's file.")],
+        align: Annotated[Literal["auto", "centre"], Query(description="Look for a face, or take the middle.")] = "auto",
+        face: Annotated[int | None, Query(ge=0, le=1000, description="Which one, from left to right.")] = None,
+    ) -> PhotoInfo:
+        """Find the code of a photo, and hold both in memory: the photo is never written, and forgotten in time."""
+        return service.add_photo(file, align, face)
+
+    @router.get("/photos/{photo}", tags=["photos"], responses=_PHOTO)
+    def photo(photo: Annotated[PhotoKey, Path()]) -> PhotoInfo:
+        """Describe a photo."""
+        return service.photo(photo)
+
+    @router.get(
+        "/photos/{photo}/picture",
+        tags=["photos"],
+        response_class=PictureResponse,
+        responses={**_PHOTO, **_pictures("png")},
+    )
+    def photo_picture(photo: Annotated[PhotoKey, Path()]) -> Response:
+        """Return what the model sees of a photo."""
+        started = time.perf_counter()
+        result = service.photo_picture(photo)
+        return _picture(encode_row(result, "png", 90, 1), "png", started, time.perf_counter())
+
+    @router.post("/photos/{photo}/refine", tags=["photos"], responses={**_MODEL, **_PHOTO})
+    def refine_photo(photo: Annotated[PhotoKey, Path()]) -> PhotoInfo:
+        """Do one more step of refinement: the unedited picture comes nearer to the photo."""
+        return service.refine_photo(photo)
+
+    @router.delete("/photos/{photo}", tags=["photos"], status_code=204)
+    def remove_photo(photo: Annotated[PhotoKey, Path()]) -> None:
+        """Forget a photo."""
+        service.remove_photo(photo)
 
     @router.get("/catalog", tags=["catalog"], responses={**_MODEL, **_NAMED})
     def catalog() -> list[NamedInfo]:

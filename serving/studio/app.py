@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serving.errors import ServingError
+from serving.errors import FaceError, ServingError
 from serving.studio.api import build_router
 from serving.studio.assets import Asset, load_assets
 from serving.studio.failures import failure, status_of
@@ -105,7 +105,8 @@ def _on_serving_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServingError)
     status, code = status_of(error)
     headers = {"retry-after": "1"} if status == 503 else None
-    return JSONResponse(failure(code, str(error)), status, headers)
+    places = error.places if isinstance(error, FaceError) else ()
+    return JSONResponse(failure(code, str(error), places=places), status, headers)
 
 
 def _on_refused(request: Request, error: Exception) -> Response:

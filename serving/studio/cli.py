@@ -62,6 +62,7 @@ def studio(
     missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
     if missing:
         raise ServerStartError(f"the studio needs {', '.join(missing)}: pip install 'latentclr[studio]'")
+    from serving.contract.layout import encoder_of, preview_of
     from serving.studio.app import create_app
     from serving.studio.backend import Backend
     from serving.studio.places import names_for
@@ -85,7 +86,8 @@ def studio(
         assert repository is not None
         check_repository(repository, (model,))
         # It polls, so that the model's other clients learn names that are given in the page.
-        triton = TritonServer(repository, ports=Ports(0, 0, 0), models=(model,), poll_s=1, grpc_only=True)
+        beside = [name for name in (preview_of(model), encoder_of(model)) if (repository / name).is_dir()]
+        triton = TritonServer(repository, ports=Ports(0, 0, 0), models=(model, *beside), poll_s=1, grpc_only=True)
     edits = names_for(run, catalog, repository, model)
     for line in edits.bring_up():
         click.echo(f"{model} learns {line}")
@@ -104,9 +106,13 @@ def studio(
             if triton is not None:
                 triton.wait_ready()
             # A wrong address or model is told now, not in the page.
-            takes = backend.client.manifest.latent.input
-            if takes != "z":
-                raise InvalidEdit(f"the studio draws from seeds, and {model!r} takes {takes} codes: export it with z")
+            manifest = backend.client.manifest
+            takes = manifest.latent.input
+            if takes != "z" and manifest.encoder is None:
+                raise InvalidEdit(
+                    f"the studio draws seeds and photos, and {model!r} takes {takes} codes and has no encoder: "
+                    "export it with z, or --with-encoder"
+                )
             stack.enter_context(web)
             shown = f"[{host}]" if ":" in host else host
             click.echo(edits.note)

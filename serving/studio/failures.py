@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from serving.contract.errors import CatalogError
 from serving.contract.journal import JournalError
 from serving.contract.lock import Busy
 from serving.errors import (
+    FaceError,
     InvalidEdit,
     ManifestError,
     ModelUnavailable,
+    NoEncoder,
+    PhotoError,
     RequestFailed,
     RequestTimeout,
     ServerUnavailable,
@@ -20,6 +26,10 @@ class UnknownName(ServingError):
     """No edit of that name stands where this studio keeps names."""
 
 
+class UnknownPhoto(ServingError):
+    """The studio does not hold that photo."""
+
+
 class NameTaken(ServingError):
     """The name means something else now; the message says what."""
 
@@ -27,7 +37,11 @@ class NameTaken(ServingError):
 # The first type that fits decides; the last one is the base of them all.
 _STATUS: tuple[tuple[type[ServingError], int, str], ...] = (
     (InvalidEdit, 400, "invalid_edit"),
+    (FaceError, 400, "face"),
+    (PhotoError, 400, "photo"),
+    (NoEncoder, 400, "no_encoder"),
     (UnknownName, 404, "unknown_name"),
+    (UnknownPhoto, 404, "unknown_photo"),
     (NameTaken, 409, "name_taken"),
     (CatalogError, 409, "catalog"),
     (JournalError, 409, "catalog"),
@@ -49,15 +63,18 @@ def status_of(error: ServingError) -> tuple[int, str]:
     raise AssertionError("ServingError is the last entry")
 
 
-def failure(code: str, message: str, where: str = "") -> dict[str, dict[str, str]]:
+def failure(
+    code: str, message: str, where: str = "", places: Sequence[tuple[float, float]] = ()
+) -> dict[str, dict[str, Any]]:
     """Build the JSON object of a failure.
 
     Args:
         code: A word that programs can compare.
         message: One line for people.
         where: The field that is wrong, such as `body.edits.0.alpha`; empty if none.
+        places: Of the faces to choose from, as `FaceError` has them.
     """
-    return {"error": {"code": code, "message": _plain(message), "where": _plain(where)}}
+    return {"error": {"code": code, "message": _plain(message), "where": _plain(where), "places": list(places)}}
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+)
+from pydantic.json_schema import SkipJsonSchema
 
 from serving.contract.latents import SEEDS
 from serving.contract.named_edit import NAME_LENGTH, check_name
@@ -38,6 +49,7 @@ Layers = Annotated[
 ClassId = Annotated[
     int, Field(ge=0, lt=1_000_000, description="For conditional generators; else their default."), WHOLE
 ]
+PhotoKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH), AfterValidator(check_name)]
 
 
@@ -87,12 +99,38 @@ class Picture(Checked):
     scale: Annotated[int, Field(ge=1, le=8, description="Enlarge each side this many times."), WHOLE] = 1
 
 
-class ImageRequest(Picture):
+_OF_SEED: dict[str, JsonValue] = {
+    "required": ["seed"],
+    "not": {"required": ["photo"]},
+    "properties": {"keep": {"const": False}},
+}
+_OF_PHOTO: dict[str, JsonValue] = {"required": ["photo"], "not": {"required": ["seed"]}}
+
+
+class SubjectRequest(Checked):
+    """What is edited: a seed, or a photo that the studio was given."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_OF_SEED, _OF_PHOTO]})
+
+    seed: Seed | SkipJsonSchema[None] = None
+    photo: Annotated[PhotoKey | SkipJsonSchema[None], Field(description="A name that `POST /api/photos` gave.")] = None
+    keep: Annotated[bool, Field(description="Of a photo: draw only what the edits change.")] = False
+    class_id: ClassId | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SubjectRequest:
+        if (self.seed is None) == (self.photo is None):
+            raise ValueError("give either a seed or a photo")
+        if self.keep and self.photo is None:
+            raise ValueError("keep needs a photo")
+        return self
+
+
+class ImageRequest(SubjectRequest, Picture):
     """One picture."""
 
-    seed: Seed
     edits: Edits = []
-    class_id: ClassId | None = None
+    paste: Annotated[bool, Field(description="Of a photo: put the picture back into it.")] = False
     format: Literal["png", "jpeg", "webp"] = "png"
 
 
@@ -105,24 +143,20 @@ class GalleryRequest(Picture):
     format: Literal["png", "jpeg", "webp"] = "png"
 
 
-class SweepRequest(Picture):
-    """One seed at several strengths of one edit, side by side or as an animation (gif)."""
+class SweepRequest(SubjectRequest, Picture):
+    """One seed or photo at several strengths of one edit, side by side or as an animation (gif)."""
 
-    seed: Seed
     walk: Target
     alphas: Annotated[list[Alpha], Field(min_length=1, max_length=33)]
     edits: Annotated[list[Edit], Field(max_length=31, description="Other edits, which stay as they are.")] = []
-    class_id: ClassId | None = None
     format: Literal["png", "jpeg", "webp", "gif"] = "png"
     labels: Annotated[bool, Field(description="Write each strength above its picture (not in gif).")] = False
 
 
-class ThumbnailsRequest(Checked):
-    """One seed with each of several edits alone, side by side and small."""
+class ThumbnailsRequest(SubjectRequest):
+    """One seed or photo with each of several edits alone, side by side and small."""
 
-    seed: Seed
     edits: Annotated[list[Edit], Field(min_length=1, max_length=32, description="One for each picture.")]
-    class_id: ClassId | None = None
     side: Annotated[int, Field(ge=16, le=256, description="The most pixels of a side."), WHOLE] = 128
     format: Literal["png", "jpeg", "webp"] = "png"
     quality: Annotated[int, Field(ge=1, le=100, description="For jpeg and webp."), WHOLE] = 90
@@ -161,6 +195,18 @@ class NamedInfo(BaseModel):
     removable: bool
 
 
+class PhotoInfo(BaseModel):
+    """A photo that the studio holds."""
+
+    photo: Annotated[str, Field(description="Its name in requests.")]
+    width: Annotated[int, Field(description="In pixels, upright.")]
+    height: int
+    how: Annotated[Literal["face", "centre"], Field(description="Whether a face was found, or the middle was taken.")]
+    psnr: Annotated[float | None, Field(description="How near its unedited picture is, in dB; null if not known.")]
+    refined: Annotated[int, Field(description="Steps of refinement so far.")]
+    refinable: Annotated[bool, Field(description="Whether its code is small enough to be refined here.")]
+
+
 class ClassInfo(BaseModel):
     """A class of a conditional generator."""
 
@@ -196,6 +242,8 @@ class ModelInfo(BaseModel):
     resolution: Annotated[int, Field(description="Height of a picture in pixels.")]
     width: int
     preview: Annotated[int | None, Field(description="Height of a preview in pixels; null if there is none.")]
+    seeds: Annotated[bool, Field(description="Whether it takes seeds: not if it takes w, which a photo has.")]
+    photos: Annotated[bool, Field(description="Whether it takes photos.")]
     random_weights: bool
     weights_sha256: str
     directions: int
@@ -231,6 +279,7 @@ class Failure(BaseModel):
     code: str
     message: str
     where: str
+    places: Annotated[list[list[float]], Field(description="Middles of the faces to choose from, in shares.")]
 
 
 class FailureBody(BaseModel):

@@ -2,11 +2,13 @@
 
 The studio listens on the loopback interface, which every web page that its user visits can reach too. So a request
 must name this machine in its Host header (a page whose name was rebound to 127.0.0.1 does not), must not come from
-another origin, and is small; beyond the loopback interface it must show a token as well.
+another origin, and is small, or a photo; beyond the loopback interface it must show a token as well.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import json
@@ -20,13 +22,17 @@ from urllib.parse import parse_qs
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.contract.photo.reader import LARGEST_FILE
 from serving.studio.failures import failure
 from serving.studio.tries import Tries
 
 COOKIE = "latentclr_studio"
 LARGEST_BODY = 64 * 1024
+PHOTOS = "/api/photos"
+"""What is posted here is a photo's file; everything else is a small JSON object."""
 SHORTEST_TOKEN = 16
-_BODY_S = 10.0
+_BODY_S, _PHOTO_S = 10.0, 60.0
+_PHOTOS_AT_ONCE = 2  # that arrive: each may be as large as `LARGEST_FILE`
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 # The page itself holds no secret, and has to be there to ask for the token.
@@ -42,8 +48,8 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+_PERMISSIONS = "camera={}, microphone=(), geolocation=()"
 
 
 class Refused(Exception):
@@ -52,6 +58,11 @@ class Refused(Exception):
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code = status, code
+
+
+def largest_body(path: str) -> int:
+    """Return how many bytes may be sent to a path."""
+    return LARGEST_FILE if path == PHOTOS else LARGEST_BODY
 
 
 def is_loopback(host: str) -> bool:
@@ -128,6 +139,12 @@ class Policy:
             return False
         return self.open
 
+    def permissions(self, host: str) -> str:
+        """Return what a page may use: the camera on this machine only, where its pictures do not travel."""
+        match = _HOST.fullmatch(host)
+        name = "" if match is None else match["name"].lower().strip("[]")
+        return _PERMISSIONS.format("(self)" if name in _LOOPBACK_NAMES else "()")
+
     def check(self, method: str, path: str, headers: Mapping[str, str], address: str) -> None:
         """Decide about a request by what stands before its body.
 
@@ -148,11 +165,12 @@ class Policy:
         public = path in _PUBLIC or path.startswith("/static/")
         if self._token and not public and not self._signed_in(headers, address):
             raise Refused(401, "token", "a token is needed: as `Authorization: Bearer TOKEN`, or once as /?token=TOKEN")
-        if method in ("POST", "PUT") and headers.get("content-type", "").split(";")[0].strip() != "application/json":
-            raise Refused(415, "content_type", "the content type must be application/json")
+        kind = "application/octet-stream" if path == PHOTOS else "application/json"
+        if method in ("POST", "PUT") and headers.get("content-type", "").split(";")[0].strip() != kind:
+            raise Refused(415, "content_type", f"the content type must be {kind}")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:12]) > LARGEST_BODY:
-            raise _too_large()
+        if not length.isdecimal() or int(length[:12]) > largest_body(path):
+            raise _too_large(path)
 
     def _check_origin(self, host: str, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
@@ -182,6 +200,7 @@ class Guard:
             policy: Decides which those are.
         """
         self._app, self._policy = app, policy
+        self._photos = asyncio.Semaphore(_PHOTOS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""
@@ -194,7 +213,8 @@ class Guard:
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = [(name, value) for name, value in message.get("headers", []) if name != b"server"]
-                headers += [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                own = {**HEADERS, "permissions-policy": self._policy.permissions(_headers(scope).get("host", ""))}
+                headers += [(name.encode(), value.encode()) for name, value in own.items()]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 if cookie:
@@ -206,11 +226,22 @@ class Guard:
             self._policy.check(scope["method"], scope["path"], _headers(scope), address_of(scope))
             if scope["path"] == "/" and scope["method"] == "GET":
                 cookie = self._sign_in(scope)
-            body = await _read(receive)
+            body = await self._read(scope["path"], receive)
         except Refused as refused:
             await _answer(guarded, refused)
             return
         await self._app(scope, _replay(body, receive), guarded)
+
+    async def _read(self, path: str, receive: Receive) -> bytes:
+        """Read the body, at most as much and for at most as long as is let in, whatever its headers promised."""
+        photo = path == PHOTOS
+        seconds = _PHOTO_S if photo else _BODY_S
+        try:
+            with anyio.fail_after(seconds):
+                async with self._photos if photo else contextlib.nullcontext():
+                    return await _read(receive, path)
+        except TimeoutError:
+            raise Refused(408, "slow_body", f"the request's body did not arrive within {seconds:g} s") from None
 
     def _sign_in(self, scope: Scope) -> str:
         """Take a token from the address; returns the cookie to set, or nothing."""
@@ -245,22 +276,17 @@ def _headers(scope: Scope) -> dict[str, str]:
     return headers
 
 
-async def _read(receive: Receive) -> bytes:
-    """Read the body, at most `LARGEST_BODY` and for at most `_BODY_S`, whatever its headers promised."""
+async def _read(receive: Receive, path: str) -> bytes:
     body = bytearray()
-    try:
-        with anyio.fail_after(_BODY_S):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "disconnect", "the client left")
-                body += message.get("body", b"")
-                if len(body) > LARGEST_BODY:
-                    raise _too_large()
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise Refused(408, "slow_body", f"the request's body did not arrive within {_BODY_S:g} s") from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(400, "disconnect", "the client left")
+        body += message.get("body", b"")
+        if len(body) > largest_body(path):
+            raise _too_large(path)
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -275,8 +301,8 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _too_large() -> Refused:
-    return Refused(413, "too_large", f"the request's body must be at most {LARGEST_BODY} bytes")
+def _too_large(path: str) -> Refused:
+    return Refused(413, "too_large", f"the request's body must be at most {largest_body(path)} bytes")
 
 
 async def _answer(send: Send, refused: Refused) -> None:

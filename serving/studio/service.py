@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from serving.client.alpha_range import telling
 from serving.client.edited import Edited
-from serving.client.requests import Plan, Request, Subject, edit_request, rows_request, walk_request
+from serving.client.photos import CENTRE, Inverted
+from serving.client.refine import MOST_NUMBERS
+from serving.client.requests import Request, Subject, edit_request, rows_request, walk_request
+from serving.contract.certificate import picture_psnr
 from serving.contract.edits import edit_alphas, layer_strengths, resolve_class, resolve_edit
 from serving.contract.errors import CatalogError
 from serving.contract.latents import draw_latents
@@ -32,12 +36,16 @@ from serving.studio.models import (
     NamedEdit,
     NamedInfo,
     NamedTarget,
+    PhotoInfo,
     SaveRequest,
+    SubjectRequest,
     SweepRequest,
     ThumbnailsRequest,
 )
 from serving.studio.names import Held, Names
+from serving.studio.photos import HeldPhoto, Photos
 from serving.studio.pictures import check_size
+from serving.studio.snippets import PhotoCode, python_code
 from serving.studio.thumbnails import Thumbnails, shrink
 
 Strengths = dict[int | str, NDArray[np.float32]]
@@ -56,6 +64,7 @@ class Service:
         """
         self.backend = backend
         self.names = names
+        self.photos = Photos()
         self._thumbnails = Thumbnails()
 
     def manifest(self) -> Manifest:
@@ -87,6 +96,8 @@ class Service:
             resolution=manifest.generator.resolution,
             width=manifest.generator.size[1],
             preview=manifest.preview.size[0] if manifest.preview else None,
+            seeds=manifest.latent.input == "z",
+            photos=manifest.encoder is not None,
             random_weights=manifest.generator.random_weights,
             weights_sha256=manifest.generator.weights_sha256,
             directions=manifest.directions.count,
@@ -131,19 +142,25 @@ class Service:
         return [ClassInfo(id=number, name=names[number]) for _, number in sorted(found)[:limit]]
 
     def image(self, request: ImageRequest) -> Edited:
-        """Draw one picture, with the recipe of its seed.
+        """Draw one picture, with the recipe of its seed or photo.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
+            UnknownPhoto: The photo is not held.
             ServingError: The model cannot be asked.
         """
+        if request.paste:
+            if request.photo is None:
+                raise InvalidEdit("paste needs a photo")
+            check_size(1, self.photos.get(request.photo).inverted.photo.size, request.scale)
 
-        def plan(manifest: Manifest) -> Request:
+        def plan(manifest: Manifest, subject: Subject) -> Request:
             check_size(1, manifest.generator.size, request.scale)
             row = self._strengths(self._with_names(manifest, request.edits), request.edits)
-            return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
+            return edit_request(manifest, subject, row)
 
-        return _asked(self._draw(plan), request.edits)
+        drawn = self._draw(request, plan)
+        return _asked(drawn.pasted() if request.paste else drawn, request.edits)
 
     def preview(self, request: ImageRequest) -> Edited:
         """Draw one picture small, while a slider moves; in full where the server has no preview.
@@ -153,17 +170,16 @@ class Service:
             ServingError: The model cannot be asked.
         """
 
-        def plan(manifest: Manifest) -> Request:
+        def plan(manifest: Manifest, subject: Subject) -> Request:
             check_size(1, manifest.generator.size, request.scale)
             # Names are those of the full model: the studio may know more of them than the preview does.
             row = self._strengths(self._with_names(self.manifest(), request.edits), request.edits)
-            return edit_request(manifest, Subject(request.seed, class_id=request.class_id), row)
+            return edit_request(manifest, subject, row)
 
         try:
-            with telling(None):
-                return self.backend.client.send_preview(plan)
+            return self._draw(request, plan, small=True)
         except NoPreview:
-            return replace(self.image(request), recipe=None)
+            return replace(self.image(request.model_copy(update={"paste": False})), recipe=None)
 
     def gallery(self, request: GalleryRequest) -> Edited:
         """Draw several seeds with the same edits, one picture each.
@@ -179,10 +195,11 @@ class Service:
             codes = np.concatenate([draw_latents(manifest.latent, seed) for seed in request.seeds])  # [N, D]
             return edit_request(manifest, Subject(z=codes, class_id=request.class_id), row)
 
-        return self._draw(plan)
+        with telling(None):  # the page shows each slider's range
+            return self.backend.client.send(plan)
 
     def sweep(self, request: SweepRequest) -> Edited:
-        """Draw one seed at each of N strengths of one edit, with the recipe of its seed.
+        """Draw one seed or photo at each of N strengths of one edit, with its recipe.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
@@ -190,17 +207,17 @@ class Service:
         """
         walks = [[*request.edits, _with_alpha(request.walk, alpha)] for alpha in request.alphas]
 
-        def plan(manifest: Manifest) -> Request:
+        def plan(manifest: Manifest, subject: Subject) -> Request:
             # The frames of a gif lie behind one another, but all of them are in memory.
             check_size(len(walks), manifest.generator.size, request.scale)
             named = self._with_names(manifest, walks[0])  # once: a file that changes must not change some rows
             rows = [self._strengths(named, edits) for edits in walks]
-            return walk_request(manifest, Subject(request.seed, class_id=request.class_id), rows)
+            return walk_request(manifest, subject, rows)
 
-        return _asked(self._draw(plan), request.edits, {_key(request.walk): list(request.alphas)})
+        return _asked(self._draw(request, plan), request.edits, {_key(request.walk): list(request.alphas)})
 
     def thumbnails(self, request: ThumbnailsRequest) -> NDArray[np.uint8]:
-        """Draw one seed with each of N edits alone, small: those that are not remembered in one batch.
+        """Draw one seed or photo with each of N edits alone, small: those that are not remembered in one batch.
 
         Returns:
             RGB pictures [N, H, W, 3], the longer side as asked for.
@@ -213,35 +230,98 @@ class Service:
         number = resolve_class(model, request.class_id, None)
         named = self._with_names(model, request.edits)
         edits = [edit_alphas(named, _key(edit), edit.alpha, edit.layers) for edit in request.edits]
-        keys = [(request.seed, number, request.side, direction, alphas.tobytes()) for direction, alphas in edits]
+        photo = None if request.photo is None else self.photos.get(request.photo).inverted
+        its = (request.seed, None if photo is None else photo.codes.tobytes(), request.keep and request.photo)
+        keys = [(its, number, request.side, direction, alphas.tobytes()) for direction, alphas in edits]
         known = self._thumbnails.known(model, keys)
         new = {key: edit for key, edit in zip(keys, edits, strict=True) if key not in known}
         if not new:
             return np.stack([known[key] for key in keys])
         asked: list[Manifest] = []
 
-        def plan(manifest: Manifest) -> Request:
+        def plan(manifest: Manifest, subject: Subject) -> Request:
             asked.append(manifest)
-            codes = np.repeat(Subject(request.seed).codes(manifest), len(new), axis=0)  # [N, D]
+            codes = np.repeat(subject.codes(manifest), len(new), axis=0)  # [N, D]
             direction = [[direction] for direction, _ in new.values()]  # [N, 1]
             alpha = np.stack([alphas for _, alphas in new.values()])[:, None]  # [N, 1, L]
-            return rows_request(manifest, codes, direction, alpha, None if number is None else [number] * len(new))
+            rows = rows_request(manifest, codes, direction, alpha, None if number is None else [number] * len(new))
+            return rows.of_photo(subject.photo, subject.keep) if isinstance(subject.photo, Inverted) else rows
 
-        drawn = shrink(self._draw(plan).images, request.side)
-        if asked[-1] != model:  # another version turned up, whose names and pictures are its own
+        result = self._draw(request, plan)
+        drawn = shrink(result.images, request.side)
+        if asked[-1] != model or result.inverted is not photo:  # another version, whose names and pictures are its own
             return self.thumbnails(request)
         known |= dict(zip(new, drawn, strict=True))
         self._thumbnails.keep(model, {key: known[key] for key in new})
         return np.stack([known[key] for key in keys])
 
-    def code_strengths(self, request: ImageRequest) -> tuple[Strengths, tuple[int, ...]]:
-        """Resolve the edits of a picture, for code that makes it; also where directions act by default.
+    def python_code(self, request: ImageRequest) -> str:
+        """Write Python that makes a picture again.
 
         Raises:
             ServingError: As `image`.
         """
-        manifest = self.manifest()
-        return self._strengths(self._with_names(manifest, request.edits), request.edits), manifest.directions.layers
+        manifest, photo = self.manifest(), None
+        if request.photo is not None:
+            held = self.photos.get(request.photo)
+            photo = PhotoCode(held.face, held.inverted.how, held.inverted.refined)
+        strengths = self._strengths(self._with_names(manifest, request.edits), request.edits)
+        return python_code(self.backend.url, self.backend.model, request, strengths, manifest.directions.layers, photo)
+
+    def add_photo(self, content: bytes, align: str, face: int | None) -> PhotoInfo:
+        """Find the code of a photo, and hold both.
+
+        Args:
+            content: Of the photo's file.
+            align: `auto` to look for a face where the model draws them, or `centre`.
+            face: Which of its faces, from left to right, with `auto`.
+
+        Raises:
+            FaceError: There is no face, or several and none was chosen.
+            PhotoError: It is no photo, or too large.
+            InvalidEdit: There can be no choice of a face.
+            NoEncoder: The model takes no photos.
+            ServingError: The model cannot be asked.
+        """
+        client = self.backend.client
+        with telling(None):
+            found = client.invert(content, align=align, face=face)
+            drawn = client.edit(photo=found)
+        assert drawn.inverted is not None  # of another encoder, if one was published between the two
+        its = drawn.inverted
+        return _photo(self.photos.add(its, picture_psnr(its.picture, drawn.image), face))
+
+    def photo(self, key: str) -> PhotoInfo:
+        """Describe a photo.
+
+        Raises:
+            UnknownPhoto: It is not held.
+        """
+        return _photo(self.photos.get(key))
+
+    def photo_picture(self, key: str) -> Edited:
+        """Return what the model sees of a photo.
+
+        Raises:
+            UnknownPhoto: It is not held.
+        """
+        return Edited(self.photos.get(key).inverted.picture[None])
+
+    def refine_photo(self, key: str) -> PhotoInfo:
+        """Do one more step of refinement of a photo's code.
+
+        Raises:
+            UnknownPhoto: It is not held.
+            InvalidEdit: Its code is too large for this.
+            ServingError: The model cannot be asked.
+        """
+        held = self.photos.get(key)
+        held.refine(self.backend.client)
+        return _photo(held)
+
+    def remove_photo(self, key: str) -> None:
+        """Forget a photo."""
+        self.photos.remove(key)
 
     def save(self, name: str, request: SaveRequest) -> NamedInfo:
         """Keep an edit under a name.
@@ -305,10 +385,36 @@ class Service:
             total[direction] = total[direction] + alphas if direction in total else alphas
         return total
 
-    def _draw(self, plan: Plan) -> Edited:
-        """Draw what a plan makes of the manifest, by one and the same version of the model."""
+    def _draw(
+        self, request: SubjectRequest, plan: Callable[[Manifest, Subject], Request], *, small: bool = False
+    ) -> Edited:
+        """Draw what a plan makes of the manifest and the subject, by one and the same version of the model."""
+        held = None if request.photo is None else self.photos.get(request.photo)
+        photo = None if held is None else held.inverted
+        subject = Subject(request.seed, class_id=request.class_id, photo=photo, keep=request.keep)
         with telling(None):  # the page shows each slider's range
-            return self.backend.client.send(plan)
+            drawn = self.backend.client.send_subject(subject, lambda its: partial(_planned, plan, its), small=small)
+        if held is not None and photo is not None and drawn.inverted not in (None, photo):
+            held.found_again(photo, drawn.inverted)
+        return drawn
+
+
+def _planned(plan: Callable[[Manifest, Subject], Request], subject: Subject, manifest: Manifest) -> Request:
+    return plan(manifest, subject)
+
+
+def _photo(held: HeldPhoto) -> PhotoInfo:
+    its = held.inverted
+    height, width = its.photo.size
+    return PhotoInfo(
+        photo=held.key,
+        width=width,
+        height=height,
+        how="centre" if its.how == CENTRE else "face",
+        psnr=held.psnr,
+        refined=its.refined,
+        refinable=its.codes.size <= MOST_NUMBERS,
+    )
 
 
 def _named(name: str, held: Held) -> NamedInfo:

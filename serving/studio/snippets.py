@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +16,51 @@ from serving.studio.models import ImageRequest
 TOKEN_VARIABLE = "LATENTCLR_STUDIO_TOKEN"
 
 
+@dataclass(frozen=True)
+class PhotoCode:
+    """How a photo's code was found: the chosen face or None, `face` or `centre`, steps of refinement."""
+
+    face: int | None
+    how: str
+    refined: int
+
+
 def python_code(
     url: str,
     model: str,
-    seed: int,
+    request: ImageRequest,
     strengths: Mapping[int | str, NDArray[np.float32]],
-    class_id: int | None,
     layers: Sequence[int] = (),
+    photo: PhotoCode | None = None,
 ) -> str:
     """Write Python that asks Triton itself, so it works in an app that has no studio.
 
     Args:
         url: Triton's gRPC address.
         model: Name of the served model.
-        seed: The picture.
+        request: The picture.
         strengths: Alphas [L] by direction.
-        class_id: Class number, if any.
         layers: Where the client lets a single number act; empty for all.
+        photo: Of a photo: how its code was found.
     """
     where = ", ".join(json.dumps(word) for word in ([url] if model == DEFAULT_MODEL else [url, model]))
     edits = ", ".join(f"{direction}: {_alpha(alphas, layers)}" for direction, alphas in strengths.items())
-    arguments = [f"seed={seed}", f"edits={{{edits}}}", *([] if class_id is None else [f"class_id={class_id}"])]
-    return (
-        "from serving import EditClient\n\n"
-        f"with EditClient({where}) as client:\n"
-        f"    picture = client.edit({', '.join(arguments)})\n"
-        f'    picture.save("seed_{seed}.png")\n'
-    )
+    subject = f"seed={request.seed}" if photo is None else "photo=photo"
+    arguments = [subject, f"edits={{{edits}}}"]
+    arguments += [] if request.class_id is None else [f"class_id={request.class_id}"]
+    arguments += ["keep=True"] if request.keep else []
+    lines = [f"picture = client.edit({', '.join(arguments)})", f'picture.save("{_file(request)}.png")']
+    names = "EditClient"
+    if photo is not None:
+        crop = ', align="centre"' if photo.how == "centre" else "" if photo.face is None else f", face={photo.face}"
+        found = [f'photo = client.invert("photo.jpg"{crop})']
+        if photo.refined:
+            names = "EditClient, refine"
+            found += [f"for step in refine(client, photo, steps={photo.refined}):", "    photo = step.inverted"]
+        lines = [*found, *lines]
+    if request.paste:
+        lines[-1] = lines[-1].replace("picture.", "picture.pasted().")
+    return "\n".join([f"from serving import {names}\n", f"with EditClient({where}) as client:", *_indented(lines), ""])
 
 
 def curl_code(base: str, request: ImageRequest, token: bool) -> str:
@@ -59,9 +78,17 @@ def curl_code(base: str, request: ImageRequest, token: bool) -> str:
         "-H 'Content-Type: application/json'",
         *([f'-H "Authorization: Bearer ${TOKEN_VARIABLE}"'] if token else []),
         f"-d {shlex.quote(body)}",
-        f"-o seed_{request.seed}.{kind}",
+        f"-o {_file(request)}.{kind}",
     ]
     return " \\\n  ".join(lines) + "\n"
+
+
+def _file(request: ImageRequest) -> str:
+    return f"seed_{request.seed}" if request.photo is None else "photo_edited"
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def _alpha(alphas: NDArray[np.float32], layers: Sequence[int]) -> str:

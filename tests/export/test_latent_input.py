@@ -276,7 +276,10 @@ def test_no_edits_and_too_many_on_triton(server, model, valid):
 @pytest.mark.slow
 def test_the_studio_refuses_a_model_that_takes_no_seeds(server, invoke, refused):
     said = refused(invoke("studio", "--url", server.grpc_url, "--model", "inverted_plus", "--port", "0"))
-    assert said.endswith("the studio draws from seeds, and 'inverted_plus' takes w+ codes: export it with z")
+    assert said.endswith(
+        "the studio draws seeds and photos, and 'inverted_plus' takes w+ codes and has no encoder: export it with z, "
+        "or --with-encoder"
+    )
 
 
 @pytest.mark.slow

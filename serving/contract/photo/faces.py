@@ -22,7 +22,7 @@ from serving.contract.photo.detector import Box, find_boxes
 from serving.contract.photo.face_models import DETECTOR, INSTALL, LANDMARKS, read_face_model
 from serving.contract.photo.mesh import ROI_SCALE, SIDE, around_face, find_points, mapped_back, maps_of
 from serving.contract.photo.reader import Photo
-from serving.errors import PhotoError
+from serving.errors import FaceError, PhotoError
 
 Template = NDArray[np.float64]
 """Five points [5, 2] of a frame, (x, y) as shares of its width and height: both eyes, nose's base, mouth's corners."""
@@ -174,7 +174,8 @@ def choose_crop(
         The crop, and how it was found: `face`, or `centre` where there is no template or `faces_installed()` is false.
 
     Raises:
-        PhotoError: There is no face, no such face, or several and none was chosen.
+        FaceError: There is no face, or several and none was chosen.
+        PhotoError: There is no such face.
     """
     if template is None:
         if face is not None:
@@ -186,10 +187,15 @@ def choose_crop(
         return centre_crop(photo.size, frame), "centre"
     faces = face_finder().find(photo.pixels)
     if not faces:
-        raise PhotoError("no face was found in the photo: align='centre' takes the middle")
+        raise FaceError("no face was found in the photo: align='centre' takes the middle")
     last = len(faces) - 1
     if face is None and last:
-        raise PhotoError(f"there are {last + 1} faces in the photo: choose one with face=0..{last} (left to right)")
+        height, width = photo.size
+        centres = [each.five.mean(0) / (width, height) for each in faces]
+        raise FaceError(
+            f"there are {last + 1} faces in the photo: choose one with face=0..{last} (left to right)",
+            [(float(x), float(y)) for x, y in centres],
+        )
     if face is not None and not 0 <= face <= last:
         raise PhotoError(f"face must be in [0, {last + 1}), from left to right, got {face}")
     return align(faces[face or 0], template, frame), "face"

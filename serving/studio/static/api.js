@@ -9,7 +9,10 @@ const TIMEOUT_MS = 90_000;
 export async function call(method, path, body, signal) {
   const timeout = AbortSignal.timeout(TIMEOUT_MS);
   const options = { method, signal: signal ? AbortSignal.any([signal, timeout]) : timeout };
-  if (body !== undefined) {
+  if (body instanceof Blob) {
+    options.headers = { 'Content-Type': 'application/octet-stream' };
+    options.body = body;
+  } else if (body !== undefined) {
     options.headers = { 'Content-Type': 'application/json' };
     options.body = JSON.stringify(body);
   }
@@ -22,7 +25,8 @@ export async function call(method, path, body, signal) {
   }
   if (response.ok) return response;
   const told = await response.json().catch(() => null);
-  throw new Failure(response.status, told?.error?.code ?? 'unknown', told?.error?.message ?? response.statusText);
+  const { code = 'unknown', message = response.statusText, places } = told?.error ?? {};
+  throw new Failure(response.status, code, message, places);
 }
 
 export async function json(method, path, body) {

@@ -5,8 +5,9 @@ import { Connection } from './connection.js';
 import { Dialogs, themeButton } from './dialogs.js';
 import { $, clear, copy, debounce, download, drawTile, sleep, toast } from './dom.js';
 import { Latency, Latest } from './latest.js';
+import { Photos } from './photo.js';
 import { Sliders, summary } from './sliders.js';
-import { emptyState, fromHash, request, target, toHash } from './state.js';
+import { emptyState, fromHash, request, target, toHash, wantsPhoto } from './state.js';
 import { Steps } from './steps.js';
 import { Thumbnails } from './thumbnails.js';
 import { Gallery, Walk, walkAlphas } from './tiles.js';
@@ -25,7 +26,7 @@ let moved = -QUIET_MS;
 let owed = false; // the full picture, since a preview was asked for
 let full = false; // whether a full picture is under way
 const latency = new Latency();
-const pictures = new Latest(), befores = new Latest(), walks = new Latest();
+const pictures = new Latest(), befores = new Latest(), walks = new Latest(), originals = new Latest();
 const steps = new Steps();
 const connection = new Connection(start, () => { if (model) describe(); });
 const dialogs = new Dialogs(() => connection.check());
@@ -40,7 +41,11 @@ function failed(error) {
   else if (error instanceof Failure && error.lost) connection.lost(error.message);
   else if (error instanceof Failure) { toast(error.message); announce(error.message); }
   else throw error;
+  if (error.code === 'unknown_photo' && state.photo) { photos.lost(); showPhoto(null); }
 }
+
+// Whose picture it is, in words.
+const who = () => (state.photo ? 'Photo' : `Seed ${state.seed}`);
 
 // Asks for a picture; null if that failed, which the page then shows.
 async function ask(path, body, signal) {
@@ -65,7 +70,7 @@ function draw({ abort = false } = {}) {
       drawTile($('after'), answer.image);
       shown = wanted;
       describe();
-      $('after').setAttribute('aria-label', `Seed ${state.seed}, ${text}`);
+      $('after').setAttribute('aria-label', `${who()}, ${text}`);
       latency.add(answer.ms);
       connection.latency(latency.p50);
       $('after').dataset.drawn = String(Number($('after').dataset.drawn ?? 0) + 1);
@@ -94,15 +99,17 @@ function drawPreview() {
 
 const settle = () => { if (owed) draw(); };
 
+// Of a photo: what the model makes of it; where its own pixels are kept, a split is with the photo itself.
 function drawBefore() {
-  const key = `${state.seed} ${state.classId}`;
-  if (state.view === 'edited' || key === beforeKey) return;
+  const keep = state.keep && state.view === 'split', key = `${subjectKey()} ${keep}`;
+  if (state.view === 'edited' || key === beforeKey || empty()) return;
   befores.run(async (signal) => {
-    const answer = await ask('/api/image', { ...request(state), edits: [] }, signal);
+    const body = { ...request(state), ...(state.photo && { keep }), edits: [] };
+    const answer = await ask('/api/image', body, signal);
     beforeKey = answer ? key : '';
     if (answer) drawTile($('before'), answer.image);
     else clear($('before')); // another seed's must not stand there
-    $('before').setAttribute('aria-label', answer ? `Seed ${state.seed} without edits` : 'Not drawn yet');
+    $('before').setAttribute('aria-label', answer ? `${who()} without edits` : 'Not drawn yet');
   }, { abort: true });
 }
 
@@ -148,18 +155,17 @@ async function quiet() {
 }
 
 const thumbnails = new Thumbnails(async (edits) => {
-  const { seed, class_id } = request(state);
-  const body = class_id === undefined ? { seed, edits } : { seed, edits, class_id };
-  return (await ask('/api/thumbnails', body))?.image ?? null;
+  return (await ask('/api/thumbnails', { ...request(state), edits }))?.image ?? null;
 }, quiet);
 
-const subject = () => `${state.seed} ${state.classId}`;
+// What pictures depend on beside the edits.
+const subjectKey = () => `${state.photo ? `${state.photo.photo} ${state.photo.refined} ${state.keep}` : state.seed} ${state.classId}`;
 
 // A slow model's are drawn when asked for.
 function drawThumbnails({ asked = false } = {}) {
-  const wanted = asked || !slow() || thumbnails.drawn(subject());
+  const wanted = asked || !slow() || thumbnails.drawn(subjectKey());
   $('thumbs-draw').hidden = wanted;
-  if (wanted) return thumbnails.draw(subject(), sliders.tiles());
+  if (wanted) return thumbnails.draw(subjectKey(), sliders.tiles());
   return thumbnails.stale(sliders.tiles());
 }
 
@@ -168,20 +174,21 @@ function drawThumbnails({ asked = false } = {}) {
 const writeAddress = debounce(200, () => history.replaceState(null, '', toHash(state)));
 const announce = (text) => { $('announce').textContent = text; };
 const settled = debounce(1200, () => announce(
-  `Picture shown: seed ${state.seed}, ${summary(state, sliders)}. Typical time ${Math.round(latency.p50)} milliseconds.`,
+  `Picture shown: ${who()}, ${summary(state, sliders)}. Typical time ${Math.round(latency.p50)} milliseconds.`,
 ));
 
 // What the sliders say; while the server is away the picture above is an older one, and that is said.
 function describe() {
   const text = summary(state, sliders);
   const old = connection.down && shown !== toHash(state);
-  $('summary').textContent = old ? `Not drawn yet: seed ${state.seed}, ${text}` : text;
+  $('summary').textContent = old ? `Not drawn yet: ${who()}, ${text}` : text;
   $('summary').title = text;
   $('stage').classList.toggle('old', old);
 }
 
 // An edit changed: its strength, or its layers too; `dragging` while a slider moves.
 function changed(key, { layers = false, dragging = false } = {}) {
+  if (empty()) return;
   moved = performance.now();
   describe();
   writeAddress();
@@ -194,8 +201,12 @@ function changed(key, { layers = false, dragging = false } = {}) {
   changed.walked = key;
 }
 
+// A model that takes w has nothing to show before there is a photo.
+const empty = () => model?.seeds === false && !state.photo;
+
 // Another subject: answers that are under way would show the wrong one.
 async function subjectChanged() {
+  if (empty()) { photos.ask(); return; }
   $('seed').value = state.seed;
   describe();
   writeAddress();
@@ -203,14 +214,68 @@ async function subjectChanged() {
   draw({ abort: true });
   drawBefore();
   later();
-  if (!thumbnails.drawn(subject())) thumbnails.stale(sliders.tiles());
-  await gallery.show(state.seed, state.classId);
+  showSubject();
+  if (!thumbnails.drawn(subjectKey())) thumbnails.stale(sliders.tiles());
+  if (model.seeds !== false) await gallery.show(state.photo ? null : state.seed, state.classId);
   await drawThumbnails();
 }
 
 function setSeed(seed) {
   state.seed = Math.min(MAX_SEED, Math.max(0, Math.round(seed) || 0));
+  state.photo = null;
   subjectChanged();
+}
+
+// ---- a photo in place of a seed
+
+const photos = new Photos({
+  show: showPhoto,
+  refined: async (photo) => { // its code moved: what shows it is drawn anew, what can wait waits
+    if (state.photo) {
+      state.photo = photo;
+      describe();
+      draw();
+      drawBefore();
+      await pictures.idle();
+    }
+  },
+  rested: () => { if (state.photo) { later(); thumbnails.stale(sliders.tiles()); drawThumbnails(); } },
+  failed,
+  announce: (text) => announce(text),
+});
+
+function showPhoto(photo) {
+  state.photo = photo;
+  return subjectChanged();
+}
+
+// The controls and the captions that a seed and a photo do not share.
+function showSubject() {
+  if (!$('photo-open')) return;
+  const photo = Boolean(state.photo);
+  $('photo-field').hidden = !photo;
+  $('seed-field').hidden = photo || model.seeds === false;
+  $('photo-keep').checked = state.keep;
+  $('stage').toggleAttribute('data-photo', photo);
+  $('before-text').textContent = photo ? 'Reconstruction' : 'Before';
+  $('after-text').textContent = photo ? 'Edited' : 'After';
+  $('png-paste').hidden = $('png-paste').disabled = !photo;
+  if (!photo && $('png-scale').value === 'paste') $('png-scale').value = '1';
+  photos.describe();
+  if (!photo || $('original').dataset.photo === state.photo.photo) return;
+  clear($('original'));
+  $('original').dataset.photo = state.photo.photo;
+  originals.run(async (signal) => {
+    const { photo: key } = state.photo ?? {};
+    if (!key) return;
+    try {
+      const blob = await (await call('GET', `/api/photos/${key}/picture`, undefined, signal)).blob();
+      drawTile($('original'), await createImageBitmap(blob));
+    } catch (error) {
+      if (signal.aborted) throw error;
+      failed(error);
+    }
+  }, { abort: true });
 }
 
 function setView(view) {
@@ -262,14 +327,15 @@ function travel(direction) {
   showSteps();
   if (address === null) return;
   const before = state;
-  state = { ...fromHash(address, model), view: before.view };
+  state = { ...fromHash(address, model, photos.held), view: before.view };
   if (state.edits.has(before.walk)) state.walk = before.walk;
   sliders.show(state);
   changed.walked = undefined;
-  if (state.seed === before.seed && state.classId === before.classId) changed(state.walk ?? undefined);
+  const same = (key) => state[key] === before[key];
+  if (['seed', 'photo', 'keep', 'classId'].every(same)) changed(state.walk ?? undefined);
   else subjectChanged();
   if (model.class_count) classes.show(state.classId).catch(failed);
-  announce(`${direction === 'undo' ? 'Undone' : 'Redone'}: seed ${state.seed}, ${summary(state, sliders)}`);
+  announce(`${direction === 'undo' ? 'Undone' : 'Redone'}: ${who()}, ${summary(state, sliders)}`);
 }
 
 // ---- the model and the catalog
@@ -294,22 +360,31 @@ async function start(error) {
   $('names-note').textContent = model.names_note;
   $('names-note').hidden = !model.names_note;
   $('class-field').hidden = !model.class_count;
+  photos.of(model);
+  $('seed-field').hidden = $('gallery').closest('section').hidden = model.seeds === false;
   delete $('layout').dataset.empty;
   beforeKey = '';
   shown = '';
   const times = Math.ceil(CANVAS_SIDE / Math.max(model.width, model.resolution)); // the browser enlarges what is smooth by then
-  for (const canvas of [$('before'), $('after')]) {
+  for (const canvas of [$('before'), $('after'), $('original')].filter(Boolean)) {
     if (canvas.width !== times * model.width) canvas.width = times * model.width;
     if (canvas.height !== times * model.resolution) canvas.height = times * model.resolution;
   }
   $('stage').style.setProperty('--ratio', model.width / model.resolution);
   changed.walked = undefined;
   gallery.forget();
-  const next = fromHash(location.hash, model);
+  const next = fromHash(location.hash, model, photos.held);
   if (model.class_count) classes.show(next.classId).catch(failed);
   connection.latency(latency.p50);
+  missing(next);
   apply(next);
   return true;
+}
+
+// A link to edits of somebody's photo, or this page loaded again: the photo is not in it.
+function missing(next) {
+  if (next.photo || !model.photos || !wantsPhoto(location.hash)) return;
+  toast('These edits were made on a photo, which a link never holds', { label: 'Choose a photo', run: () => photos.ask() });
 }
 
 const classes = new ClassSearch((id) => { state.classId = id; subjectChanged(); }, failed);
@@ -317,7 +392,7 @@ const classes = new ClassSearch((id) => { state.classId = id; subjectChanged(); 
 // The catalog changed: the list of edits is made again, the picture stays.
 async function reload(focus) {
   model = await json('GET', '/api/model');
-  await apply(fromHash(toHash(state), model));
+  await apply(fromHash(toHash(state), model, state.photo));
   focus?.();
 }
 
@@ -367,20 +442,23 @@ async function save_as(button, path, body, name) {
   }
 }
 
+const fileName = () => (state.photo ? 'photo_edited' : `seed_${state.seed}`);
 $('png').addEventListener('click', () => {
-  const scale = Number($('png-scale').value);
-  save_as($('png'), '/api/image', { ...request(state), scale }, `seed_${state.seed}${scale > 1 ? `_${scale}x` : ''}.png`);
+  const size = $('png-scale').value;
+  if (size === 'paste') { save_as($('png'), '/api/image', { ...request(state), paste: true }, `${fileName()}.png`); return; }
+  const scale = Number(size);
+  save_as($('png'), '/api/image', { ...request(state), scale }, `${fileName()}${scale > 1 ? `_${scale}x` : ''}.png`);
 });
 $('gif')?.addEventListener('click', () => {
   const key = walkKey(), [low, high] = sliders.range(key);
   const alphas = Array.from({ length: GIF_FRAMES }, (_, i) => low + ((high - low) * i) / (GIF_FRAMES - 1));
   const scale = Math.min(8, Math.max(1, Math.round(GIF_SIDE / Math.max(model.width, model.resolution))));
   const body = { ...request(state, { without: key }), walk: target(key, state.edits.get(key)), alphas, scale, format: 'gif' };
-  save_as($('gif'), '/api/sweep', body, `seed_${state.seed}_walk.gif`);
+  save_as($('gif'), '/api/sweep', body, `${fileName()}_walk.gif`);
 });
 $('link').addEventListener('click', async () => {
   const link = `${location.origin}${location.pathname}${toHash(state)}`;
-  if (!await copy(link, 'Link')) toast(link);
+  if (!await copy(link, state.photo ? 'Link to the edits, without the photo,' : 'Link')) toast(link);
 });
 $('code')?.addEventListener('click', async () => {
   try {
@@ -390,6 +468,7 @@ $('code')?.addEventListener('click', async () => {
   }
 });
 
+$('photo-keep')?.addEventListener('change', () => { state.keep = $('photo-keep').checked; subjectChanged(); });
 $('seed').addEventListener('change', () => setSeed(Number($('seed').value)));
 $('seed-less').addEventListener('click', () => setSeed(state.seed - 1));
 $('seed-more').addEventListener('click', () => setSeed(state.seed + 1));
@@ -436,8 +515,9 @@ $('stage').addEventListener('pointermove', (event) => {
 addEventListener('pointerup', settle);
 addEventListener('hashchange', () => {
   if (!model || location.hash === toHash(state)) return;
-  const next = fromHash(location.hash, model);
+  const next = fromHash(location.hash, model, photos.held);
   if (model.class_count) classes.show(next.classId).catch(failed);
+  missing(next);
   apply(next);
 });
 new Zoom($('stage'), announce);

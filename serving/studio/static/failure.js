@@ -1,9 +1,10 @@
 // Why something that was asked for was not done.
 export class Failure extends Error {
-  constructor(status, code, message) {
+  constructor(status, code, message, places = []) {
     super(message);
     this.status = status; // as in HTTP; 0: nobody answers
     this.code = code;
+    this.places = places; // of the faces to choose from
   }
   get lost() { return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504; }
 }

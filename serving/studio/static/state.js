@@ -1,11 +1,12 @@
 // What is on the screen, and its form in the address: #seed=7&edits=2:-4@0-3,~smile:3&class=281&view=split
+// A photo is not in the address, only that there was one (photo=own), and if its own pixels are not kept (keep=0).
 // Keys of edits: "2" is direction 2, "~smile" the edit named smile.
 
 export const VIEWS = ['edited', 'split', 'pair'];
 const MAX_SEED = 2 ** 32 - 1, MAX_ALPHA = 1000, MAX_EDITS = 31;
 
 export function emptyState() {
-  return { seed: 7, classId: null, edits: new Map(), view: 'edited', walk: null };
+  return { seed: 7, photo: null, keep: true, classId: null, edits: new Map(), view: 'edited', walk: null };
 }
 
 export function toHash(state) {
@@ -14,14 +15,18 @@ export function toHash(state) {
     return `${encodeURIComponent(key)}:${edit.alpha}${layers}`;
   });
   const parts = [`seed=${state.seed}`];
+  if (state.photo) parts.push('photo=own');
+  if (state.photo && !state.keep) parts.push('keep=0');
   if (state.classId !== null) parts.push(`class=${state.classId}`);
   if (edits.length) parts.push(`edits=${edits.join(',')}`);
   if (state.view !== 'edited') parts.push(`view=${state.view}`);
   return `#${parts.join('&')}`;
 }
 
-// Reads an address; whatever is not understood, or not in this model, is left out.
-export function fromHash(hash, model) {
+export const wantsPhoto = (hash) => /[#&]photo=own(&|$)/.test(hash);
+
+// Reads an address; whatever is not understood, or not in this model, is left out. `photo` is the one that is there.
+export function fromHash(hash, model, photo = null) {
   const state = emptyState();
   const fields = new Map(hash.replace(/^#/, '').split('&').map((part) => {
     const at = part.indexOf('=');
@@ -29,6 +34,8 @@ export function fromHash(hash, model) {
   }));
   const seed = whole(fields.get('seed'), 0, MAX_SEED);
   if (seed !== null) state.seed = seed;
+  if (photo && wantsPhoto(hash)) state.photo = photo;
+  state.keep = fields.get('keep') !== '0';
   if (model.class_count) {
     state.classId = whole(fields.get('class'), 0, model.class_count - 1) ?? model.default_class?.id ?? 0;
   }
@@ -76,10 +83,15 @@ export function target(key, edit) {
   return direction;
 }
 
+// Whose picture it is, as the API takes it.
+export function subject({ seed, photo, keep }) {
+  return photo ? { photo: photo.photo, keep } : { seed };
+}
+
 export function request(state, { without = null } = {}) {
   const edits = [...active(state)].filter(([key]) => key !== without)
     .map(([key, edit]) => ({ ...target(key, edit), alpha: edit.alpha }));
-  const body = { seed: state.seed, edits };
+  const body = { ...subject(state), edits };
   if (state.classId !== null) body.class_id = state.classId;
   return body;
 }

@@ -77,11 +77,11 @@ export class Gallery {
     this.#draw();
   }
 
-  // Shows the page that holds the seed.
+  // Shows the page that holds the seed; of no seed (null) any.
   show(seed, classId) {
     this.classId = classId;
-    if (this.#start === null || seed < this.#start || seed >= this.#start + SEEDS) {
-      this.#start = Math.min(seed - (seed % SEEDS), MAX_SEED - SEEDS + 1);
+    if (this.#start === null || (seed !== null && (seed < this.#start || seed >= this.#start + SEEDS))) {
+      this.#start = Math.min((seed ?? 0) - ((seed ?? 0) % SEEDS), MAX_SEED - SEEDS + 1);
     }
     this.seed = seed;
     return this.#draw();

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 import tiny_editor
+from chromium import NO_GPU, WAIT_MS, running_browser
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -44,6 +45,8 @@ SCORED = {
     },
     "edits": {"smile": {"direction": 2, "alpha_range": [-3, 2], "reverse": True}},
 }
+FACE = [[0.32, 0.4], [0.66, 0.4], [0.49, 0.58], [0.36, 0.76], [0.62, 0.76]]  # where the tiny pictures would have one
+CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 NO_TRITON = not (sys.platform == "linux" and platform.machine() == "x86_64" and importlib.util.find_spec("pytriton"))
 
 
@@ -66,13 +69,16 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def studio_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Editors with L = 2: a plain one, one with classes, one that was scored, and one with a preview."""
+    """Editors with L = 2: plain, with classes, scored, with a preview, and one that takes photos of faces."""
     folder = tmp_path_factory.mktemp("studio_repository")
     text = tiny_editor.config("latent_edit")
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "latent_edit", text) / "model.onnx")
     text = tiny_editor.config("conditional", manifest=tiny_editor.WITH_CLASSES)
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "conditional", text) / "model.onnx", classes=True)
     tiny_editor.with_preview(folder, "swift")
+    full = tiny_editor.with_encoder(folder, "photos")["photos"]
+    full["encoder"]["face"] = FACE
+    (folder / "photos" / "config.pbtxt").write_text(tiny_editor.config("photos", manifest=full))
     text = tiny_editor.config("scored", manifest=SCORED)
     tiny_editor.save_onnx(tiny_editor.add_model(folder, "scored", text) / "model.onnx")
     return folder
@@ -141,6 +147,14 @@ def swift_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
+def photo_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    """A studio of an editor with an encoder and a preview."""
+    catalog = tmp_path_factory.mktemp("photos") / "catalog.yaml"
+    with running_studio(triton.grpc_url, catalog, "photos") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def classes_studio(triton: TritonServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     """A studio of the conditional editor."""
     catalog = tmp_path_factory.mktemp("classes") / "catalog.yaml"
@@ -189,3 +203,33 @@ def manifest_of() -> Callable[[int, int], Manifest]:
         return parse_manifest(json.dumps(raw))
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser; each test gets a fresh profile in it."""
+    with running_browser(tmp_path_factory.mktemp("browser"), [*NO_GPU, *CAMERA]) as running:
+        yield running
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[..., Any]]:
+    """Open a studio's page; afterwards nothing may have been complained about."""
+    complaints: list[str] = []
+    contexts = []
+
+    def open_page(url: str, quiet: bool = True, **options: Any) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT_MS)
+        if quiet:
+            page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []

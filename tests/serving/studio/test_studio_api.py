@@ -37,7 +37,7 @@ def error_of(response: httpx.Response) -> dict[str, str]:
     assert response.headers["content-type"] == "application/json"
     assert "Traceback" not in response.text
     error: dict[str, str] = response.json()["error"]
-    assert set(error) == {"code", "message", "where"}
+    assert set(error) == {"code", "message", "where", "places"}
     assert error["message"]
     return error
 
@@ -162,7 +162,12 @@ def test_thumbnails_are_of_each_edit_alone_and_drawn_once(
     sent: list[int] = []
     client = studio.service.backend.client
     send = client.send
-    monkeypatch.setattr(client, "send", lambda plan: sent.append(len(plan(client.manifest).recipe)) or send(plan))
+
+    def counted(plan: Any, timeout: float | None = None) -> Any:
+        sent.append(len(plan(client.manifest).recipe))
+        return send(plan, timeout)
+
+    monkeypatch.setattr(client, "send", counted)
     row = pixels(post(studio, "/api/thumbnails", seed=901, edits=EACH).content)
     alone = [formula(901, {0: [2, 2]}), formula(901, {1: [0, -1]}), formula(901, {2: [0, 3]})]
     assert close(row, np.concatenate(alone, axis=1))
@@ -313,7 +318,7 @@ def test_classes_are_searched_and_drawn(classes_studio: Any, pixels: Any, formul
         ("/api/image", {"seed": "7"}, 422, "valid integer"),
         ("/api/image", {"seed": True}, 422, "valid integer"),
         ("/api/image", {"seed": 1.5}, 422, "valid integer"),
-        ("/api/image", {}, 422, "required"),
+        ("/api/image", {}, 422, "give either a seed or a photo"),
         ("/api/image", {"seed": 1, "z": [0]}, 422, "Extra inputs"),
         ("/api/image", {"seed": 1, "format": "svg"}, 422, "'png'"),
         ("/api/image", {"seed": 1, "scale": 9}, 422, "less than or equal to 8"),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from chromium import NAMELESS, NEEDED, WAIT_MS, running_browser, until
+from chromium import NAMELESS, NEEDED, until
+from studio_page import drawn, opened, picture
 
 from serving import EditClient
 from serving.client.images import enlarge, read_recipe
@@ -38,58 +36,6 @@ CONTRAST = """(pairs) => {
     return [a, b, (high + 0.05) / (low + 0.05)];
   });
 }"""
-# The canvas is large, and its PNG slow; every pixel of the model's 8x8 is in the small one.
-SMALL = """(id) => {
-  const small = Object.assign(document.createElement('canvas'), { width: 64, height: 64 });
-  small.getContext('2d').drawImage(document.getElementById(id), 0, 0, 64, 64);
-  return small.toDataURL();
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One browser; each test gets a fresh profile in it."""
-    with running_browser(tmp_path_factory.mktemp("browser")) as running:
-        yield running
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """Open a studio's page; afterwards nothing may have been complained about."""
-    complaints: list[str] = []
-    contexts = []
-
-    def open_page(url: str, quiet: bool = True, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(WAIT_MS)
-        if quiet:
-            page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-@contextmanager
-def drawn(page: Any) -> Iterator[None]:
-    """Wait until the picture was drawn anew."""
-    count = page.evaluate("Number(document.getElementById('after').dataset.drawn ?? 0)")
-    yield
-    until(page, f"Number(document.getElementById('after').dataset.drawn ?? 0) > {count}")
-
-
-def opened(page: Any) -> Any:
-    """Wait until the page is complete: picture, walk and gallery."""
-    until(page, "document.getElementById('after').dataset.drawn > 0")
-    until(page, "document.querySelectorAll('#walk canvas').length === 7")
-    until(page, "document.querySelectorAll('#gallery canvas').length === 12")
-    return page
 
 
 def thumbnails(page: Any) -> None:
@@ -102,10 +48,6 @@ def width(page: Any, selector: str) -> float:
     return float(
         page.evaluate("(selector) => document.querySelector(selector).getBoundingClientRect().width", selector)
     )
-
-
-def picture(page: Any, canvas: str = "after") -> str:
-    return hashlib.sha256(page.evaluate(SMALL, canvas).encode()).hexdigest()
 
 
 def slider(page: Any, name: str) -> Any:
@@ -662,6 +604,7 @@ def test_a_token_is_asked_for_or_taken_from_the_address(
         assert page.locator("#seed").input_value() == "9"
         page.reload()
         opened(page)
+        page.close()  # else it may look for the studio that is gone
 
 
 def test_a_server_that_goes_away_is_shown_and_recovered_from(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import httpx
 import psutil
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from serving.errors import ServingError
 from serving.studio.cli import studio
@@ -112,9 +114,11 @@ def triton_of(studio_pid: int) -> int:
     return int(triton.pid)
 
 
-def test_triton_killed_is_started_again(studio_repository: Path, tmp_path: Path) -> None:
+def test_its_own_triton_has_what_belongs_to_the_model_and_is_started_again(
+    studio_repository: Path, tmp_path: Path
+) -> None:
     catalog = ("--catalog", str(tmp_path / "catalog.yaml"))
-    with started("--repository", str(studio_repository), *catalog) as (process, url):
+    with started("--repository", str(studio_repository), "--model", "photos", *catalog) as (process, url):
         with httpx.Client(base_url=url, timeout=20, trust_env=False) as http:
 
             def image() -> Any:
@@ -122,6 +126,11 @@ def test_triton_killed_is_started_again(studio_repository: Path, tmp_path: Path)
 
             wanted = image()
             assert wanted.status_code == 200
+            preview = http.post("/api/preview", json={"seed": 1})
+            assert Image.open(io.BytesIO(preview.content)).size == (4, 4)
+            photo = {"content": wanted.content, "params": {"align": "centre"}}
+            headers = {"content-type": "application/octet-stream"}
+            assert http.post("/api/photos", **photo, headers=headers).status_code == 200
             os.kill(triton_of(process.pid), signal.SIGKILL)
             deadline = time.monotonic() + 60
             # The client tries again by itself: where Triton is back at once, no request needs to be lost.

@@ -263,4 +263,5 @@ def _raw(method: str, path: str, headers: dict[str, str]) -> bytes:
 
 def test_failures_are_json_of_one_form(lone: Any) -> None:
     body = lone.http.get("/nothing").json()
-    assert json.loads(json.dumps(body)) == {"error": {"code": "not_found", "message": "Not Found", "where": ""}}
+    told = {"code": "not_found", "message": "Not Found", "where": "", "places": []}
+    assert json.loads(json.dumps(body)) == {"error": told}

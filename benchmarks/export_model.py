@@ -51,9 +51,17 @@ RECORD = "export.json"
 @click.option("--resolution", type=click.IntRange(1), help=f"Of the pictures; {RESOLUTIONS} if not given.")
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder to export instead of a new one.")
 @click.option("--max-batch-size", type=click.IntRange(1), default=8, show_default=True, help="Of the served model.")
+@click.option("--proof", type=click.IntRange(1), default=200, show_default=True,
+              help="Edited pictures of the export's proof; a published model's has 200.")  # fmt: skip
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0 for PyTorch's own choice.")
 def main(
-    folder: Path, generator: str, resolution: int | None, run: Path | None, max_batch_size: int, threads: int
+    folder: Path,
+    generator: str,
+    resolution: int | None,
+    run: Path | None,
+    max_batch_size: int,
+    proof: int,
+    threads: int,
 ) -> None:
     """Make a run and export it to FOLDER/models; end in one JSON line."""
     if threads:
@@ -69,7 +77,7 @@ def main(
         else:
             write_untrained(run, generator, resolution)
     start = time.perf_counter()
-    versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, say=click.echo)
+    versions = export_run(run, [], folder / "models", NAME, max_batch_size=max_batch_size, edited=proof, say=click.echo)
     record: dict[str, Any] = {
         "run": str(run.resolve()),
         "directions": "untrained" if new and generator != "dcgan" else "trained",

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from export import engines, reduced
 from export.editor import FusedEditor
 from export.onnx import export_onnx
+from export.pipeline import export_run
 from export.torchscript import export_torchscript
 from latentclr.cli import cli
 from latentclr.commands import run_train
@@ -34,6 +35,8 @@ LONGEST_FIRST = (
     "test_full_size.py", "test_interruption.py", "test_feed_layers.py", "test_latent_input.py", "test_hostile_files.py",
     "test_benchmarks.py", "test_named_edits.py", "test_load.py",
 )  # fmt: skip
+FEW = 24
+PROOFS = ("test_publish.py", "test_latent_input.py", "test_precision.py")  # here it is the proof that is tested
 Golden = dict[str, np.ndarray]
 
 
@@ -41,6 +44,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files."""
     rank = {name: number for number, name in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let float32 exports be held against few pictures where a test is not of the proof: most of their time is that."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name not in PROOFS:
+            patch.setitem(export_run.__kwdefaults__, "edited", FEW)
+        yield
 
 
 @pytest.fixture(scope="session")

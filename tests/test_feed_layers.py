@@ -140,7 +140,6 @@ def test_command_line_and_studio(
     from serving.studio.models import DirectionEdit, ImageRequest, NamedEdit, SaveRequest
     from serving.studio.names import Names
     from serving.studio.service import Service
-    from serving.studio.snippets import python_code
 
     model = key("stylegan2", fed)
     expected = tile(drawn_by_gen(runs[model], "n_dirs=[1]", f"alphas=[{ALPHA}]"), 32)
@@ -156,9 +155,7 @@ def test_command_line_and_studio(
     assert service.describe().default_layers == (sorted(FED["stylegan2"]) if fed else [])
     for layers in (None, [0], list(range(8)), sorted(FED["stylegan2"])):
         request = ImageRequest(seed=SEED, edits=[DirectionEdit(direction=1, alpha=ALPHA, layers=layers)])
-        strengths, default = service.code_strengths(request)
-        code = python_code(server.grpc_url, model, SEED, strengths, None, default)
-        picture_line = next(line for line in code.splitlines() if "client.edit" in line)
+        picture_line = next(line for line in service.python_code(request).splitlines() if "client.edit" in line)
         with EditClient(server.grpc_url, model) as client:
             names: dict[str, Any] = {"client": client}
             exec(picture_line.strip(), names)

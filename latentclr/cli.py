@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import click
 from latentclr import __version__
 from latentclr.catalog import NamedGenConfig
 from latentclr.config import GROUPS, Line, ScoreConfig, TrainConfig, option_sections, own_lines
+from latentclr.errors import of_the_machine
 
 COMMANDS_ELSEWHERE = {
     "name": "latentclr.commands.names:name",
@@ -38,12 +37,6 @@ EXTRAS = {
     "tensorboard": "train", "tqdm": "train", "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
     "fastapi": "studio", "uvicorn": "studio", "nltk": "biggan",
 }  # fmt: skip
-
-# How torch's allocators report that memory ran out, or that no memory is that large.
-_NO_MEMORY = re.compile(
-    r"allocate memory|out of memory|not enough memory|Storage size calculation overflowed|numel: integer"
-)
-_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 INTERRUPTED = 130  # what shells make of SIGINT
 _LONGEST_MESSAGE = 1000  # characters; a file may hold a megabyte where a message quotes it
@@ -95,7 +88,7 @@ class Commands(click.Group):
         except Exception as error:
             if getattr(error, "exit_code", None) == UserError.exit_code:
                 raise UserError(error) from error
-            if told := _of_the_machine(error):
+            if told := of_the_machine(error):
                 raise UserError(told) from error
             raise
 
@@ -128,20 +121,6 @@ def _missing(error: ModuleNotFoundError, command: str) -> UserError | None:
         return None
     extra = "export" if command == "export" and extra == "train" else extra  # which brings the other one, too
     return UserError(f"{command or 'this command'} needs {package}: pip install 'latentclr[{extra}]'")
-
-
-def _of_the_machine(error: Exception) -> str:
-    """Say what the machine could not do for a request that is too large for it; nothing if the error is a bug."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
-        return f"there is not enough memory for that ({text[:200] or type(error).__name__})"
-    if isinstance(error, RecursionError):
-        return "something that was given is nested too deeply"
-    if isinstance(error, OverflowError):
-        return f"a number is too large ({text[:200]})"
-    if isinstance(error, OSError) and error.errno in _OF_PATHS:
-        return f"{error.strerror}: {str(error.filename)[:80]!r}"
-    return ""
 
 
 class Configured(click.Command):

@@ -6,7 +6,16 @@ The command line prints them as one line and exits with `exit_code`; everything 
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
+
+# How torch's allocators report that memory ran out, or that no memory is that large.
+_NO_MEMORY = re.compile(
+    r"allocate memory|out of memory|not enough memory|Storage size calculation overflowed|numel: integer"
+)
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+_LONGEST = 300  # characters of an error in a table
 
 
 class LatentCLRError(Exception):
@@ -47,3 +56,25 @@ def first_reason(error: Exception) -> str:
     if heading.startswith("Error(s) in loading state_dict") and rest:
         return " ".join(rest[0].split())
     return " ".join(str(error).split())[:200]
+
+
+def of_the_machine(error: Exception) -> str:
+    """Say what the machine could not do for a request that is too large for it; nothing if the error is a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY.search(text)):
+        return f"there is not enough memory for that ({text[:200] or type(error).__name__})"
+    if isinstance(error, RecursionError):
+        return "something that was given is nested too deeply"
+    if isinstance(error, OverflowError):
+        return f"a number is too large ({text[:200]})"
+    if isinstance(error, OSError) and error.errno in _OF_PATHS:
+        return f"{error.strerror}: {str(error.filename)[:80]!r}"
+    return ""
+
+
+def in_one_line(error: Exception) -> str:
+    """Return any error as one line: in its own words if they are meant for the user, else with its kind before them."""
+    text = " ".join(str(error).split())
+    if getattr(error, "exit_code", None) is None:
+        text = of_the_machine(error) or f"{type(error).__name__}: {text}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -15,10 +15,11 @@ from latentclr.compose import parse_overrides, plain
 from latentclr.config import ScoreConfig, TrainConfig, slider_end
 from latentclr.errors import ConfigError
 from latentclr.files import sha256_of, write_together
+from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
 from latentclr.pictures.render import at_once
-from latentclr.progress import duration, progress_bar
+from latentclr.progress import Watch, WatchedBar, duration, progress_bar
 from latentclr.scores.compare import compare, comparison_lines
 from latentclr.scores.measure import FEWEST_CODES, Measured, measure, steps_of
 from latentclr.scores.page import effect_map, page
@@ -47,8 +48,7 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
     if len({checkpoint.path.resolve() for _, checkpoint in opened}) < len(opened):
         raise ConfigError("each run can be named once")
     first = opened[0][0]
-    if not FEWEST_CODES <= first.codes <= MOST_CODES:
-        raise ConfigError(f"codes must be in [{FEWEST_CODES}, {MOST_CODES}], got {first.codes}")
+    check_codes(first.codes)
     given = first.output_dir if "output_dir" in overrides.keys else None
     if given and len(runs) > 1:
         raise ConfigError("output_dir takes the files of one run: leave it out, and each run folder gets its own")
@@ -59,7 +59,7 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
     try:
         for name, (config, checkpoint) in zip(names, opened, strict=True):
             folder = Path(given) if given else checkpoint.path.parent
-            measured.append((folder, _score(name, config, checkpoint, scorers, seed, folder)))
+            measured.append((folder, score_run(name, config, checkpoint, scorers, seed, folder)))
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{len(measured)} of {len(runs)} runs are scored and written") from None
     scores = [result.scores for _, result in measured]
@@ -73,22 +73,49 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
     return scores
 
 
-def _score(
-    name: str, config: ScoreConfig, checkpoint: Checkpoint, scorers: Sequence[Scorer], seed: int, folder: Path
+def check_codes(codes: int) -> None:
+    """Check how many codes are asked for.
+
+    Raises:
+        ConfigError: They are too few to say anything, or too many.
+    """
+    if not FEWEST_CODES <= codes <= MOST_CODES:
+        raise ConfigError(f"codes must be in [{FEWEST_CODES}, {MOST_CODES}], got {codes}")
+
+
+def score_run(
+    name: str,
+    config: ScoreConfig,
+    checkpoint: Checkpoint,
+    scorers: Sequence[Scorer],
+    seed: int,
+    folder: Path,
+    watch: Watch | None = None,
 ) -> Measured:
-    start = time.perf_counter()
+    """Measure one run, and write score.json, score.png and score.html.
+
+    Args:
+        name: What the run is called.
+        config: Of the run and the scoring.
+        checkpoint: What is scored.
+        scorers: What looks at the pictures.
+        seed: Of the codes.
+        folder: Where the files go.
+        watch: Told of every step; the screen is then left alone.
+
+    Raises:
+        LatentCLRError: The generator or a scorer cannot be used, or the files cannot be written.
+    """
+    start, console = time.perf_counter(), watch is None
     device = resolve_device(config)
     generator = trained_generator(config, checkpoint).to(device)
     directions = checkpoint.directions.to(device)
     fed = feed_mask(config.feed_layers, generator.latent.layers).to(device)
-    if generator.random_weights:
+    if generator.random_weights and console:
         click.echo(RANDOM_NOTICE)
     total = steps_of(directions.k, config.codes)
-    first_class = generator.class_ids[0] if generator.class_ids else None
-    some = min(8, at_once(generator))
-    needed = total / some * seconds_a_picture(generator, generator.sample_seeds(seed, some).to(device), first_class)
-    if needed > 6 * NOTICE_S:
-        click.echo(f"scoring {name} takes {duration(needed)}; codes={FEWEST_CODES} takes a part of that")
+    if console:
+        _announce(name, generator, total, seed)
     run = RunInfo(
         checkpoint=checkpoint.path.name,
         checkpoint_sha256=sha256_of(checkpoint.path),
@@ -101,24 +128,34 @@ def _score(
         random_weights=generator.random_weights,
         classes=tuple(generator.class_ids),
     )
-    with progress_bar(total, "step", desc=name[-30:], delay=2, leave=False) as bar:
+    bar = WatchedBar(total, watch) if watch else progress_bar(total, "step", desc=name[-30:], delay=2, leave=False)
+    with bar:
         layers = (config.generator.feature_layer, middle_layer(generator, fed.cpu()))
         subject = Subject(generator, directions, fed, layers, bar.update)
         trained = slider_end(config.model.alpha) / 2
         result = measure(subject, scorers, run, seed=seed, codes=config.codes, trained=trained, bar=bar)
     scores = result.scores
-    for line in table_lines(scores):
+    for line in table_lines(scores) if console else ():
         click.echo(line)
     write_together({
         folder / SCORE_FILE: scores_text(scores).encode(),
         folder / MAP_FILE: effect_map(scores),
         folder / PAGE_FILE: page(name, scores, result.strips).encode(),
     })  # fmt: skip
-    seconds = time.perf_counter() - start
-    click.echo(
-        f"wrote {SCORE_FILE}, {MAP_FILE} and {PAGE_FILE} to {folder} ({scores.pictures} pictures, {seconds:.0f} s)"
-    )
+    if console:
+        files, seconds = f"{SCORE_FILE}, {MAP_FILE} and {PAGE_FILE}", time.perf_counter() - start
+        click.echo(f"wrote {files} to {folder} ({scores.pictures} pictures, {seconds:.0f} s)")
     return result
+
+
+def _announce(name: str, generator: Generator, steps: int, seed: int) -> None:
+    """Say so before the work begins if it takes minutes."""
+    first_class = generator.class_ids[0] if generator.class_ids else None
+    some = min(8, at_once(generator))
+    z = generator.sample_seeds(seed, some).to(generator.device)
+    needed = steps / some * seconds_a_picture(generator, z, first_class)
+    if needed > 6 * NOTICE_S:
+        click.echo(f"scoring {name} takes {duration(needed)}; codes={FEWEST_CODES} takes a part of that")
 
 
 def table_lines(scores: RunScores) -> list[str]:

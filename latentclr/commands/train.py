@@ -24,6 +24,7 @@ from latentclr.generators.plugin import short_name
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import BUDGET_S, draw_overview
 from latentclr.pictures.plots import loss_curve
+from latentclr.progress import Watch
 from latentclr.training.checkpoint import (
     RESUME_FILE,
     find_checkpoint,
@@ -40,14 +41,18 @@ from serving.contract.lock import Busy, alone
 logger = logging.getLogger("latentclr")
 
 
-def run_train(words: Sequence[str]) -> bool:
+def run_train(words: Sequence[str], watch: Watch | None = None) -> bool:
     """Train or resume; return False if interrupted.
+
+    Args:
+        words: Overrides.
+        watch: Told of every step; the screen is then left alone.
 
     Raises:
         LatentCLRError: See `Trainer`.
         Busy: Another process trains in the run folder.
     """
-    overrides = parse_overrides(words)
+    overrides, console = parse_overrides(words), watch is None
     resumed: dict[str, Any] | None = None
     check = _check_free
     if overrides.value("checkpoint") is not None:
@@ -70,17 +75,17 @@ def run_train(words: Sequence[str]) -> bool:
         run = Path(config.output_dir) if config.output_dir else _new_run_folder(config)
         _check_free(run)
     if config.model.name in COMPUTED:
-        _compute(config, run, config.k if "k" in overrides.keys else None)
+        _compute(config, run, config.k if "k" in overrides.keys else None, console)
         return True
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(processes(config))
         if config.save:
             stack.enter_context(_claimed(run, here, check))
-        trainer = Trainer(config, run, here)
+        trainer = Trainer(config, run, here, watch)
         if resumed is not None:
             trainer.load_state(resumed)
         # Only now does anything stay on the disk: a wrong option leaves no run folder behind.
-        stack.enter_context(_logging(run if config.save and here.first else None, here.first))
+        stack.enter_context(_logging(run if config.save and here.first else None, here.first and console))
         if here.first:
             g = trainer.step.generator
             logger.info(
@@ -96,15 +101,17 @@ def run_train(words: Sequence[str]) -> bool:
                 save_config(config, run)
         done = trainer.fit()
         drawn = here.first and config.save and _pictures(trainer, done)
-        if here.first and not done:
+        if not (here.first and console):
+            return done
+        if not done:
             click.echo(f"interrupted at step {trainer.iteration}; go on with: latentclr train checkpoint={run}")
-        elif here.first and config.save:
+        elif config.save:
             look = f"look at {run / 'grid.png'}" if drawn else f"the run is saved in {run}, without a new grid.png"
             click.echo(f"best held-out loss {trainer.best_loss:.4f}; {look}")
     return done
 
 
-def _compute(config: TrainConfig, run: Path, k: int | None) -> None:
+def _compute(config: TrainConfig, run: Path, k: int | None, console: bool) -> None:
     """Make a run whose directions are computed; until they are there nothing is written, and Ctrl-C leaves nothing."""
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(processes(config))
@@ -117,7 +124,7 @@ def _compute(config: TrainConfig, run: Path, k: int | None) -> None:
         found = compute_directions(config, generator, k=k)
         config = dataclasses.replace(config, k=len(found.vectors))
         directions = directions_of(config, found.vectors).to(here.device)
-        stack.enter_context(_logging(run if config.save else None, True))
+        stack.enter_context(_logging(run if config.save else None, console))
         logger.info(
             "%s, %s: %d directions over %d values, computed in %.1f s on %s; run folder %s", generator.name,
             config.model.name, config.k, generator.latent.dim, time.perf_counter() - start, here.device, run,
@@ -133,7 +140,8 @@ def _compute(config: TrainConfig, run: Path, k: int | None) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             draw_overview(generator, directions, fed, config, run / "grid.png")
         shown = f"look at {run / 'grid.png'}" if (run / "grid.png").exists() else f"the run is saved in {run}"
-        click.echo(f"{config.k} directions of model={config.model.name}; {shown}")
+        if console:
+            click.echo(f"{config.k} directions of model={config.model.name}; {shown}")
 
 
 def _check_trained(run: Path) -> None:
@@ -237,7 +245,7 @@ def _logging(run: Path | None, console: bool) -> Iterator[None]:
         logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
-        with logging_redirect_tqdm([logger]):
+        with logging_redirect_tqdm([logger]) if console else contextlib.nullcontext():
             yield
     finally:
         for handler in handlers:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentclr.errors import ConfigError
-from latentclr.scores.report import MOVED, RunScores
+from latentclr.scores.report import MOVED, DirectionScores, RunScores
 
 RESAMPLES = 2000
 SEED = 0
@@ -50,6 +50,8 @@ MEASURES = (
     Measure("share of twins", "directions", higher=False),
     Measure("RCA", "codes"),
 )
+REACH = Measure("reach, times equal change", "directions")
+"""How wide the range of a slider is, in widths of equal change: how far it goes beyond what is needed to see it."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method: its name, which of the runs are its own (by their place), and a cell for each of `MEASURES`."""
+    """One method: its name, which of the runs are its own (by their place), and a cell for each of the measures."""
 
     name: str
     runs: tuple[int, ...]
     cells: tuple[Cell, ...]
 
 
-def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
+def compare(scores: Sequence[RunScores], names: Sequence[str], measures: Sequence[Measure] = MEASURES) -> list[Row]:
     """Compare methods with the first one.
 
     Args:
-        scores: Of two runs or more, measured alike: the same attributes and number of codes, and on codes of seeds that
+        scores: Of one run or more, measured alike: the same attributes and number of codes, and on codes of seeds that
             the first method's runs were scored on too.
         names: What each run is called.
+        measures: What is compared: some of `MEASURES`, or `REACH`.
 
     Returns:
         A row for each method, in the order of their first runs.
@@ -109,7 +112,8 @@ def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
     rows = []
     for group in groups:
         cells = []
-        for measure, values in zip(MEASURES, zip(*(_units(score) for score in scores), strict=True), strict=True):
+        for measure in measures:
+            values = [units_of(score, measure) for score in scores]
             own, first = [values[i] for i in group], [values[i] for i in groups[0]]
             shared = measure.unit != "directions"
             value, base = (float(np.mean([part.mean() for part in parts])) for parts in (own, first))
@@ -131,16 +135,24 @@ def compare(scores: Sequence[RunScores], names: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _units(score: RunScores) -> list[Numbers]:
-    """Return what is drawn again for each measure: one number for each direction, attribute or code."""
+def units_of(score: RunScores, measure: Measure) -> Numbers:
+    """Return what is drawn again for a measure: one number for each direction, attribute or code."""
     directions = score.directions
+    if measure is REACH:
+        return np.array([reach_of(direction) for direction in directions])
     return [
         np.array([direction.purity for direction in directions]),
         np.array([direction.largest for direction in directions]),
         np.array(score.moved, np.float64),
         np.array([direction.twin_of is not None for direction in directions], np.float64),
         np.array(score.rca.by_code),
-    ]
+    ][MEASURES.index(measure)]
+
+
+def reach_of(direction: DirectionScores) -> float:
+    """Return how wide a direction's range is, in widths of equal change."""
+    low, high = direction.range
+    return (high - low) / sum(direction.strength)
 
 
 def _half(shared: bool, *methods: tuple[Sequence[Numbers], Numbers]) -> float:

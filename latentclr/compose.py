@@ -6,7 +6,9 @@ origin's commands have it. Configuration is data: a `_target_` is never imported
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import logging
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -77,17 +79,22 @@ def compose_new(words: Words, schema: type[C]) -> C:
             raise ConfigError(
                 f"{o.key_or_group} must be one of {', '.join(options)}, got {wanted!r}{nearest(wanted, options)}"
             )
+    chosen = copy.deepcopy(_composed(tuple(f"{o.key_or_group}={o.value()}" for o in groups)))
+    chosen["generator"] = {"name": generator}
+    return _typed(chosen, overrides, schema, generator_class(generator, generator))
+
+
+@functools.lru_cache(maxsize=64)  # a sweep asks for the same few groups many times
+def _composed(groups: tuple[str, ...]) -> Any:
     _register()
     try:
         with initialize(version_base="1.3", config_path=None):
-            cfg = compose("train", overrides=[f"{o.key_or_group}={o.value()}" for o in groups])
+            cfg = compose("train", overrides=list(groups))
     except HydraException as error:
         raise ConfigError(str(error).splitlines()[0]) from None
     finally:
         GlobalHydra.instance().clear()
-    chosen: Any = OmegaConf.to_container(cfg)
-    chosen["generator"] = {"name": generator}
-    return _typed(chosen, overrides, schema, generator_class(generator, generator))
+    return OmegaConf.to_container(cfg)
 
 
 def compose_run(saved: dict[str, Any], words: Words, schema: type[C], *, closed: bool = False) -> C:
@@ -187,32 +194,48 @@ def parse_overrides(words: Words) -> Overrides:
         return words
     parsed = []
     for word in words:
-        shown = reprlib.repr(word) if len(word) > LONGEST_SHOWN else repr(word)
-        if "=" not in word:
-            raise ConfigError(f"expected key=value, got {shown}")
-        if len(word) > LONGEST_WORD:
-            raise ConfigError(f"{shown} must be at most {LONGEST_WORD} characters")
+        override = parse_override(word)
+        if override.is_delete():
+            raise ConfigError(f"{word!r}: deletions are not supported; give a value")
+        if override.is_sweep_override():
+            raise ConfigError(f"{word!r}: give one value; several are a sweep: latentclr train --multirun")
         try:
-            override = OverridesParser.create().parse_override(word.lstrip("+"))
-            override.value()
-        except HydraException as error:
-            raise ConfigError(f"{shown} is not a valid override: {str(error).splitlines()[0][:200]}") from None
-        except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:  # of numbers and casts
-            reason = " ".join(str(error).split())[:200]
-            raise ConfigError(f"{shown} is not a valid override: {reason}") from None
-        if override.is_delete() or override.is_sweep_override():
-            raise ConfigError(f"{word!r}: deletions and sweeps are not supported; give one value")
-        key = override.key_or_group
-        override.key_or_group = RENAMED.get(key, key)
-        if key.endswith("._target_") and key in RENAMED and isinstance(override.value(), str):
-            override._value = str(override.value()).rpartition(".")[2]  # a name to look up, never to import
-        try:
-            check_plain([key, override.value()])  # OmegaConf would look ${oc.env:NAME} up, and save what it finds
-        except ValueError as error:
-            raise ConfigError(f"{shown} {error}") from None
-        if key not in NOT_NEEDED:
+            check_plain([override.key_or_group, override.value()])
+        except ValueError as error:  # OmegaConf would look ${oc.env:NAME} up, and save what it finds
+            raise ConfigError(f"{_shown(word)} {error}") from None
+        if override.key_or_group not in NOT_NEEDED:
             parsed.append(override)
     return Overrides(tuple(parsed))
+
+
+def parse_override(word: str) -> Override:
+    """Parse one word in Hydra's grammar, and give the origin's keys their names of today.
+
+    Raises:
+        ConfigError: It is not `key=value`.
+    """
+    shown = _shown(word)
+    if "=" not in word:
+        raise ConfigError(f"expected key=value, got {shown}")
+    if len(word) > LONGEST_WORD:
+        raise ConfigError(f"{shown} must be at most {LONGEST_WORD} characters")
+    try:
+        override = OverridesParser.create().parse_override(word.lstrip("+"))
+        override.value()
+    except HydraException as error:
+        raise ConfigError(f"{shown} is not a valid override: {str(error).splitlines()[0][:200]}") from None
+    except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:  # of numbers and casts
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{shown} is not a valid override: {reason}") from None
+    key = override.key_or_group
+    override.key_or_group = RENAMED.get(key, key)
+    if key.endswith("._target_") and key in RENAMED and isinstance(override.value(), str):
+        override._value = str(override.value()).rpartition(".")[2]  # a name to look up, never to import
+    return override
+
+
+def _shown(word: str) -> str:
+    return reprlib.repr(word) if len(word) > LONGEST_SHOWN else repr(word)
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

@@ -46,7 +46,7 @@ REFERENCE = """
 
 # `latentclr COMMAND`: its arguments in capitals, its options.
 COMMANDS = {
-    "train": "OVERRIDES",
+    "train": "OVERRIDES --multirun -m",
     "eval": "WORDS --config-path --config-name",
     "gen": "WORDS --config-path --config-name",
     "score": "WORDS",

@@ -27,6 +27,7 @@ from latentclr.scores.reach import middle_layer
 from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunInfo, RunScores, scores_text
 from latentclr.scores.scorer import Scorer, build_scorers
 from latentclr.scores.subject import Subject
+from latentclr.sweep.record import is_sweep
 from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import open_run, trained_generator
@@ -44,6 +45,11 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
         LatentCLRError: A run cannot be opened, a scorer cannot be used, or an option is out of range.
     """
     overrides = parse_overrides(words)
+    if sweeps := [run for run in runs if is_sweep(run)]:
+        again = f"latentclr train --multirun checkpoint={sweeps[0]} {' '.join(words)}".rstrip()
+        raise ConfigError(
+            f"{sweeps[0]} is a sweep: name its runs, such as {sweeps[0] / '0'}, or score all anew: {again}"
+        )
     opened = [open_run(run, overrides, ScoreConfig) for run in runs]
     if len({checkpoint.path.resolve() for _, checkpoint in opened}) < len(opened):
         raise ConfigError("each run can be named once")

@@ -17,7 +17,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo studio-picture studio-photo test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
+.PHONY: demo web-demo web-runtime studio-picture studio-photo web-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -45,6 +45,13 @@ demo: $(INSTALLED)  ## discover directions of real faces, score and name them, e
 	$(BIN)/latentclr export $(DEMO) --repository $(DEMO)/model_repository
 	$(BIN)/python examples/faces.py $(DEMO)/model_repository --output $(DEMO)/faces.png
 
+web-runtime: $(INSTALLED)  ## what draws in a browser, once, with npm; without it pages are neither made nor tested
+	@$(BIN)/python -m export.web.runtime || true
+
+web-demo: $(INSTALLED) web-runtime  ## the faces' page of what `make demo` made, into outputs/demo/web
+	test -f $(DEMO)/score.json || $(MAKE) demo
+	$(BIN)/latentclr export $(DEMO) --target web --output $(DEMO)/web --title Faces
+
 studio-picture: $(INSTALLED)  ## the studio on what `make demo` made, as docs/studio.png
 	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --edit yaw=2 --output docs/studio.png
 
@@ -53,13 +60,16 @@ studio-photo: $(INSTALLED)  ## a photo in it, as docs/studio_photo.png; trains a
 	$(BIN)/latentclr export $(DEMO) --with-encoder --repository $(DEMO)/model_repository
 	$(BIN)/python examples/studio_picture.py $(DEMO) --edit happy=3 --photo tests/data/photos/astronaut.jpg --output docs/studio_photo.png
 
+web-picture: web-demo  ## the page of `make web-demo`, as docs/web.png
+	$(BIN)/python examples/studio_picture.py $(DEMO) --page $(DEMO)/web --edit happy=3 --edit yaw=2 --output docs/web.png
+
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=benchmarks $(BIN)/mypy benchmarks/*.py
 
-test: lint  ## everything but the largest generators
+test: lint web-runtime  ## everything but the largest generators
 	$(SIDE_BY_SIDE) -m 'not full' --durations=15
 
 # Ray and Optuna for the tests of sweeps: half a gigabyte that nothing else needs.
@@ -67,7 +77,7 @@ $(SWEEPS): $(INSTALLED)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray,optuna]'
 	touch $@
 
-test-full: $(SWEEPS)  ## the largest generators, and the longest benchmark scripts
+test-full: $(SWEEPS) web-runtime  ## the largest generators, and the longest benchmark scripts
 	$(BIN)/python -m pytest -m full --durations=15
 
 test-fast: lint  ## without the slow tests

@@ -1,11 +1,13 @@
 """Take the studio's picture: a run's page in Chromium, with two edits, as docs/studio.png shows it.
 
-`make studio-picture` runs it on what `make demo` made.
+`make studio-picture` runs it on what `make demo` made. With --page it opens the page that `export --target web` wrote,
+as docs/web.png shows it.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,9 +38,18 @@ DRAWN = """document.querySelectorAll('.thumb').length > 0
               help="Edit this photo instead of the seed, and show it beside; the model has an encoder.")  # fmt: skip
 @click.option("--size", default=(1280, 800), show_default=True, nargs=2, type=int, help="Of the window, in pixels.")
 @click.option("--dark", is_flag=True, help="In dark colours.")
+@click.option("--page", "folder", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Open this page, which needs no studio.")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(path_type=Path), default=Path("studio.png"), show_default=True)
 def main(
-    run: Path, seed: int, edits: tuple[str, ...], photo: Path | None, size: tuple[int, int], dark: bool, output: Path
+    run: Path,
+    seed: int,
+    edits: tuple[str, ...],
+    photo: Path | None,
+    size: tuple[int, int],
+    dark: bool,
+    folder: Path | None,
+    output: Path,
 ) -> None:
     """Serve RUN/model_repository, open the studio's page, and save what it looks like when all of it is drawn."""
     from playwright.sync_api import sync_playwright
@@ -53,7 +64,13 @@ def main(
         chosen[name] = f"{catalog[name].alpha[1] / 2:.1f}"
     words = [sys.executable, "-m", "latentclr", "studio", str(run), "--repository", str(run / "model_repository"),
              "--port", "0"]  # fmt: skip
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as studio, tempfile.TemporaryDirectory() as home:
+    if folder:
+        words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+    quiet = subprocess.DEVNULL if folder else None  # every file that is asked for
+    with (
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=quiet, text=True) as studio,
+        tempfile.TemporaryDirectory() as home,
+    ):
         try:
             address = _address(studio)
             page_of = f"{address}#seed={seed}&edits=" + ",".join(f"~{name}:{alpha}" for name, alpha in chosen.items())
@@ -95,8 +112,8 @@ def main(
 def _address(studio: subprocess.Popen[str]) -> str:
     assert studio.stdout is not None
     for line in studio.stdout:
-        if line.startswith("studio: "):
-            return line.split()[1]
+        if found := re.search(r"http://[\w.:]+/?", line):
+            return found[0]
     raise click.ClickException("the studio did not start; its own message stands above")
 
 

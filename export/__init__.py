@@ -5,5 +5,5 @@ The function: `editor` is the served function, written once, in eager PyTorch.
 Graphs: `onnx`, `openvino` and `torchscript` export it, `engines` asks them, `fastest` times, `parity` certifies them.
 Precision: `half`, `int8` and `openvino_lowered` lower `operations`, `precision` searches, `reduced` is the whole of it.
 Models: `manifest` says what a model is, and `triton_config` writes `config.pbtxt` for CPU, GPU and TensorRT.
-The repository: `repository` publishes versions in one rename, and goes back to older ones.
+Places: `repository` publishes versions for Triton in one rename, and goes back; `web` writes a page for browsers.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from export.options import PRECISIONS, RANGES, TARGETS, TENSORRT
 from latentclr.cli import Configured, check_config_name, split_run
@@ -15,6 +16,9 @@ from serving.contract.layout import ENGINES as KNOWN
 from serving.contract.manifest import LATENT_INPUTS
 
 ENGINES = (*(engine.name for engine in KNOWN.values()), "auto")
+WEB = "web"
+_OF_PAGES = ("output", "title")  # options of the target web alone
+_OF_BOTH = ("words", "target", "name", "precision", "quality", "opset", "config_path", "config_name")
 
 
 def _check_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -41,12 +45,17 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="What runs it; repeat it. auto takes the fastest here.  "
               "[default: onnxruntime and torchscript; in reduced precision one that has it]")  # fmt: skip
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
-              help="Of the arithmetic; fp16 is for GPUs.")  # fmt: skip
+              help="Of the arithmetic; fp16 is for GPUs. Of --target web: of the stored weights, fp16 or fp32, by "
+              "default as few bits as hold the quality.")  # fmt: skip
 @click.option("--quality", metavar="exact|certified|NUMBERS",
               help="What every graph must hold, or nothing is published; such as psnr=38,ssim=0.97.  "
               "[default: exact; in reduced precision certified]")  # fmt: skip
-@click.option("--target", type=click.Choice(TARGETS), default="auto", show_default=True,
-              help="Where it runs; auto is the GPU if the server has one.")  # fmt: skip
+@click.option("--target", type=click.Choice((*TARGETS, WEB)), default="auto", show_default=True,
+              help="Where it runs: on the server, with auto on its GPU if it has one; or as a page in its visitors' "
+              "browsers.")  # fmt: skip
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="Of --target web: where the page goes.  [default: RUN/web]")  # fmt: skip
+@click.option("--title", help="Of --target web: stands above the page.  [default: Sliders]")
 @click.option("--max-batch-size", type=click.IntRange(*RANGES["max_batch_size"]), default=16, show_default=True,
               help="Rows that Triton may put together.")  # fmt: skip
 @click.option("--instances", type=click.IntRange(*RANGES["instances"]), default=1, show_default=True,
@@ -90,9 +99,11 @@ def export(
     engines: tuple[str, ...],
     precision: str,
     quality: str | None,
+    output: Path | None,
+    title: str | None,
     **options: Any,
 ) -> None:
-    """Fuse a run's directions with their generator, prove parity, publish for Triton.
+    """Fuse a run's directions with their generator, prove parity, publish for Triton or as a page.
 
     RUN is a run folder; KEY=VALUE are overrides of its configuration, such as checkpoint=last. A NAME that is there
     already gets the next version, which a server that polls takes up; `latentclr rollback` goes back.
@@ -105,11 +116,25 @@ def export(
       latentclr export outputs/faces --with-encoder
       latentclr export outputs/faces --target gpu --max-batch-size 32 --queue-delay 500
       latentclr export outputs/ffhq generator.truncation=1 --latent-input w+ --name invert_edit
+      latentclr export outputs/faces --target web --output site/faces --title "Faces"
     """
+    given = {name for name, source in _sources().items() if source is ParameterSource.COMMANDLINE}
+    run, overrides = split_run(words, config_path)
+    if options["target"] == WEB:
+        from export.web.pipeline import TITLE, export_web
+
+        _refuse(given - {*_OF_PAGES, *_OF_BOTH}, "--target web writes a page, which has no")
+        folder = export_web(
+            run, overrides, output or (run if run.is_dir() else run.parent) / "web", name=name, title=title or TITLE,
+            precision=precision if "precision" in given else None, quality=quality, opset=opset, say=click.echo,
+        )  # fmt: skip
+        click.echo(f"wrote {folder}")
+        click.echo(f"look at it: python -m http.server --directory {folder}")
+        return
+    _refuse(given & {*_OF_PAGES}, "only --target web has")
     from export.options import TritonOptions
     from export.pipeline import export_run
 
-    run, overrides = split_run(words, config_path)
     for folder in export_run(
         run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
         options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview,
@@ -118,6 +143,23 @@ def export(
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")
     click.echo("a server that runs already takes it up if it was started with --poll; restart any other")
+
+
+def _sources() -> dict[str, ParameterSource | None]:
+    """Return where each parameter's value comes from."""
+    context = click.get_current_context()
+    return {name: context.get_parameter_source(name) for name in context.params}
+
+
+def _refuse(names: set[str], why: str) -> None:
+    """Refuse options that have no meaning here.
+
+    Raises:
+        UsageError: There are some; the first of them is named as it is typed.
+    """
+    for parameter in click.get_current_context().command.params:
+        if parameter.name in names:
+            raise click.UsageError(f"{why} {parameter.opts[-1]}")
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import statistics
 import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from export.editor import FusedEditor
+from export.live import Live
 from export.onnx import OnnxEditor, export_onnx
 from export.parity import Engine, Judge, check_parity
 from export.reasons import advice_for
@@ -230,7 +228,7 @@ def _cost(generator: Generator, editor: FusedEditor, graph: Path | None) -> Find
     ps, class_id = _example(generator, 1)
     with torch.no_grad():
         eager = _seconds(lambda: generator.synthesize(ps, class_id))
-        with _Live((*generator.parameters(), *generator.buffers())) as live:
+        with Live((*generator.parameters(), *generator.buffers())) as live:
             generator.synthesize(ps, class_id)
     text = f"{_duration(eager)} in PyTorch"
     if graph is not None:
@@ -262,35 +260,3 @@ def _duration(seconds: float) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 2**20:.3g} MiB"
-
-
-class _Live(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made and alive together, views once.
-
-    Attributes:
-        peak: The most so far.
-    """
-
-    def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        """Begin with none; `known` were there before, and so their views count nothing."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak, self._now = 0, 0
-        self._users = {tensor.untyped_storage().data_ptr(): 1 for tensor in known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.layout is torch.strided:
-                storage = tensor.untyped_storage()
-                key, size = storage.data_ptr(), storage.nbytes()
-                if self._users.setdefault(key, 0) == 0:
-                    self._now += size
-                    self.peak = max(self.peak, self._now)
-                self._users[key] += 1
-                weakref.finalize(tensor, self._gone, key, size)
-        return made
-
-    def _gone(self, key: int, size: int) -> None:
-        self._users[key] -= 1
-        if self._users[key] == 0:
-            self._now -= size

@@ -22,6 +22,7 @@ from export.editor import FusedEditor
 from export.onnx import export_onnx
 from export.pipeline import export_run
 from export.torchscript import export_torchscript
+from export.web import smallest
 from latentclr.cli import cli
 from latentclr.commands import run_train
 from latentclr.generators.dcgan import DCGAN, load_dcgan
@@ -136,8 +137,9 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return copy_or_export
 
     with pytest.MonkeyPatch.context() as patch:
-        for module, export in ((engines, export_onnx), (reduced, export_onnx), (engines, export_torchscript)):
-            patch.setattr(module, export.__name__, once(export))
+        for module in (engines, reduced, smallest):
+            patch.setattr(module, export_onnx.__name__, once(export_onnx))
+        patch.setattr(engines, export_torchscript.__name__, once(export_torchscript))
         yield
 
 

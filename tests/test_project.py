@@ -256,6 +256,7 @@ READERS: dict[str, tuple[set[str], str]] = {
     "serving/backends/pytorch/model.py": ({"torch.jit.load"}, "the served model, run by Triton"),
     "serving/doctor/command.py": ({"onnxruntime.InferenceSession"}, "a graph that the doctor has just made"),
     "export/onnx.py": ({"onnx.load", "onnxruntime.InferenceSession"}, "the graph that this process has just written"),
+    "export/web/runtime.py": ({"zlib.decompressobj"}, "the runtime's files, bounded, and hashed before they are used"),
     "export/torchscript.py": ({"torch.jit.load"}, "the graph that this process has just written"),
     "serving/contract/pbtxt.py": ({"google.protobuf.text_format.Parse"}, "read_pbtxt itself"),
 }

@@ -13,7 +13,8 @@ from tiny_generators import LayeredGenerator, MappedGenerator
 from tiny_plugin import WORD
 from torch import Tensor, nn
 
-from export.conformance import Finding, _Live, layer_lines, protocol_findings
+from export.conformance import Finding, layer_lines, protocol_findings
+from export.live import Live
 from export.reasons import advice_for, reason_of
 from latentclr.generators.base import Generator
 
@@ -86,7 +87,7 @@ def test_the_table_of_layers() -> None:
 
 
 def test_memory_counts_what_is_alive_together() -> None:
-    with torch.no_grad(), _Live() as live:
+    with torch.no_grad(), Live() as live:
         x = torch.zeros(1000)  # 4,000 bytes
         x = x.view(10, 100) + 1  # and as many, then the first are gone
         x = x + 1

@@ -121,6 +121,7 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
 	    --plot docs/load.png
+	$(BIN)/python benchmarks/web.py --large --output $(RESULTS)/web.json
 	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
 

@@ -32,13 +32,15 @@ def summary(results: Path = RESULTS) -> str:
     records = [_read(path) for path in sorted(results.glob("*.json"))]
     kinds = {kind: [r for r in records if r["benchmark"] == kind] for kind in {r["benchmark"] for r in records}}
     parts = (("directions", _directions_line), ("discovery", _discovery_line), ("training_step", _training_line),
-             ("edit_latency", _edit_line), ("photos", _photos_line), ("serving_load", _load_line),
-             ("soak", _soak_line))  # fmt: skip
-    lines = [line(kinds[kind]) for kind, line in parts if kind in kinds]
+             ("edit_latency", _edit_line), ("photos", _photos_line), ("serving_load soak", _load_line),
+             ("web", _web_line))  # fmt: skip
+    lines = [
+        line(*(kinds[kind] for kind in words.split())) for words, line in parts if kinds.keys() >= {*words.split()}
+    ]
     told = "".join(f"- {line}\n" for line in [*lines, _missed_line(records)])
     places: dict[str, list[str]] = {}  # where and when -> what was measured there
-    for kind, _ in parts:
-        for where in dict.fromkeys(_where(record) for record in kinds.get(kind, ())):
+    for kind in " ".join(words for words, _ in parts).split():
+        for where in dict.fromkeys(f"{_machine(record)}; {_date(record)}" for record in kinds.get(kind, ())):
             places.setdefault(where, []).append(kind.replace("_", " "))
     measured = ". ".join(f"{_and(what).capitalize()}: {where}" for where, what in places.items())
     return f"{told}\n*{measured}. BigGAN and StyleGAN2 with seeded random weights.*\n"
@@ -100,23 +102,25 @@ def _edit_ms(record: Record, engine: str) -> float:
     return next(float(row["p50_ms"]) for row in record["results"] if (row["batch"], row["engine"]) == (1, engine))
 
 
-def _load_line(records: Sequence[Record]) -> str:
-    record = records[0]
-    best = max(record["results"], key=lambda row: float(row["images_per_s"]))
-    offline = max(float(row["images_per_s"]) for row in record["settings"]["offline"])
+def _load_line(loads: Sequence[Record], soaks: Sequence[Record]) -> str:
+    load, soak = loads[0], soaks[0]
+    best = max(load["results"], key=lambda row: float(row["images_per_s"]))
+    offline = max(float(row["images_per_s"]) for row in load["settings"]["offline"])
+    figures = soak["settings"]["figures"]
+    growth = max(entry["value"] for entry in soak["targets"] if "growth" in entry["name"])
     return (
         f"**Under load** the served faces reach {best['images_per_s']:.0f} pictures a second ({best['clients']}"
-        f" clients, {best['request_rows']} edits a request); the same cores draw {offline:.0f} without server and"
-        " clients."
+        f" clients, {best['request_rows']} edits a request; {offline:.0f} without server and clients). Of"
+        f" {soak['settings']['requests']:,} requests {figures['errors']} failed, 99 of 100 took at most"
+        f" {figures['p99_ms']:.0f} ms, and the server's memory grew by {100 * growth:.1f} %."
     )
 
 
-def _soak_line(records: Sequence[Record]) -> str:
-    settings, figures = records[0]["settings"], records[0]["settings"]["figures"]
-    growth = max(entry["value"] for entry in records[0]["targets"] if "growth" in entry["name"])
+def _web_line(records: Sequence[Record]) -> str:
+    faces = records[0]["results"][0]
     return (
-        f"**Soak.** Of {settings['requests']:,} requests {figures['errors']} failed; 99 of 100 took at most"
-        f" {figures['p99_ms']:.0f} ms, and the server's memory grew by {100 * growth:.1f} %."
+        f"**In a browser** without GPU the faces' model, {faces['graph_mb']:.1f} MB, draws {faces['dragged_per_s']:.0f}"
+        " pictures a second while a slider moves."
     )
 
 
@@ -139,7 +143,7 @@ def block(results: Path = RESULTS) -> str:
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
              ("attributes_limit", _limit), ("photos", _photos), ("discovery", _discovery),
              ("training_step", _training), ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak),
-             ("robustness", _robustness), ("bf16_rounding", _rounding))  # fmt: skip
+             ("robustness", _robustness), ("bf16_rounding", _rounding), ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"
@@ -178,9 +182,18 @@ def _source(record: Record) -> str:
 
 
 def _where(record: Record) -> str:
-    machine, versions = record["machine"], record["versions"]
-    where = machine["gpu"] or f"{machine['cpu']}, {machine['cores_usable']} cores"
-    return f"{where}; torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}; {record['date'][:10]}"
+    versions = record["versions"]
+    used = f"torch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}"
+    return f"{_machine(record)}; {used}; {_date(record)}"
+
+
+def _machine(record: Record) -> str:
+    machine = record["machine"]
+    return machine["gpu"] or f"{machine['cpu']}, {machine['cores_usable']} cores"
+
+
+def _date(record: Record) -> str:
+    return str(record["date"][:10])
 
 
 def _discovery_figures(record: Record) -> tuple[int, float, float]:
@@ -395,6 +408,26 @@ def _rounding(record: Record) -> Section:
         for row in record["results"]
     ]
     return "The price of small formats", "\n".join(lines) + f"\n\n{_source(record)}"
+
+
+def _web(record: Record) -> Section:
+    lines = [
+        "Pages of `latentclr export --target web` in a headless Chromium on the same machine, without a GPU, as a"
+        " static host gives them (one thread) and isolated (threads). What a visitor loads, when the first picture is"
+        f" there, what the engine takes for one, and how many are shown in a second while a mouse drags a slider for"
+        f" {record['settings']['seconds']:g} s. Pixels are compared with eager PyTorch's in float32. BigGAN and"
+        " StyleGAN2 have seeded random weights, whose edits show rounding more than real ones. Sizes are the same"
+        " everywhere, times are this machine's.\n",
+        "| page | engine | graph, MB (weights) | loads, MB | first picture, s | p50 ms | dragged, 1/s |"
+        " worst, mean step | peak MiB |\n|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        lines.append(
+            f"| {row['page']}, {row['pixels']} | {row['way']} | {row['graph_mb']:.1f} ({row['weights']})"
+            f" | {row['loads_mb']:.1f} | {row['first_s']:.1f} | {row['p50_ms']:.0f} | {row['dragged_per_s']:.1f}"
+            f" | {row['worst_step']}, {row['mean_step']:.2f} | {row['peak_mib']} |"
+        )
+    return "A page without a server", "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _transport(record: Record) -> str:

@@ -248,6 +248,16 @@ def test_every_row_of_the_gpu_pack_that_a_cpu_can_have(tmp_path: Path) -> None:
     assert [entry["name"].partition(":")[0] for entry in got["targets"][1:]] == ["onnxruntime", "served"]
 
 
+@needs_faces
+@pytest.mark.full
+def test_pages_in_a_browser(trained: Path, tmp_path: Path) -> None:
+    got = record("web.py", "--run", str(trained), "--seconds", "0.5", "--folder", str(tmp_path))
+    rows = got["results"]
+    assert [(row["page"], row["way"].partition(",")[0]) for row in rows] == [("faces", "wasm")] * 2
+    assert all(row["mean_step"] <= 0.5 and row["peak_mib"] > 0 and row["dragged_per_s"] > 0 for row in rows)
+    assert got["targets"][0]["value"] == rows[0]["graph_mb"] < 1
+
+
 @pytest.mark.full
 def test_preview() -> None:
     got = record(

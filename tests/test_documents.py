@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from latentclr.cli import Configured, cli
 from latentclr.compose import compose_run, compose_train, plain
 from latentclr.config import TrainConfig
+from latentclr.sweep.words import check_runs, expand, sort_words
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -151,7 +152,11 @@ def check_command(words: list[str]) -> None:
         settings = [word for word in settings if word.partition("=")[0] not in known]
         if any(re.match(r"generator=.*:", word) for word in settings):  # the user's own file
             settings = [word for word in settings if not word.startswith("generator")]
-        if command.name in ("train", "check") and command.schema is TrainConfig:
+        if values.get("multirun"):
+            sweep = sort_words(settings)
+            if not any(word.startswith("hydra/sweeper") for word in settings):
+                check_runs(sweep.fixed, expand(sweep.axes))
+        elif command.name in ("train", "check") and command.schema is TrainConfig:
             compose_train(settings)
         else:
             schema = command.schema

@@ -15,7 +15,7 @@ from export.encoder import check_encoder, encoder_info, encoder_manifest, export
 from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
 from export.fastest import AUTO, candidates, fastest, fastest_of
-from export.golden import save_golden
+from export.golden import MOST_CODES, save_golden
 from export.manifest import build_manifest
 from export.onnx import OPSET
 from export.options import TritonOptions
@@ -74,8 +74,8 @@ def export_run(
             the encoder's, or `z` without one.
         preview: Publish a second model, NAME_preview, that stops at this many pixels; see `Generator.previews`.
         with_encoder: Publish the run's encoder too, NAME_encoder, and the ensemble NAME_photo, which edits photos.
-        edited: Edited pictures that float32 graphs are held against, at least. Fewer prove less; that is for benchmarks
-            of large generators, which compare what they measure by themselves.
+        edited: Edited pictures that float32 graphs are held against, at least; golden requests are fewer too, if these
+            are. Fewer prove less; that is for benchmarks of large generators, which compare what they measure.
         say: Receives one line for each thing done.
 
     Returns:
@@ -145,7 +145,8 @@ def export_run(
             made, certificates = prove(editor, plan, folder / model, say)
             given = (edits, latent_input, config.feed_layers, plan.precision)
             manifest = build_manifest(model, editor.generator, checkpoint, made.all_files, certificates, *given)
-            golden = save_golden(folder / model, editor, manifest, plan.alphas, fed, made.engines, plan.gate)
+            codes = max(1, MOST_CODES * min(plan.edited, EDITED) // EDITED)
+            golden = save_golden(folder / model, editor, manifest, plan.alphas, fed, made.engines, plan.gate, codes)
             manifest["files_sha256"][golden.name] = sha256_of(golden)
             for place in {graph.parent for graph in made.files.values()} - {golden.parent}:
                 shutil.copyfile(golden, place / golden.name)

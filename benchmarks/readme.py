@@ -141,7 +141,7 @@ def _and(words: Sequence[str]) -> str:
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
-             ("attributes_limit", _limit), ("photos", _photos), ("discovery", _discovery),
+             ("attributes_limit", _limit), ("photos", _photos), ("encoder", _encoder), ("discovery", _discovery),
              ("training_step", _training), ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak),
              ("robustness", _robustness), ("bf16_rounding", _rounding), ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
@@ -361,7 +361,23 @@ def _photos(record: Record) -> Section:
         f" | {row['kept']:.2f} |"
         for row in effects
     ]
-    return "Photos", "\n".join(lines) + f"\n\n{_source(record)}"
+    other = "" if settings["generator"] == "dcgan" else f" of {_what(record)}"
+    return f"Photos{other}", "\n".join(lines) + f"\n\n{_source(record)}"
+
+
+def _encoder(record: Record) -> Section:
+    lines = [
+        "Likeness to held-out faces of what is drawn of the code that the encoder finds, after trainings of different"
+        " length:\n",
+        "| minutes | steps | threads | PSNR dB | changed as photos are | the mean picture | error of the code |"
+        "\n|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['minutes']:.0f} | {row['steps']} | {row['threads']} | {row['psnr_db']:.2f}"
+        f" | {row['psnr_changed_db']:.2f} | {row['floor_db']:.2f} | {row['code_error']:.2f} |"
+        for row in record["results"]
+    ]
+    return "Training an encoder", "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _soak(record: Record) -> Section:

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+
+from latentclr.commands import run_train
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -256,6 +259,32 @@ def test_pages_in_a_browser(trained: Path, tmp_path: Path) -> None:
     assert [(row["page"], row["way"].partition(",")[0]) for row in rows] == [("faces", "wasm")] * 2
     assert all(row["mean_step"] <= 0.5 and row["peak_mib"] > 0 and row["dragged_per_s"] > 0 for row in rows)
     assert got["targets"][0]["value"] == rows[0]["graph_mb"] < 1
+
+
+@pytest.mark.full
+@needs_faces
+def test_encoders_of_a_style_network_that_was_trained_here(tmp_path: Path) -> None:
+    weights, run_folder = tmp_path / "tiny.safetensors", tmp_path / "run"
+    done = run("tiny_stylegan2.py", str(weights), "--steps", "2")
+    assert done.exit_code == 0 and json.loads(done.stdout.splitlines()[-1])["steps"] == 2
+    words = ["generator=stylegan2", f"generator.weights={weights}", "generator.feature_layer=convs.3", "k=2",
+             "model=nonlinear", "hparams.iterations=2", "hparams.batch_size=2", "eval_iters=1", "tensorboard=false",
+             f"output_dir={run_folder}"]  # fmt: skip
+    assert run_train(words)
+    plot = tmp_path / "encoder.png"
+    options = ["--run", str(run_folder), "--steps", "1,2", "--folder", str(tmp_path / "encoders"), "--plot", str(plot)]
+    got = record("encoder.py", *options)
+    assert [row["steps"] for row in got["results"]] == [1, 2] and got["settings"]["space"] == "w+"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert record("encoder.py", *options)["results"] == got["results"]  # nothing is done twice
+
+    shutil.copy(tmp_path / "encoders" / "2" / "encoder.safetensors", run_folder)
+    pictures = [tmp_path / "photos.png", tmp_path / "keep.png"]
+    got = record("photos.py", "--run", str(run_folder), "--pictures", "4", "--steps", "2", "--plot", str(pictures[0]),
+                 "--keep-plot", str(pictures[1]))  # fmt: skip
+    ways = ["mean picture", "encoder", "refined", "refined without encoder"]
+    assert [row["way"] for row in got["results"]] == ways and got["targets"] == []
+    assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
 
 
 @pytest.mark.full

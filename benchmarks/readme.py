@@ -189,7 +189,8 @@ def _where(record: Record) -> str:
 
 def _machine(record: Record) -> str:
     machine = record["machine"]
-    return machine["gpu"] or f"{machine['cpu']}, {machine['cores_usable']} cores"
+    cores = machine["cores_usable"]
+    return machine["gpu"] or f"{machine['cpu']}, {cores} core{'s' if cores > 1 else ''}"
 
 
 def _date(record: Record) -> str:

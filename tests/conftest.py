@@ -33,11 +33,13 @@ torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
 # Of two processes neither should be left with a long file when the other has nothing to do.
 LONGEST_FIRST = (
-    "test_full_size.py", "test_interruption.py", "test_feed_layers.py", "test_latent_input.py", "test_hostile_files.py",
+    "test_full_size.py", "test_interruption.py", "test_feed_layers.py", "test_hostile_files.py",
     "test_benchmarks.py", "test_named_edits.py", "test_load.py",
 )  # fmt: skip
 FEW = 24
-PROOFS = ("test_publish.py", "test_latent_input.py", "test_precision.py")  # here it is the proof that is tested
+PROOFS = (
+    "test_publish.py", "test_latent_input.py", "test_precision.py", "test_certify.py", "test_export_preview.py",
+)  # fmt: skip
 Golden = dict[str, np.ndarray]
 
 
@@ -49,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_pictures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Let float32 exports be held against few pictures where a test is not of the proof: most of their time is that."""
+    """Let float32 exports be held against few pictures where the proof is not what is tested: it takes most time."""
     with pytest.MonkeyPatch.context() as patch:
         if request.path.name not in PROOFS:
             patch.setitem(export_run.__kwdefaults__, "edited", FEW)

@@ -97,7 +97,7 @@ class GroupedStyleGAN2(Generator):
         kernel = self.table[key] if (key := _key(f"{name}.conv.blur.kernel")) in self.table else None
         x = self._modulated(x, w, name, demodulate=True, up=kernel is not None)  # [N, O, h, w]
         if kernel is not None:
-            x = upfirdn(x, kernel, pad=(1, 1))  # [N, O, 2h, 2w] from the transposed convolution's 2h + 1
+            x = self._upfirdn(x, kernel, pad=(1, 1))  # [N, O, 2h, 2w] from the transposed convolution's 2h + 1
         x = x + self._get(f"{name}.noise.weight") * self._get(noise)
         return F.leaky_relu(x + self._get(f"{name}.activate.bias")[:, None, None], SLOPE) * math.sqrt(2)
 
@@ -105,7 +105,7 @@ class GroupedStyleGAN2(Generator):
         rgb = self._modulated(x, w, name, demodulate=False, up=False) + self._get(f"{name}.bias")  # [N, 3, h, w]
         if image is None:
             return rgb
-        return rgb + upfirdn(image, self._get(f"{name}.upsample.kernel"), up=2, pad=(2, 1))
+        return rgb + self._upfirdn(image, self._get(f"{name}.upsample.kernel"), up=2, pad=(2, 1))
 
     def _modulated(self, x: Tensor, w: Tensor, name: str, *, demodulate: bool, up: bool) -> Tensor:
         affine = self._get(f"{name}.conv.modulation.weight")  # [I, D]
@@ -123,6 +123,9 @@ class GroupedStyleGAN2(Generator):
         else:
             x = F.conv2d(x, weight.reshape(n * outputs, inputs, k, k), padding=k // 2, groups=n)  # [1, N * O, h, w]
         return x.reshape(n, outputs, *x.shape[2:])
+
+    def _upfirdn(self, x: Tensor, kernel: Tensor, up: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+        return upfirdn(x, kernel, up, pad)
 
     def _get(self, name: str) -> Tensor:
         tensor: Tensor = self.table[_key(name)]

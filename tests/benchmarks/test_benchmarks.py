@@ -138,7 +138,7 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_precision_of_a_run_and_its_picture(trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "precision.json"
     options = ["--run", str(trained), "--edited", "8", "--runs", "2", "--seconds", "0", "--output", str(output)]
@@ -230,7 +230,7 @@ def gpu_pack(folder: Path, engines: str, *options: str) -> dict[str, Any]:
 
 
 @needs_faces
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_gpu_pack_stands_without_a_gpu(tmp_path: Path) -> None:
     got = gpu_pack(tmp_path, "eager,eager cuda-graph,onnxruntime", "--requests", "0")
     assert got["results"][0]["engine"] == "prepare" and got["results"][0]["onnx_s"] > 0

@@ -206,7 +206,7 @@ def test_config_and_manifest(repository, name, dims, latent_input):
             tuple(dims),
         )
         assert manifest.directions.max_edits == MAX_EDITS
-        assert all(report["worst_step"] <= 1 and report["images"] >= 200 for report in manifest.parity.values())
+        assert all(report["worst_step"] <= 1 and report["images"] >= 24 for report in manifest.parity.values())
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     axis.set_ylabel("PSNR of what is drawn of the found code, dB", fontsize=8)
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7, frameon=False, loc="center right")
-    axis.margins(y=0.2)
+    axis.margins(x=0.12, y=0.2)
     axis.spines[["top", "right"]].set_visible(False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")

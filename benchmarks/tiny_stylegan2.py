@@ -29,7 +29,7 @@ from latentclr.progress import progress_bar
 from latentclr.training.rng import stream
 
 SIZE, MAPPING, WIDTH = 32, 4, 64  # pixels; layers; channels of the widest layer
-BATCH, RATE = 8, 2e-3
+BATCH, RATE, MAPPING_RATE = 8, 3e-3, 0.1
 AVERAGED = 10_000  # codes whose mean w is the centre of truncation
 
 
@@ -74,8 +74,13 @@ def main(path: Path, steps: int) -> None:
     teacher = load_dcgan(None)
     tensors = random_tensors(SIZE, n_mlp=MAPPING, dim=teacher.latent.dim, width=WIDTH)
     student = SharedStyleGAN2(StyleGAN2(dict(tensors)), tensors)
-    learnt = [parameter for parameter in student.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=RATE, betas=(0.0, 0.99))
+    learnt = {name: tensor for name, tensor in student.table.items() if tensor.requires_grad}
+    mapping = [tensor for name, tensor in learnt.items() if name.startswith("style/")]
+    rest = [tensor for name, tensor in learnt.items() if not name.startswith("style/")]
+    # A mapping learns a hundred times slower by itself, which is for GANs that train for days.
+    optimizer = torch.optim.Adam(
+        [{"params": rest}, {"params": mapping, "lr": MAPPING_RATE}], lr=RATE, betas=(0.5, 0.99)
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = stream(0, "tiny-stylegan2")
     with progress_bar(steps, "step", desc="distilling") as bar:

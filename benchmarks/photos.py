@@ -51,6 +51,7 @@ GUESSES = 64  # random codes, of which optimisation without an encoder begins at
 CLEAR, STRENGTH = 0.8, 3.0  # standard deviations that a direction must move its attribute by; alpha of both sides
 LEAST_PSNR, LEAST_EFFECT = 26.0, 0.8
 SHOWN, SHOWN_EDITS = 3, 3
+KEPT = ", kept"  # ends the name of an edit that keeps what was not edited
 COLUMNS = ("pictures", "way", "count", "psnr_db", "psnr_worst_db", "ssim", "from_prior")
 Pixels = NDArray[np.uint8]
 
@@ -245,7 +246,7 @@ def _kept_columns(columns: Mapping[str, Pixels]) -> dict[str, Pixels]:
     both = {"original": original, "found": found}
     for name, edited in columns.items():
         if name not in both:
-            both |= {name: edited, f"{name}, kept": keep_unedited(original, found, edited)}
+            both |= {name: edited, f"{name}{KEPT}": keep_unedited(original, found, edited)}
     return both
 
 
@@ -253,7 +254,8 @@ def _draw(columns: Mapping[str, Pixels], plot: Path) -> None:
     """Draw a row for each picture."""
     rows = np.stack(list(columns.values()), axis=1)
     labels = [f"generated {row}" if row < SHOWN else f"real {row - SHOWN}" for row in range(len(rows))]
-    save_picture(grid(rows, labels, list(columns), tile=160), plot)
+    heads = ["kept" if name.endswith(KEPT) else name for name in columns]
+    save_picture(grid(rows, labels, heads, tile=160), plot)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -78,9 +79,8 @@ def main(path: Path, steps: int) -> None:
     mapping = [tensor for name, tensor in learnt.items() if name.startswith("style/")]
     rest = [tensor for name, tensor in learnt.items() if not name.startswith("style/")]
     # A mapping learns a hundred times slower by itself, which is for GANs that train for days.
-    optimizer = torch.optim.Adam(
-        [{"params": rest}, {"params": mapping, "lr": MAPPING_RATE}], lr=RATE, betas=(0.5, 0.99)
-    )
+    groups: list[dict[str, Any]] = [{"params": rest}, {"params": mapping, "lr": MAPPING_RATE}]
+    optimizer = torch.optim.Adam(groups, lr=RATE, betas=(0.5, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     rng = stream(0, "tiny-stylegan2")
     with progress_bar(steps, "step", desc="distilling") as bar:

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import matplotlib
 import numpy as np
 from common.machine import describe_machine
 from common.report import Benchmark, BenchmarkError, child_environment, finish
 from common.timing import table
+from matplotlib.figure import Figure
 
 from latentclr.commands.score import run_score
-from latentclr.files import replacing, sha256_of
+from latentclr.files import sha256_of
+from latentclr.pictures.figures import save_figure
 from latentclr.scores.compare import MEASURES, Row, compare
 from latentclr.scores.report import RunScores, read_scores
 from latentclr.training.checkpoint import find_checkpoint
@@ -132,11 +133,8 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     Raises:
         SaveError: The picture cannot be written.
     """
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(2.3 * len(MEASURES), 2.6), layout="constrained")
-    for axis, measure in zip(axes, MEASURES, strict=True):
+    figure = Figure(figsize=(2.3 * len(MEASURES), 2.6), layout="constrained")
+    for axis, measure in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
         values = np.array([row[measure.title] for row in results])
         ends = np.array([row[f"{measure.title}, interval"] for row in results])
         spans = np.maximum(np.abs(ends - values[:, None]).T, 0)
@@ -153,9 +151,7 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
         axis.set_title(f"{measure.title}{better}", fontsize=8)
         axis.tick_params(axis="y", labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=150)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import matplotlib
 from common.machine import describe_machine
 from common.report import Benchmark, BenchmarkError, Numbers, child_environment, finish
 from common.timing import table
+from matplotlib.figure import Figure
 
-from latentclr.files import replacing
 from latentclr.inversion.encoder import ENCODER_FILE, load_encoder
+from latentclr.pictures.figures import save_figure
 
 COLUMNS = ("steps", "minutes", "threads", "psnr_db", "psnr_changed_db", "floor_db", "code_error")
 
@@ -76,10 +76,8 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     Raises:
         SaveError: The picture cannot be written.
     """
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(5.2, 3), layout="constrained")
+    figure = Figure(figsize=(5.2, 3), layout="constrained")
+    axis = figure.subplots()
     minutes = [row["minutes"] for row in results]
     for key, name, colour in (("psnr_db", "held-out pictures", "#2a6f97"),
                               ("psnr_changed_db", "the same, changed as photos are", "#c9a66b")):  # fmt: skip
@@ -97,9 +95,7 @@ def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:
     axis.legend(fontsize=7, frameon=False, loc="center right")
     axis.margins(x=0.12, y=0.2)
     axis.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
-    plt.close(figure)
+    save_figure(figure, path, dpi=150)
 
 
 if __name__ == "__main__":

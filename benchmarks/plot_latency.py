@@ -13,7 +13,7 @@ import click
 import matplotlib
 from common.report import Benchmark, BenchmarkError
 
-from latentclr.files import replacing
+from latentclr.pictures.figures import save_figure
 
 OURS, BASE = "#2a6f97", "#b0b7bf"
 BATCH = 1
@@ -46,8 +46,7 @@ def main(records: tuple[Path, ...], output: Path) -> None:
         f"milliseconds an edit, median at batch {BATCH}; {machine['cores_usable']} cores of {machine['cpu']}",
         fontsize=8,
     )
-    with replacing(output) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    save_figure(figure, output, dpi=150)
     click.echo(f"wrote {output}")
 
 

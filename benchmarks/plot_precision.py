@@ -11,10 +11,9 @@ from typing import Any
 
 import click
 from common.report import Benchmark, BenchmarkError
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from latentclr.files import replacing
+from latentclr.pictures.figures import save_figure
 
 COLOURS = {"onnxruntime fp32": "0.4", "openvino fp32": "tab:brown", "onnxruntime int8": "tab:orange",
            "openvino int8": "tab:red", "openvino bf16": "tab:blue"}  # fmt: skip
@@ -33,8 +32,7 @@ def main(records: tuple[Path, ...], output: Path) -> None:
     for axes, record in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw(axes, record, drawn)
     figure.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=4)
-    with replacing(output) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    save_figure(figure, output)
     click.echo(f"wrote {output}")
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from export.precision import Frontier, Point
-from latentclr.files import replacing
+from latentclr.pictures.figures import save_figure
 from serving.contract.certificate import Gate
 
 _SHARES = (0.01, 1000.0)  # what lies beyond is drawn at the edge
@@ -52,8 +51,7 @@ def frontier_picture(found: Frontier, path: Path, title: str) -> None:
     axes.set(xlabel=found.unit, xlim=(0, 1.08 * max(found.reference, *(point.cost for point in found.points))))
     axes.set_title(f"{title}\nbeside each point: operations in float32, of {found.operations}", fontsize=9)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
-    with replacing(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    save_figure(figure, path)
 
 
 def draw_frontier(axes: Any, points: Sequence[Point], gate: Gate, best: Point | None = None) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib.figure import Figure
 
-from latentclr.files import replacing
+from latentclr.pictures.figures import save_figure
 
 COLOURS = ("#2a6f97", "#e07a1f", "#5b8c5a", "#8f5ba6")
 GREY = "#8a929a"
+DPI = 130
 PERCENTILES = (("p50_ms", "-", "p50"), ("p90_ms", "--", "p90"), ("p99_ms", ":", "p99"))
 Rows = Sequence[Mapping[str, Any]]
 
@@ -65,7 +65,7 @@ def plot_load(rows: Rows, offline: Rows, machine: Mapping[str, Any], path: Path)
         axis.spines[["top", "right"]].set_visible(False)
     where = f"{machine['cores_usable']} cores of {machine['cpu']}, the clients on the same cores"
     figure.suptitle(f"Edits of the face DCGAN through Triton; {where}", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
     plt.close(figure)
 
 
@@ -98,7 +98,7 @@ def plot_soak(samples: Rows, machine: Mapping[str, Any], path: Path) -> None:
         axis.legend(fontsize=8, frameon=False, loc="lower right")
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Soak of the served face DCGAN; {machine['cores_usable']} cores of {machine['cpu']}", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path, dpi=DPI)
     plt.close(figure)
 
 
@@ -116,8 +116,3 @@ def _pyplot() -> Any:
     import matplotlib.pyplot as plt
 
     return plt
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from latentclr.files import replacing
+from latentclr.pictures.figures import save_figure
 from latentclr.training.evaluation import Evaluation
 from latentclr.training.trainer import History
 
@@ -46,7 +45,7 @@ def loss_curve(history: History, path: Path, random_weights: bool = False) -> No
         axes.legend(frameon=False)
     if random_weights:
         figure.suptitle(RANDOM, fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def similarity_map(evaluation: Evaluation, path: Path, random_weights: bool = False) -> None:
@@ -70,9 +69,4 @@ def similarity_map(evaluation: Evaluation, path: Path, random_weights: bool = Fa
     meaning = "diagonal: consistency, off it: redundancy"
     axes.set_title(f"{RANDOM}\n{meaning}" if random_weights else meaning, fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.8, label="mean cosine of feature changes")
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        FigureCanvasAgg(figure).print_png(str(temporary))
+    save_figure(figure, path)

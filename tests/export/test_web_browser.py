@@ -141,23 +141,25 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def faces(browser: Any, host: SimpleNamespace) -> Iterator[Any]:
-    """The page `faces`, for tests that only ask it."""
+@contextmanager
+def asked(browser: Any, url: str) -> Iterator[Any]:
+    """Open a page, for tests that only ask it."""
     with browser.new_context() as context:
         page = context.new_page()
-        page.goto(f"{host.url}/faces/")
+        page.goto(url)
         until(page, "document.getElementById('after').dataset.drawn > 0")
         yield page
 
 
 @pytest.fixture(scope="module")
+def faces(browser: Any, host: SimpleNamespace) -> Iterator[Any]:
+    with asked(browser, f"{host.url}/faces/") as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
 def classes(browser: Any, host: SimpleNamespace) -> Iterator[Any]:
-    """The page `classes`, for tests that only ask it."""
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{host.url}/classes/")
-        until(page, "document.getElementById('after').dataset.drawn > 0")
+    with asked(browser, f"{host.url}/classes/") as page:
         yield page
 
 

@@ -149,9 +149,10 @@ def _and(words: Sequence[str]) -> str:
 def block(results: Path = RESULTS) -> str:
     """Return the Markdown of docs/benchmarks.md for every result there is: what was promised, then the tables."""
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
-             ("attributes_limit", _limit), ("photos", _photos), ("encoder", _encoder), ("discovery", _discovery),
-             ("training_step", _training), ("edit_latency", _latency), ("serving_load", _load), ("soak", _soak),
-             ("robustness", _robustness), ("bf16_rounding", _rounding), ("web", _web))  # fmt: skip
+             ("attributes_limit", _limit), ("scoring", _scoring), ("photos", _photos), ("encoder", _encoder),
+             ("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
+             ("serving_load", _load), ("soak", _soak), ("robustness", _robustness), ("bf16_rounding", _rounding),
+             ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"
@@ -284,6 +285,21 @@ def _limit(record: Record) -> Section:
             f" {row['times the best unsupervised']:.2f} [{least:.2f}, {most:.2f}] |"
         )
     return "How much of one attribute a single direction can move", "\n".join(lines) + f"\n\n{_source(record)}"
+
+
+def _scoring(record: Record) -> Section:
+    settings = record["settings"]
+    lines = [
+        f"`latentclr score` of {settings['k']} directions with {_and(settings['scorers'])}: {settings['pictures']:,}"
+        f" pictures. The whole command, median of {settings['runs']}.\n",
+        "| threads | seconds | fastest | slowest | pictures/s |\n|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['threads']} | {row['p50_s']:.0f} | {row['least_s']:.0f} | {row['most_s']:.0f}"
+        f" | {row['pictures_per_s']:.0f} |"
+        for row in record["results"]
+    ]
+    return "Scoring directions", "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _training(record: Record) -> Section:

@@ -29,7 +29,7 @@ from latentclr.generators.base import Generator
 from latentclr.pictures.pixels import to_uint8
 from latentclr.pictures.render import at_once
 from latentclr.progress import progress_bar
-from latentclr.scores.scorer import Scorer, build_scorers, find_attributes
+from latentclr.scores.scorer import Scorer, build_scorers, find_attributes, score
 
 SAMPLES = 4000
 STAY = 0.1
@@ -260,7 +260,7 @@ def _scored_samples(
                 ps = torch.where(fed.bool()[:, None], ps, generator.encode(other, there)[:, None])
             images = generator.synthesize(ps, there)
             pixels = to_uint8(images).cpu().numpy()
-            told = [scorer(pixels) for scorer in scorers]
+            told = score(scorers, pixels)
             codes.append(p.double().cpu().numpy())
             values.append(
                 np.stack([np.where(told[i].trusted, told[i].values[:, j], np.nan) for i, j in columns], axis=1)

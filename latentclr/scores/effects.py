@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentclr.scores.scorer import Scorer
+from latentclr.scores.scorer import Scorer, score
 from latentclr.scores.subject import Pixels
 from latentclr.training.rng import stream
 
@@ -53,11 +53,8 @@ class Effects:
 
 def score_all(scorers: Sequence[Scorer], images: Pixels) -> Numbers:
     """Return what all scorers say of pictures [N, H, W, 3]: [N, A], nan in rows that a scorer does not trust."""
-    columns = []
-    for scorer in scorers:
-        scored = scorer(images)
-        columns.append(np.where(scored.trusted[:, None], scored.values, np.nan))
-    return np.concatenate(columns, axis=1)
+    scored = score(scorers, images)
+    return np.concatenate([np.where(one.trusted[:, None], one.values, np.nan) for one in scored], axis=1)
 
 
 def spread(unedited: Numbers) -> Numbers:

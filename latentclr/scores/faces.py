@@ -31,8 +31,8 @@ from PIL import Image
 
 from latentclr.scores import landmarks
 from latentclr.scores.face_models import read_model
-from latentclr.scores.runtime import MOST_AT_ONCE, LiteNetwork, onnx_session
-from latentclr.scores.scorer import Scored, check_images
+from latentclr.scores.runtime import LiteNetwork, onnx_session
+from latentclr.scores.scorer import MOST_AT_ONCE, Scored, check_images
 from serving.contract.photo.mesh import SIDE, find_points
 
 _CHIP = 64  # of the expression and age networks; the gender network's are half of it

@@ -20,8 +20,8 @@ from PIL import Image
 from latentclr.errors import ScorerError, first_reason, nearest
 from latentclr.scores.external_data import check_external_files
 from latentclr.scores.onnx_spec import InputSpec, OnnxSpec, read_spec
-from latentclr.scores.runtime import MOST_AT_ONCE, onnx_session
-from latentclr.scores.scorer import Scored, check_images
+from latentclr.scores.runtime import onnx_session
+from latentclr.scores.scorer import MOST_AT_ONCE, Scored, check_images
 from serving.contract.arrays import read_npy
 
 LARGEST_MODEL = (1 << 31) - 1

@@ -1,23 +1,24 @@
 """The two engines that run other people's networks: LiteRT for `.tflite`, ONNX Runtime for `.onnx`.
 
-Each computes with one thread, on a CPU: the networks here take a millisecond a picture, and the other cores are the
-generator's.
+Each computes in the thread that asks, on a CPU: the networks here take a millisecond a picture, so the cores have a
+picture each (`latentclr.scores.scorer.score`).
 """
 
 from __future__ import annotations
 
+import queue
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from latentclr.errors import ScorerError, first_reason
 from serving.contract import litert
 from serving.contract.errors import NetworkError
 
-MOST_AT_ONCE = 16
-"""Pictures in one call of a network with a free batch size; more are no faster, and take memory."""
 
-
-class LiteNetwork(litert.LiteNetwork):
-    """A `.tflite` network, as `serving.contract.litert` runs it; here what is wrong with it is a `ScorerError`."""
+class LiteNetwork:
+    """A `.tflite` network for any number of threads: each that runs it at the same time has a copy of its own."""
 
     def __init__(self, model: bytes, name: str) -> None:
         """Load it.
@@ -29,8 +30,24 @@ class LiteNetwork(litert.LiteNetwork):
         Raises:
             ScorerError: LiteRT is not installed, or does not understand it.
         """
+        self._model, self._name = model, name
+        self._idle: queue.SimpleQueue[litert.LiteNetwork] = queue.SimpleQueue()
+        self._idle.put(self._copy())
+
+    def __call__(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
+        """Run it on inputs [N, ...]; return each of its outputs as [N, size]."""
         try:
-            super().__init__(model, name)
+            network = self._idle.get_nowait()
+        except queue.Empty:
+            network = self._copy()
+        try:
+            return network(inputs)
+        finally:
+            self._idle.put(network)
+
+    def _copy(self) -> litert.LiteNetwork:
+        try:
+            return litert.LiteNetwork(self._model, self._name)
         except NetworkError as error:
             raise ScorerError(str(error)) from None
 

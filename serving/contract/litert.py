@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from serving.contract.errors import NetworkError
 
 _GREETING = b"INFO: Created TensorFlow Lite XNNPACK delegate"
+_screen = threading.Lock()  # over file descriptor 2
 
 
 class LiteNetwork:
@@ -63,20 +65,21 @@ def without_greeting() -> Iterator[None]:
     It goes from C++ to file descriptor 2, once a process, and LiteRT's Python package has no switch for it. What else
     is written there meanwhile, by whatever thread, follows at the end.
     """
-    sys.stderr.flush()
-    try:
-        screen = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
+    with _screen:
+        sys.stderr.flush()
         try:
+            screen = os.dup(2)
+        except OSError:  # there is none
             yield
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-            kept.seek(0)
-            for line in kept:
-                if not line.startswith(_GREETING):
-                    os.write(2, line)
+            return
+        with tempfile.TemporaryFile() as kept:
+            os.dup2(kept.fileno(), 2)
+            try:
+                yield
+            finally:
+                os.dup2(screen, 2)
+                os.close(screen)
+                kept.seek(0)
+                for line in kept:
+                    if not line.startswith(_GREETING):
+                        os.write(2, line)

@@ -263,6 +263,14 @@ def test_pages_in_a_browser(trained: Path, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @needs_faces
+def test_scoring(trained: Path) -> None:
+    got = record("scoring.py", "--run", str(trained), "--threads", "1", "--runs", "1", "codes=24")
+    assert got["results"][0]["threads"] == 1 and got["results"][0]["pictures_per_s"] > 0
+    assert got["settings"]["scorers"] == ["pixels", "faces"] and got["targets"] == []
+
+
+@pytest.mark.full
+@needs_faces
 def test_encoders_of_a_style_network_that_was_trained_here(tmp_path: Path) -> None:
     weights, run_folder = tmp_path / "tiny.safetensors", tmp_path / "run"
     done = run("tiny_stylegan2.py", str(weights), "--steps", "2")

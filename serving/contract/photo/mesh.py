@@ -6,15 +6,18 @@ and `right` are sides of the picture, not the person's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
-
-from serving.contract.litert import LiteNetwork
 
 Points = NDArray[np.float64]
 """[N, 468, 3]."""
 Maps = NDArray[np.float64]
 """[N, 2, 3]: from a pixel (x, y, 1) of what is cut out to the pixel (x, y) of what it is cut from."""
+
+Network = Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], ...]]
+"""Inputs [N, ...] to each output [N, size]."""
 
 COUNT = 468
 SIDE = 192
@@ -23,7 +26,7 @@ ROI_SCALE = 1.5
 """Of MediaPipe's face_landmarks_to_roi: the square around a face that its network was trained on."""
 
 
-def find_points(network: LiteNetwork, squares: NDArray[np.float64]) -> tuple[Points, NDArray[np.float64]]:
+def find_points(network: Network, squares: NDArray[np.float64]) -> tuple[Points, NDArray[np.float64]]:
     """Return the landmarks in squares [N, 192, 192, 3] of 0..255, in their pixels, and whether each shows a face.
 
     Args:

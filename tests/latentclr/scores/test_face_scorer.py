@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +54,14 @@ def test_most_of_the_generators_pictures_show_a_face(score, scored):
     assert 0.9 < scored.share <= 1.0
     assert np.array_equal(scored.trusted, column(score, scored, "presence") > 0)
     assert np.isfinite(scored.values[scored.trusted]).all()
+
+
+def test_several_threads_say_what_one_says(score, scored, pictures):
+    with ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(score, np.split(pictures, 4)))
+    values = np.concatenate([part.values for part in parts])
+    assert np.allclose(values, scored.values, rtol=1e-4, atol=1e-4)
+    assert np.array_equal(np.concatenate([part.trusted for part in parts]), scored.trusted)
 
 
 def test_what_shows_no_face_is_not_trusted(score):

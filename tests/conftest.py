@@ -37,9 +37,7 @@ LONGEST_FIRST = (
     "test_benchmarks.py", "test_named_edits.py", "test_load.py",
 )  # fmt: skip
 FEW = 24
-PROOFS = (
-    "test_publish.py", "test_latent_input.py", "test_precision.py", "test_certify.py", "test_export_preview.py",
-)  # fmt: skip
+PROOFS = ("test_publish.py", "test_precision.py", "test_certify.py", "test_export_preview.py")
 Golden = dict[str, np.ndarray]
 
 

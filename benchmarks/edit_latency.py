@@ -4,6 +4,7 @@
     python benchmarks/edit_latency.py --generator biggan --resolution 128
     python benchmarks/edit_latency.py --generator stylegan2 --resolution 1024 --folder outputs/bench-1024
     python benchmarks/edit_latency.py --generator stylegan3-r --batch 1
+    python benchmarks/edit_latency.py --generator stylegan3-r --resolution 1024 --batch 1 --no-export
 
 All engines take turns in one run on the same requests, and their pictures are compared with our eager PyTorch on the
 CPU. The server is started here, on free ports, over a repository that has just been exported; the bare ONNX Runtime
@@ -46,7 +47,7 @@ from common.promises import COMPARED, PACKAGE, PLAIN, REFERENCE, edit_targets
 from common.report import Benchmark, BenchmarkError, Numbers, finish
 from common.timing import affordable_runs, interleave, speed_up, summarise, table
 from common.work import gflop_per_image, matrix_product_peak
-from export_model import NAME, RESOLUTIONS, export_apart
+from export_model import NAME, RESOLUTIONS, export_apart, resolution_of, write_untrained
 from references.grouped_stylegan2 import load_grouped_stylegan2
 from references.openvino import PRECISIONS, has_openvino, openvino_engine
 from references.package_biggan import load_package_biggan
@@ -55,6 +56,7 @@ from references.tiers import export_tier, split_tier, tier_engine, tier_model, t
 
 from export.editor import FusedEditor
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
+from latentclr.generators.base import Generator
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.generators.stylegan3.config import StyleGAN3Config
@@ -93,6 +95,8 @@ class Served:
 @click.option("--requests", "variety", type=click.IntRange(1), default=8, show_default=True,
               help="Different requests, taken in turn and compared.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile too; default: for BigGAN.")
+@click.option("--export/--no-export", "exports", default=True, show_default=True,
+              help="Measure graphs too, not only eager PyTorch against what it is to be faster than.")  # fmt: skip
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Start Triton and measure it too.")
 @click.option("--tier", "tiers", multiple=True, metavar="ENGINE:PRECISION",
               help="An export with its certificate too, such as openvino:bf16; repeat it.")  # fmt: skip
@@ -110,6 +114,7 @@ def main(
     seconds: float,
     variety: int,
     compiled: bool | None,
+    exports: bool,
     serve: bool,
     tiers: tuple[str, ...],
     note: str | None,
@@ -119,6 +124,8 @@ def main(
     start, place = describe_machine(), torch.device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("--device cuda: PyTorch finds no GPU here")
+    if tiers and not exports:
+        raise BenchmarkError("--tier measures an export: leave out --no-export")
     for tier in tiers:
         split_tier(tier)
     if threads:
@@ -126,9 +133,12 @@ def main(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
-        exported = export_apart(folder, generator, resolution, run, max(batches), threads)
+        if exports:
+            exported = export_apart(folder, generator, resolution, run, max(batches), threads)
+            set_served_threads(folder / "models" / NAME, threads)
+        else:
+            exported = _not_exported(folder, generator, resolution, run)
         files = {name: Path(path) for name, path in exported["files"].items()}
-        set_served_threads(folder / "models" / NAME, threads)
         config, checkpoint = open_run(Path(exported["run"]), [], TrainConfig)
         editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
         end = slider_end(checkpoint.config["model"]["alpha"])
@@ -149,18 +159,9 @@ def main(
         if compiled if compiled is not None else editor.generator.name == "biggan":
             with _left_out("torch.compile"):
                 engines["torch.compile"] = compiled_engine(editor, place, first)
-        engines["torchscript"] = torch_engine(load_torchscript(files["model.pt"], place), place)
-        has_session = device == "cpu" or has_cuda_session()
-        if has_session:
-            engines["onnxruntime"] = onnx_engine(files["model.onnx"], place, threads)
-        else:
-            click.echo("onnxruntime and served: left out, this ONNX Runtime has no CUDA provider")
-        if device == "cpu" and has_openvino():
-            for precision in PRECISIONS:
-                engines[f"openvino {precision}"] = openvino_engine(files["model.onnx"], precision, threads)
-        else:
-            missing = "not installed: pip install 'latentclr[openvino]'"
-            click.echo("openvino: left out, " + ("it runs on the CPU here" if device == "cuda" else missing))
+        has_session = exports and (device == "cpu" or has_cuda_session())
+        if exports:
+            engines |= _graphs(files, place, threads, has_session)
         certificates: dict[str, Any] = {}
         for tier in tiers:
             with _left_out(tier_row(tier)):
@@ -196,7 +197,7 @@ def main(
         round_trip = _round_trip(served, runs) if served else None
         settings = {
             "device": device, "threads": threads, "runs": runs, "seconds": seconds, "requests": variety, "edits": 1,
-            "pause_s": PAUSE_S, "generator": editor.generator.name, "resolution": editor.generator.resolution,
+            "pause_s": PAUSE_S, "generator": _family(editor.generator), "resolution": editor.generator.resolution,
             "k": editor.directions.k, "directions": exported["directions"], "speed_up_over": base,
             "matrix_product_peak_gflops": {name: round(peak, 1) for name, peak in peaks.items()},
             "export_s": exported["export_s"], "export_peak_mib": exported["export_peak_mib"],
@@ -207,10 +208,10 @@ def main(
     for row in results:
         if "server" in row and row["engine"] == "served, EditClient":
             click.echo(f"Triton's own account, batch {row['batch']}: {row['server']}")
+    export = f"; export {exported['export_s']} s, {exported['export_peak_mib']} MiB" if exports else ""
     click.echo(
         f"{', '.join(f'{name} {work:.2f}' for name, work in gflop.items())} GFLOP an image; matrix product peak"
-        f" {settings['matrix_product_peak_gflops']} GFLOP/s; export {exported['export_s']} s,"
-        f" {exported['export_peak_mib']} MiB"
+        f" {settings['matrix_product_peak_gflops']} GFLOP/s{export}"
     )
     if round_trip:
         click.echo(f"empty gRPC round trip: p50 {round_trip['p50_ms']} ms")
@@ -224,6 +225,38 @@ def main(
         note=note,
         output=output,
     )
+
+
+def _not_exported(folder: Path, generator: str, resolution: int | None, run: Path | None) -> dict[str, Any]:
+    """Return the record of an export that did not take place: of a run, or of one made here without training."""
+    made = run is None
+    if run is None:
+        run = folder / "run"
+        write_untrained(run, generator, resolution_of(generator, resolution))
+    return {"run": str(run), "directions": "untrained" if made else "trained", "files": {}, "export_s": None,
+            "export_peak_mib": None}  # fmt: skip
+
+
+def _graphs(files: dict[str, Path], place: torch.device, threads: int, has_session: bool) -> dict[str, Engine]:
+    """Return the engines that read an exported graph, and say which cannot be had here."""
+    engines = {"torchscript": torch_engine(load_torchscript(files["model.pt"], place), place)}
+    if has_session:
+        engines["onnxruntime"] = onnx_engine(files["model.onnx"], place, threads)
+    else:
+        click.echo("onnxruntime and served: left out, this ONNX Runtime has no CUDA provider")
+    if place.type == "cpu" and has_openvino():
+        for precision in PRECISIONS:
+            engines[f"openvino {precision}"] = openvino_engine(files["model.onnx"], precision, threads)
+    else:
+        missing = "not installed: pip install 'latentclr[openvino]'"
+        click.echo("openvino: left out, " + ("it runs on the CPU here" if place.type == "cuda" else missing))
+    return engines
+
+
+def _family(generator: Generator) -> str:
+    """Return the generator's name as --generator has it."""
+    radial = isinstance(generator, StyleGAN3) and any(hasattr(part, "down_both") for part in generator.modules())
+    return f"{generator.name}-r" if radial else generator.name
 
 
 def _compared(config: TrainConfig, editor: FusedEditor) -> tuple[str, FusedEditor] | None:

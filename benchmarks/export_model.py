@@ -66,9 +66,7 @@ def main(
     """Make a run and export it to FOLDER/models; end in one JSON line."""
     if threads:
         torch.set_num_threads(threads)
-    resolution = resolution or RESOLUTIONS[generator]
-    if generator == "dcgan" and resolution != RESOLUTIONS["dcgan"]:
-        raise BenchmarkError(f"--resolution: the faces have {RESOLUTIONS['dcgan']} pixels, got {resolution}")
+    resolution = resolution_of(generator, resolution)
     new = run is None
     if run is None:
         run = folder / "run"
@@ -89,6 +87,18 @@ def main(
     with replacing(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(record))
     click.echo(json.dumps(record))
+
+
+def resolution_of(generator: str, resolution: int | None) -> int:
+    """Return what --resolution came to.
+
+    Raises:
+        BenchmarkError: The faces have no such resolution.
+    """
+    resolution = resolution or RESOLUTIONS[generator]
+    if generator == "dcgan" and resolution != RESOLUTIONS["dcgan"]:
+        raise BenchmarkError(f"--resolution: the faces have {RESOLUTIONS['dcgan']} pixels, got {resolution}")
+    return resolution
 
 
 def export_apart(

@@ -9,7 +9,8 @@ from common.report import target
 
 PACKAGE, REFERENCE = "pytorch_pretrained_biggan", "grouped reference"
 PLAIN = "plain operations"
-COMPARED = {"biggan": PACKAGE, "stylegan2": REFERENCE, "stylegan3": PLAIN}  # generator -> what it is to be faster than
+# generator -> what it is to be faster than
+COMPARED = {"biggan": PACKAGE, "stylegan2": REFERENCE, "stylegan3": PLAIN, "stylegan3-r": PLAIN}
 SERVED_OVERHEAD_MS = 1.0  # for the small generator
 SERVED_RATIO = 1.05  # for the large ones
 SERVED = ("served, EditClient", "served, raw gRPC")
@@ -23,7 +24,12 @@ SPEED_UPS = {
     ("stylegan2", 256, "openvino bf16, certified"): 4.0,
     ("stylegan2", 1024, "onnxruntime"): 4.0,
     ("stylegan2", 1024, "openvino bf16, certified"): 8.0,
-    **{("stylegan3", resolution, "onnxruntime"): 2.0 for resolution in (256, 512, 1024)},
+    **{
+        (name, resolution, engine): 2.0
+        for name in ("stylegan3", "stylegan3-r")
+        for resolution in (256, 512, 1024)
+        for engine in ("eager", "onnxruntime")
+    },
 }
 # (generator, engine) -> worst difference of a pixel from eager, in 1/255; engines of float32: 1
 REDUCED = {"bf16", "fp16", "int8"}

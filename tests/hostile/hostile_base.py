@@ -21,6 +21,7 @@ from tiny_generators import dcgan_tensors
 from export.repository import publish
 from latentclr.catalog import NamedEdit, write_catalog
 from latentclr.commands import run_train
+from latentclr.commands.invert_train import run_invert_train
 from latentclr.generators.stylegan2.layout import random_tensors
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -57,6 +58,8 @@ class Base:
         write_catalog(self.run, {"smile": NamedEdit(1), "old": NamedEdit(2, (0,), (-3.0, 3.0), "a note")})
         for name in ("loss.png", "grid.png", "train.log"):
             (self.run / name).unlink()
+        self.encoded = Path(shutil.copytree(self.run, folder / "encoded"))
+        run_invert_train([str(self.encoded), "steps=2", "batch=2", "channels=4", "device=cpu"])
         self.origin = DATA / "latentclr_checkpoints" / "nonlinear_depth3"
         self.origin_config = yaml.safe_load((self.origin / ".hydra" / "config.yaml").read_text())
         self.origin_state = torch.load(self.origin / "best_model.pt", weights_only=True)
@@ -74,6 +77,10 @@ class Base:
     def put_run(self, folder: Path) -> Path:
         """Copy the run to where a try is."""
         return Path(shutil.copytree(self.run, folder / "run"))
+
+    def put_encoded(self, folder: Path) -> Path:
+        """Copy the run with an encoder to where a try is."""
+        return Path(shutil.copytree(self.encoded, folder / "run"))
 
     def put_origin(self, folder: Path) -> Path:
         """Copy the origin's run."""

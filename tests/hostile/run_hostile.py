@@ -25,6 +25,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "tests" / "latentclr" / "generators
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_name] = "1"  # before torch and numpy are there: a fork inherits no threads
 
+import hostile_photos  # noqa: E402
 import hostile_runs  # noqa: E402
 import hostile_served  # noqa: E402
 import hostile_weights  # noqa: E402
@@ -35,8 +36,9 @@ from hostile_trial import Outcome, Trial, attempt  # noqa: E402
 # What the commands import when they run, so that no try pays for it again.
 _AHEAD = (
     "export.cli", "export.pipeline", "latentclr.commands.evaluate", "latentclr.commands.gen",
-    "latentclr.commands.import_run", "latentclr.commands.names", "latentclr.commands.train",
-    "latentclr.commands.weights", "latentclr.generators.biggan.biggan", "latentclr.generators.stylegan2.stylegan2",
+    "latentclr.commands.import_run", "latentclr.commands.invert_pictures", "latentclr.commands.names",
+    "latentclr.commands.train", "latentclr.commands.weights", "latentclr.generators.biggan.biggan",
+    "latentclr.generators.stylegan2.stylegan2",
     "latentclr.origin.run", "serving.cli", "serving.client.images", "serving.client.replay", "serving.doctor.command",
     "serving.doctor.repository_checks", "serving.triton.server", "matplotlib.pyplot", "PIL.PngImagePlugin",
     "torch.optim", "tritonclient.grpc", "yaml", "hydra",
@@ -66,6 +68,7 @@ def everything(base: Base) -> list[Trial]:
         hostile_weights.of_torch, hostile_weights.of_safetensors, hostile_weights.of_nvidia, hostile_weights.of_biggan,
         hostile_runs.of_checkpoints, hostile_runs.of_origin, hostile_runs.of_states, hostile_runs.of_catalogs,
         hostile_runs.of_codes, hostile_runs.of_galleries, hostile_served.of_pictures, hostile_served.of_repositories,
+        hostile_photos.of_photos, hostile_photos.of_encoders,
     ]  # fmt: skip
     return [trial for family in written for trial in family(base)]
 
@@ -78,9 +81,10 @@ def corpus(base: Base, count: int, seed: int) -> list[Trial]:
         once = {(trial.format, trial.words[0]): trial.name for trial in trials}  # each kind of file with each command
         trials.sort(key=lambda t: t.name not in FOUND and once[t.format, t.words[0]] != t.name)
         trials = trials[:room]
-    drawn = (hostile_weights.spoilt_weights, hostile_runs.spoilt_runs, hostile_served.spoilt_served)
+    drawn = (hostile_weights.spoilt_weights, hostile_runs.spoilt_runs, hostile_served.spoilt_served,
+             hostile_photos.spoilt_photos)  # fmt: skip
     for number in range(count - len(trials)):
-        trials.append(drawn[number % 3](base, number // 3))
+        trials.append(drawn[number % len(drawn)](base, number // len(drawn)))
     return trials
 
 

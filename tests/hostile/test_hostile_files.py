@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).with_name("run_hostile.py")
 FORMATS = {
     ".pt", ".safetensors", ".pkl", "BigGAN folder", "checkpoint", "origin's .pt", "config.yaml", "resume.pt",
     "catalog.yaml", ".npy", ".npz", "gen.json", "PNG", "config.pbtxt", "manifest", ".journal.json", "repository",
+    "photo", "encoder",
 }  # fmt: skip
 COMMANDS = {
     "train",
@@ -21,6 +22,7 @@ COMMANDS = {
     "eval",
     "export",
     "import",
+    "invert",
     "names",
     "name",
     "weights",

@@ -151,6 +151,7 @@ def block(results: Path = RESULTS) -> str:
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
              ("attributes_limit", _limit), ("scoring", _scoring), ("photos", _photos), ("encoder", _encoder),
              ("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
+             ("precision", _precision),
              ("serving_load", _load), ("soak", _soak), ("robustness", _robustness), ("bf16_rounding", _rounding),
              ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
@@ -337,6 +338,32 @@ def _latency(record: Record) -> Section:
             f" {found['edit_fidelity']:.4f}; it holds {found['gate']}."
         )
     title = f"One edit, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
+    return title, "\n".join(lines) + f"\n\n{_source(record)}"
+
+
+def _precision(record: Record) -> Section:
+    settings = record["settings"]
+    peaks = ", ".join(f"{kind} {peak:.0f}" for kind, peak in settings["matrix_product_peak_gops"].items())
+    lines = [
+        f"The fastest of each tier that holds {settings['quality']} on {settings['edited']} edited pictures; all take"
+        f" turns in one run. Kept: operations that stay in float32. Peaks of this machine's matrix products, billions"
+        f" of operations a second: {peaks}.\n",
+        "| engine | kept | p50 ms | times faster | worst, mean step | PSNR dB | SSIM | edit fidelity |"
+        "\n|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        time = f"{row['p50_ms']:.1f} | {row['speed_up']:.2f}" if "p50_ms" in row else "not timed | -"
+        if "ssim" not in row:
+            lines.append(f"| {row['engine']} | | {time} | | | | |")
+            continue
+        psnr = "identical" if row["psnr_db"] is None else f"{row['psnr_db']:.1f}"
+        lines.append(
+            f"| {row['engine']} | {row['kept']} | {time} | {row['worst_step']}, {row['mean_step']:.2g} | {psnr}"
+            f" | {row['ssim']:.4f} | {row['edit_fidelity']:.4f} |"
+        )
+    none = [tier for tier, found in settings["frontiers"].items() if not any(p["best"] for p in found["points"])]
+    lines += [f"\nNothing that holds the gate and is faster than float32 was found for {_and(none)}."] if none else []
+    title = f"Precision tiers, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
     return title, "\n".join(lines) + f"\n\n{_source(record)}"
 
 

@@ -4,7 +4,7 @@
     python benchmarks/edit_latency.py --generator biggan --resolution 128
     python benchmarks/edit_latency.py --generator stylegan2 --resolution 1024 --folder outputs/bench-1024
     python benchmarks/edit_latency.py --generator stylegan3-r --batch 1
-    python benchmarks/edit_latency.py --generator stylegan3-r --resolution 1024 --batch 1 --no-export
+    python benchmarks/edit_latency.py --generator stylegan3-r --resolution 1024 --batch 1 --no-publish
 
 All engines take turns in one run on the same requests, and their pictures are compared with our eager PyTorch on the
 CPU. The server is started here, on free ports, over a repository that has just been exported; the bare ONNX Runtime
@@ -55,6 +55,7 @@ from references.plain_stylegan3 import load_plain_stylegan3
 from references.tiers import export_tier, split_tier, tier_engine, tier_model, tier_row
 
 from export.editor import FusedEditor
+from export.onnx import export_onnx
 from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
 from latentclr.generators.base import Generator
 from latentclr.generators.biggan.biggan import BigGAN
@@ -95,8 +96,8 @@ class Served:
 @click.option("--requests", "variety", type=click.IntRange(1), default=8, show_default=True,
               help="Different requests, taken in turn and compared.")  # fmt: skip
 @click.option("--compile/--no-compile", "compiled", default=None, help="torch.compile too; default: for BigGAN.")
-@click.option("--export/--no-export", "exports", default=True, show_default=True,
-              help="Measure graphs too, not only eager PyTorch against what it is to be faster than.")  # fmt: skip
+@click.option("--publish/--no-publish", default=True, show_default=True,
+              help="Without: of graphs only ONNX Runtime's, not proven before nor served.")  # fmt: skip
 @click.option("--serve/--no-serve", default=True, show_default=True, help="Start Triton and measure it too.")
 @click.option("--tier", "tiers", multiple=True, metavar="ENGINE:PRECISION",
               help="An export with its certificate too, such as openvino:bf16; repeat it.")  # fmt: skip
@@ -114,7 +115,7 @@ def main(
     seconds: float,
     variety: int,
     compiled: bool | None,
-    exports: bool,
+    publish: bool,
     serve: bool,
     tiers: tuple[str, ...],
     note: str | None,
@@ -124,8 +125,8 @@ def main(
     start, place = describe_machine(), torch.device(device)
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchmarkError("--device cuda: PyTorch finds no GPU here")
-    if tiers and not exports:
-        raise BenchmarkError("--tier measures an export: leave out --no-export")
+    if tiers and not publish:
+        raise BenchmarkError("--tier measures what is published: leave out --no-publish")
     for tier in tiers:
         split_tier(tier)
     if threads:
@@ -133,11 +134,11 @@ def main(
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
-        if exports:
+        if publish:
             exported = export_apart(folder, generator, resolution, run, max(batches), threads)
             set_served_threads(folder / "models" / NAME, threads)
         else:
-            exported = _not_exported(folder, generator, resolution, run)
+            exported = _not_published(folder, generator, resolution, run)
         files = {name: Path(path) for name, path in exported["files"].items()}
         config, checkpoint = open_run(Path(exported["run"]), [], TrainConfig)
         editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
@@ -159,9 +160,14 @@ def main(
         if compiled if compiled is not None else editor.generator.name == "biggan":
             with _left_out("torch.compile"):
                 engines["torch.compile"] = compiled_engine(editor, place, first)
-        has_session = exports and (device == "cpu" or has_cuda_session())
-        if exports:
+        has_session = device == "cpu" or has_cuda_session()
+        if publish:
             engines |= _graphs(files, place, threads, has_session)
+        elif has_session:
+            written = folder / "model.onnx"
+            export_onnx(editor.cpu(), written)
+            engines["onnxruntime"] = onnx_engine(written, place, threads)
+            editor.to(place)
         certificates: dict[str, Any] = {}
         for tier in tiers:
             with _left_out(tier_row(tier)):
@@ -169,7 +175,7 @@ def main(
                 engines[tier_row(tier)] = tier_engine(folder / "models", tier, threads)
                 certificates[tier] = made
         models = [NAME, *(tier_model(tier) for tier in certificates)]
-        served = stack.enter_context(_server(folder / "models", models)) if serve and has_session else None
+        served = stack.enter_context(_server(folder / "models", models)) if serve and publish and has_session else None
         if served is not None:
             engines["served, EditClient"] = lambda *arrays: served.edit.edit_rows(*arrays).images
             engines["served, raw gRPC"] = raw_grpc_engine(served.raw, NAME, editor.input_names)
@@ -208,7 +214,7 @@ def main(
     for row in results:
         if "server" in row and row["engine"] == "served, EditClient":
             click.echo(f"Triton's own account, batch {row['batch']}: {row['server']}")
-    export = f"; export {exported['export_s']} s, {exported['export_peak_mib']} MiB" if exports else ""
+    export = f"; export {exported['export_s']} s, {exported['export_peak_mib']} MiB" if publish else ""
     click.echo(
         f"{', '.join(f'{name} {work:.2f}' for name, work in gflop.items())} GFLOP an image; matrix product peak"
         f" {settings['matrix_product_peak_gflops']} GFLOP/s{export}"
@@ -227,7 +233,7 @@ def main(
     )
 
 
-def _not_exported(folder: Path, generator: str, resolution: int | None, run: Path | None) -> dict[str, Any]:
+def _not_published(folder: Path, generator: str, resolution: int | None, run: Path | None) -> dict[str, Any]:
     """Return the record of an export that did not take place: of a run, or of one made here without training."""
     made = run is None
     if run is None:

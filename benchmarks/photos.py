@@ -50,7 +50,7 @@ HELD_OUT_SEED = 20_000
 GUESSES = 64  # random codes, of which optimisation without an encoder begins at the nearest
 CLEAR, STRENGTH = 0.8, 3.0  # standard deviations that a direction must move its attribute by; alpha of both sides
 LEAST_PSNR, LEAST_EFFECT = 26.0, 0.8
-SHOWN, SHOWN_EDITS = 3, 3
+SHOWN, SHOWN_REAL, SHOWN_EDITS = 3, 2, 3
 KEPT = ", kept"  # ends the name of an edit that keeps what was not edited
 COLUMNS = ("pictures", "way", "count", "psnr_db", "psnr_worst_db", "ssim", "from_prior")
 Pixels = NDArray[np.uint8]
@@ -95,7 +95,7 @@ def main(
         real = np.stack([cut_out(photo.pixels, crop) for photo, crop in zip(read, crops, strict=True)])
         more, codes = _ways("real", generator, saved, real, steps)
         rows += more
-        shown.append((real, codes))
+        shown.append((real[:SHOWN_REAL], codes[:SHOWN_REAL]))
     fed = feed_mask(config.feed_layers, generator.latent.layers)
     kept = _kept_effects(generator, checkpoint.directions, fed, truth.codes, found)
     click.echo(table(rows, COLUMNS))

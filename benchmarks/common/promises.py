@@ -25,10 +25,9 @@ SPEED_UPS = {
     ("stylegan2", 1024, "onnxruntime"): 4.0,
     ("stylegan2", 1024, "openvino bf16, certified"): 8.0,
     **{
-        (name, resolution, engine): 2.0
+        (name, resolution, "onnxruntime"): 2.0
         for name in ("stylegan3", "stylegan3-r")
         for resolution in (256, 512, 1024)
-        for engine in ("eager", "onnxruntime")
     },
 }
 # (generator, engine) -> worst difference of a pixel from eager, in 1/255; engines of float32: 1

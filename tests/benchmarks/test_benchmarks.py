@@ -139,13 +139,13 @@ def test_edit_latency_compares_with_the_reference_and_keeps_the_export(tmp_path:
 
 
 @pytest.mark.full
-def test_edit_latency_without_graphs() -> None:
+def test_edit_latency_without_publishing() -> None:
     options = ["--generator", "stylegan3-r", "--batch", "1", "--runs", "1", "--requests", "1", "--seconds", "0"]
-    got = record("edit_latency.py", *options, "--no-export", random_weights=True)
-    assert [row["engine"] for row in got["results"]] == ["plain operations", "eager"]
+    got = record("edit_latency.py", *options, "--no-publish", random_weights=True)
+    assert [row["engine"] for row in got["results"]] == ["plain operations", "eager", "onnxruntime"]
     assert got["settings"]["generator"] == "stylegan3-r" and got["settings"]["export_s"] is None
     assert [entry["name"] for entry in got["targets"]] == [
-        "eager: times faster than plain operations at batch 1",
+        "onnxruntime: times faster than plain operations at batch 1",
         "all engines in float32: worst difference of a pixel, steps",
     ]
 
@@ -196,8 +196,8 @@ def test_discovery_reads_the_clock_from_outside() -> None:
     [
         ("edit_latency.py", ["--run", "nowhere"], "nowhere"),
         ("edit_latency.py", ["--resolution", "128"], "the faces have 64 pixels, got 128"),
-        ("edit_latency.py", ["--resolution", "128", "--no-export"], "the faces have 64 pixels, got 128"),
-        ("edit_latency.py", ["--no-export", "--tier", "openvino:bf16"], "leave out --no-export"),
+        ("edit_latency.py", ["--resolution", "128", "--no-publish"], "the faces have 64 pixels, got 128"),
+        ("edit_latency.py", ["--no-publish", "--tier", "openvino:bf16"], "leave out --no-publish"),
         ("edit_latency.py", ["--generator", "biggan", "--resolution", "100"], "must be one of 128, 256, 512"),
         ("plot_latency.py", ["pyproject.toml"], "pyproject.toml is no JSON"),
         ("plot_precision.py", ["pyproject.toml"], "pyproject.toml is no JSON"),

@@ -112,6 +112,7 @@ def measure(
         )
     many, few = subject.codes(codes, seed, "score"), codes // 3
     before = subject.render(many.still(), many.class_id)  # [C, H, W, 3]
+    middle = score_all(scorers, before[:few])  # of every curve
     strengths = equal_strengths(subject, many.first(few), before[:few], trained)
     each, change, held_out = _pairs(subject, scorers, many, before, strengths)
     effects = measure_effects(each / sd, seed)
@@ -123,7 +124,7 @@ def measure(
     rca = _rca(subject, strengths.alpha, held_out, 4 * codes // 3, seed, bar)
     directions = []
     for k in range(subject.directions.k):
-        curve = _curve(subject, scorers, many.first(few), before[:few], k, reach[k])
+        curve = _curve(subject, scorers, many.first(few), middle, k, reach[k])
         ends = ["cap" if at_cap else "features" for at_cap in capped[k]]
         for side, sign in enumerate(SIDES):
             outwards = np.argsort(sign * curve.alphas)[len(PARTS) :]  # from 0 on
@@ -229,12 +230,17 @@ def _rca(subject: Subject, alpha: Numbers, held_out: Pairs, count: int, seed: in
         return guess(_as_pairs(before, after, len(alpha)), held_out, len(alpha), seed, lambda n: bar.update(n / 8))
 
 
-def _curve(subject: Subject, scorers: Sequence[Scorer], codes: Codes, before: Pixels, k: int, reach: Numbers) -> _Curve:
+def _curve(
+    subject: Subject, scorers: Sequence[Scorer], codes: Codes, middle: Numbers, k: int, reach: Numbers
+) -> _Curve:
+    """Measure a curve of which the unedited pictures' values [C, A] are known."""
     alphas = np.array([-reach[0] * part for part in PARTS[::-1]] + [0.0] + [reach[1] * part for part in PARTS])
     values = []
     for alpha in alphas:
-        images = before if alpha == 0 else subject.render(codes.moved(k, float(alpha)), codes.class_id)
-        values.append(score_all(scorers, images))
+        if alpha == 0:
+            values.append(middle)
+        else:
+            values.append(score_all(scorers, subject.render(codes.moved(k, float(alpha)), codes.class_id)))
     table = np.stack(values, axis=1)  # [C, S, A]
     shares = np.stack([np.isfinite(table[:, :, own[0]]).mean(axis=0) for own in _columns_of(scorers)])  # [scorers, S]
     usable = shares[shares[:, len(PARTS)] >= 0.5]  # a scorer that mistrusts what is unedited ends no range

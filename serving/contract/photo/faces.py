@@ -88,7 +88,7 @@ class FaceFinder:
             a, b, c, d, e, f = (float(number) for number in maps.ravel())
             if not 1e-3 < abs(a * e - b * d) < 1e7:  # of points that lie in one place, or far apart
                 return None
-            square = warp(pixels, (a, b, c, d, e, f), (SIDE, SIDE)).astype(np.float64)
+            square = warp(pixels, (a, b, c, d, e, f), (SIDE, SIDE))
             points, presence = find_points(self._landmarks, square[None])
             if not (np.isfinite(points).all() and presence[0, 0] > _LEAST_PRESENCE):
                 return None

@@ -26,8 +26,8 @@ ROI_SCALE = 1.5
 """Of MediaPipe's face_landmarks_to_roi: the square around a face that its network was trained on."""
 
 
-def find_points(network: Network, squares: NDArray[np.float64]) -> tuple[Points, NDArray[np.float64]]:
-    """Return the landmarks in squares [N, 192, 192, 3] of 0..255, in their pixels, and whether each shows a face.
+def find_points(network: Network, squares: NDArray[np.uint8]) -> tuple[Points, NDArray[np.float64]]:
+    """Return the landmarks in squares [N, 192, 192, 3], in their pixels, and whether each shows a face.
 
     Args:
         network: The landmark network.
@@ -36,7 +36,7 @@ def find_points(network: Network, squares: NDArray[np.float64]) -> tuple[Points,
     Returns:
         Points [N, 468, 3], and the network's log-odds [N, 1] that there is a face.
     """
-    points, presence = network(np.ascontiguousarray(squares / 255.0, dtype=np.float32))
+    points, presence = network(np.divide(squares, np.float32(255), dtype=np.float32))
     return points.reshape(-1, COUNT, 3).astype(np.float64), presence.astype(np.float64)
 
 

@@ -17,7 +17,7 @@ SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist l
 # The oldest that pyproject.toml allows, those of NVIDIA's containers 26.07 and 26.08, and the newest.
 ORT_VERSIONS := 1.20.0 1.27.0 1.30.0 1.32.0
 
-.PHONY: demo web-demo web-runtime studio-picture studio-photo web-picture test test-full test-fast test-cpus test-ort lint benchmarks precision benchmarks-gpu soak robustness docs dist clean
+.PHONY: demo web-demo web-runtime studio-picture studio-photo web-picture test test-full test-fast test-cpus test-ort lint benchmarks stylegan3 precision benchmarks-gpu soak robustness docs dist clean
 
 $(INSTALLED): pyproject.toml constraints.txt Makefile
 # An older build's metadata in the clone would come before what is installed, and lack generators that were added since.
@@ -111,7 +111,7 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	        --output $(RESULTS)/training_step_$$generator.json || exit; \
 	done
 	$(BIN)/python benchmarks/edit_latency.py $(TIERS) --output $(RESULTS)/edit_latency_dcgan.json
-	for size in biggan_128 stylegan2_256 stylegan2_1024 stylegan3_256 stylegan3_1024 stylegan3-r_256; do \
+	for size in biggan_128 stylegan2_256 stylegan2_1024; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
 	        $(TIERS) --seconds 5 --output $(RESULTS)/edit_latency_$$size.json || exit; \
 	done
@@ -122,7 +122,15 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
 	    --plot docs/load.png
 	$(BIN)/python benchmarks/web.py --large --output $(RESULTS)/web.json
-	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency*.json --output docs/latency.png
+	$(BIN)/python benchmarks/plot_latency.py $(RESULTS)/edit_latency_dcgan.json $(RESULTS)/edit_latency_biggan*.json \
+	    $(RESULTS)/edit_latency_stylegan2*.json --output docs/latency.png
+	$(BIN)/python benchmarks/readme.py
+
+stylegan3: $(INSTALLED)  ## StyleGAN3 of every size against the plain form of its operations (two hours)
+	for size in stylegan3_256 stylegan3-r_256 stylegan3_512 stylegan3-r_512 stylegan3_1024 stylegan3-r_1024; do \
+	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
+	        --requests 1 --runs 3 --no-publish --output $(RESULTS)/edit_latency_$$size.json || exit; \
+	done
 	$(BIN)/python benchmarks/readme.py
 
 precision: $(INSTALLED)  ## time and error of every precision tier (an hour or two); writes docs/precision.png

@@ -12,8 +12,6 @@ are compared by naming them, the one that the others are held against first:
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 import click
 import numpy as np
 from common.machine import describe_machine
-from common.report import Benchmark, BenchmarkError, child_environment, finish
+from common.report import Benchmark, BenchmarkError, finish, run_latentclr
 from common.timing import table
 from matplotlib.figure import Figure
 
@@ -99,11 +97,7 @@ def _recipe(text: str) -> tuple[str, tuple[str, ...]]:
 def _train(run: Path, words: Sequence[str]) -> None:
     if (run / "best.safetensors").is_file():
         return
-    command = [sys.executable, "-m", "latentclr", "train", *words, f"output_dir={run}"]
-    done = subprocess.run(command, env=child_environment(0), capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BenchmarkError(f"{' '.join(words)}: {last.removeprefix('Error: ')}")
+    run_latentclr(["train", *words, f"output_dir={run}"], " ".join(words))
 
 
 def _score(run: Path, codes: int, seed: int, scorers: str) -> RunScores:

@@ -236,6 +236,7 @@ def main(
 def _not_published(folder: Path, generator: str, resolution: int | None, run: Path | None) -> dict[str, Any]:
     """Return the record of an export that did not take place: of a run, or of one made here without training."""
     made = run is None
+    folder.mkdir(parents=True, exist_ok=True)
     if run is None:
         run = folder / "run"
         write_untrained(run, generator, resolution_of(generator, resolution))

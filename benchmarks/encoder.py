@@ -9,15 +9,13 @@ machine, with its held-out figures and pictures; they are only comparable where 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from common.machine import describe_machine
-from common.report import Benchmark, BenchmarkError, Numbers, child_environment, finish
+from common.report import Benchmark, Numbers, finish, run_latentclr
 from common.timing import table
 from matplotlib.figure import Figure
 
@@ -64,10 +62,8 @@ def main(
 def _train(run: Path, place: Path, words: Sequence[str]) -> None:
     if (place / ENCODER_FILE).is_file() and not (place / "encoder_resume.pt").is_file():
         return
-    command = [sys.executable, "-m", "latentclr", "invert", "train", str(run), *words, f"output_dir={place}"]
-    done = subprocess.run(command, env=child_environment(0), stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"{' '.join(words)}: the training failed; its own message stands above")
+    failed = f"{' '.join(words)}: the training failed"
+    run_latentclr(["invert", "train", str(run), *words, f"output_dir={place}"], failed, shown=True)
 
 
 def draw(results: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import torch
 from common.memory import peak_kib
-from common.report import Benchmark, BenchmarkError, child_environment
+from common.report import Benchmark, BenchmarkError, child_environment, run_latentclr
 
 from export.pipeline import export_run
 from latentclr.compose import plain
@@ -138,12 +138,8 @@ def train_faces(run: Path, iterations: int, threads: int = 0) -> None:
     Raises:
         BenchmarkError: The training failed.
     """
-    words = [*FACES, f"hparams.iterations={iterations}", f"output_dir={run}"]
-    command = [sys.executable, "-m", "latentclr", "train", *words]
-    done = subprocess.run(command, env=child_environment(threads), capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BenchmarkError(f"the short training run failed: {last.removeprefix('Error: ')}")
+    words = ["train", *FACES, f"hparams.iterations={iterations}", f"output_dir={run}"]
+    run_latentclr(words, "the short training run failed", threads=threads)
 
 
 def write_untrained(run: Path, name: str, resolution: int) -> None:

@@ -151,9 +151,8 @@ def block(results: Path = RESULTS) -> str:
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
              ("attributes_limit", _limit), ("scoring", _scoring), ("photos", _photos), ("encoder", _encoder),
              ("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
-             ("precision", _precision),
-             ("serving_load", _load), ("soak", _soak), ("robustness", _robustness), ("bf16_rounding", _rounding),
-             ("web", _web))  # fmt: skip
+             ("precision", _precision), ("serving_load", _load), ("soak", _soak), ("robustness", _robustness),
+             ("bf16_rounding", _rounding), ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"
@@ -189,6 +188,10 @@ def _read(path: Path) -> Record:
 def _source(record: Record) -> str:
     note = f"; {record['note']}" if record.get("note") else ""
     return f"*{_where(record)}{note}:* `{record['command']}`\n"
+
+
+def _sourced(lines: Sequence[str], record: Record) -> str:
+    return "\n".join(lines) + f"\n\n{_source(record)}"
 
 
 def _where(record: Record) -> str:
@@ -267,7 +270,7 @@ def _sweep(record: Record) -> Section:
             f" {row['mean largest effect, sd']:.2f} | {row['attributes moved']} | {row['twins']} |"
             f" {row['training, CPU s']:.0f} |"
         )
-    return "A first look at many recipes", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "A first look at many recipes", _sourced(lines, record)
 
 
 def _limit(record: Record) -> Section:
@@ -285,7 +288,7 @@ def _limit(record: Record) -> Section:
             f"| {row['attribute']} | {row['direction']} | {row['effect, sd']:.2f} [{low:.2f}, {high:.2f}] |"
             f" {row['times the best unsupervised']:.2f} [{least:.2f}, {most:.2f}] |"
         )
-    return "How much of one attribute a single direction can move", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "How much of one attribute a single direction can move", _sourced(lines, record)
 
 
 def _scoring(record: Record) -> Section:
@@ -300,7 +303,7 @@ def _scoring(record: Record) -> Section:
         f" | {row['pictures_per_s']:.0f} |"
         for row in record["results"]
     ]
-    return "Scoring directions", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "Scoring directions", _sourced(lines, record)
 
 
 def _training(record: Record) -> Section:
@@ -316,7 +319,7 @@ def _training(record: Record) -> Section:
         memory = f"{row['peak_mib']:.0f}" if row.get("peak_mib") is not None else "-"
         lines.append(f"| {row['layer']}, {row['k']}, {row['batch_size']} | {row['way']} | {time} | {memory} |")
     title = f"One training step, {generator}{_random(record)}"
-    return title, "\n".join(lines) + f"\n\n{_source(record)}"
+    return title, _sourced(lines, record)
 
 
 def _latency(record: Record) -> Section:
@@ -338,7 +341,7 @@ def _latency(record: Record) -> Section:
             f" {found['edit_fidelity']:.4f}; it holds {found['gate']}."
         )
     title = f"One edit, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
-    return title, "\n".join(lines) + f"\n\n{_source(record)}"
+    return title, _sourced(lines, record)
 
 
 def _rate(row: Record) -> str:
@@ -370,7 +373,7 @@ def _precision(record: Record) -> Section:
     none = [tier for tier, found in settings["frontiers"].items() if not any(p["best"] for p in found["points"])]
     lines += [f"\nNothing that holds the gate and is faster than float32 was found for {_and(none)}."] if none else []
     title = f"Precision tiers, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
-    return title, "\n".join(lines) + f"\n\n{_source(record)}"
+    return title, _sourced(lines, record)
 
 
 def _load(record: Record) -> Section:
@@ -392,7 +395,7 @@ def _load(record: Record) -> Section:
             f" | {row['images_per_s']:.0f} | {row['p50_ms']:.1f} | {row['p90_ms']:.1f} | {row['p99_ms']:.1f}"
             f" | {row['mean_batch']:.1f} | {row['queue_ms']:.1f} | {row['compute_ms']:.1f} | {row['errors']} |"
         )
-    return "Under load", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "Under load", _sourced(lines, record)
 
 
 def _photos(record: Record) -> Section:
@@ -420,7 +423,7 @@ def _photos(record: Record) -> Section:
         for row in effects
     ]
     other = "" if settings["generator"] == "dcgan" else f" of {_what(record)}"
-    return f"Photos{other}", "\n".join(lines) + f"\n\n{_source(record)}"
+    return f"Photos{other}", _sourced(lines, record)
 
 
 def _encoder(record: Record) -> Section:
@@ -435,7 +438,7 @@ def _encoder(record: Record) -> Section:
         f" | {row['psnr_changed_db']:.2f} | {row['floor_db']:.2f} | {row['code_error']:.2f} |"
         for row in record["results"]
     ]
-    return "Training an encoder", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "Training an encoder", _sourced(lines, record)
 
 
 def _soak(record: Record) -> Section:
@@ -467,7 +470,7 @@ def _robustness(record: Record) -> Section:
         files, refused = (sum(row[key] for row in group) for key in ("tries", "refused"))
         worst = (max(row[key] for row in group) for key in ("cpu_s", "peak_mib"))
         lines.append(f"| {name} | {commands} | {files} | {refused} | {next(worst):.1f} | {next(worst):.0f} |")
-    return "Hostile files", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "Hostile files", _sourced(lines, record)
 
 
 def _rounding(record: Record) -> Section:
@@ -481,7 +484,7 @@ def _rounding(record: Record) -> Section:
         f" | {row['mean_step']:.2f} |"
         for row in record["results"]
     ]
-    return "The price of small formats", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "The price of small formats", _sourced(lines, record)
 
 
 def _web(record: Record) -> Section:
@@ -501,7 +504,7 @@ def _web(record: Record) -> Section:
             f" | {row['loads_mb']:.1f} | {row['first_s']:.1f} | {row['p50_ms']:.0f} | {row['dragged_per_s']:.1f}"
             f" | {row['worst_step']}, {row['mean_step']:.2f} | {row['peak_mib']} |"
         )
-    return "A page without a server", "\n".join(lines) + f"\n\n{_source(record)}"
+    return "A page without a server", _sourced(lines, record)
 
 
 def _transport(record: Record) -> str:
@@ -512,7 +515,7 @@ def _transport(record: Record) -> str:
             row["way"]: row["p50_ms"] for row in record["results"] if (row["pixels"], row["batch"]) == (pixels, batch)
         }
         lines.append(f"| {pixels} | {batch} | {' | '.join(f'{times[way]:.1f}' for way in ways)} |")
-    return "\n".join(lines) + f"\n\n{_source(record)}"
+    return _sourced(lines, record)
 
 
 def _random(record: Record) -> str:

@@ -7,8 +7,6 @@ Each run is the whole command in a process of its own, from its start to its end
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 
 import click
 from common.machine import describe_machine
-from common.report import Benchmark, BenchmarkError, Numbers, child_environment, finish, target
+from common.report import Benchmark, Numbers, finish, run_latentclr, target
 from common.timing import table
 
 from latentclr.scores.report import SCORE_FILE, load_scores
@@ -64,11 +62,9 @@ def main(
 
 
 def _score(run: Path, threads: int, words: list[str]) -> float:
-    command = [sys.executable, "-m", "latentclr", "score", str(run), "scorers=[pixels,faces]", *words]
     start = time.perf_counter()
-    done = subprocess.run(command, env=child_environment(threads), stdout=subprocess.DEVNULL, check=False)
-    if done.returncode:
-        raise BenchmarkError(f"latentclr score {run} failed; its own message stands above")
+    command = ["score", str(run), "scorers=[pixels,faces]", *words]
+    run_latentclr(command, f"latentclr score {run} failed", threads=threads, shown=True)
     return time.perf_counter() - start
 
 

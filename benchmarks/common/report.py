@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -72,6 +73,28 @@ def child_environment(threads: int) -> dict[str, str]:
         "PYTHONPATH": str(Path(__file__).parents[1]),
         **({"OMP_NUM_THREADS": str(threads)} if threads else {}),
     }
+
+
+def run_latentclr(words: Sequence[str], failed: str, *, threads: int = 0, shown: bool = False) -> None:
+    """Run `latentclr WORDS` in a process of its own.
+
+    Args:
+        words: Of the command line.
+        failed: How the message begins if it fails.
+        threads: See `child_environment`.
+        shown: Whether its progress is; the message then stands there, and else in the error.
+
+    Raises:
+        BenchmarkError: It failed.
+    """
+    command = [sys.executable, "-m", "latentclr", *words]
+    errors = None if shown else subprocess.PIPE
+    done = subprocess.run(
+        command, env=child_environment(threads), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+    )
+    if done.returncode:
+        lines = ["its own message stands above"] if shown else done.stderr.strip().splitlines() or ["no message"]
+        raise BenchmarkError(f"{failed}: {lines[-1].removeprefix('Error: ')}")
 
 
 def finish(

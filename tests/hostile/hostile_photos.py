@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from latentclr.inversion.encoder import ENCODER_FILE, load_encoder
+from latentclr.plain_load import safetensors_metadata
 
 INVERT = ("invert", "a.jpg", "--run", "run", "-o", "codes.npy")
 _KINDS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -194,9 +195,7 @@ def spoilt_photos(base: Base, number: int) -> Trial:
 
 
 def _metadata(base: Base) -> dict[str, Any]:
-    content = (base.encoded / ENCODER_FILE).read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    metadata: dict[str, Any] = json.loads(header["__metadata__"]["latentclr"])
+    metadata: dict[str, Any] = json.loads(safetensors_metadata(base.encoded / ENCODER_FILE)["latentclr"])
     return metadata
 
 

@@ -1,4 +1,6 @@
-"""Draw what `precision.py` tried as one picture: error against speed, a panel for each generator.
+"""Draw what `precision.py` tried as one picture: error against speed, a column for each generator.
+
+Where bfloat16 could only be rounded, not timed, a second row shows its error against how much of the arithmetic it has.
 
 python benchmarks/plot_precision.py benchmarks/results/precision_*.json --output docs/precision.png
 """
@@ -6,6 +8,7 @@ python benchmarks/plot_precision.py benchmarks/results/precision_*.json --output
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +30,26 @@ TITLES = {"dcgan": "DCGAN faces", "biggan": "BigGAN-deep", "stylegan2": "StyleGA
 def main(records: tuple[Path, ...], output: Path) -> None:
     """Draw a panel for each of the RECORDS."""
     panels = [_read(path) for path in records]
-    figure = Figure(figsize=(4.2 * len(panels), 3.8), layout="constrained")
+    untimed = [_untimed(record) for record in panels]
+    rows = 1 + any(untimed)
+    figure = Figure(figsize=(4.2 * len(panels), 3.3 * rows + 0.5), layout="constrained")
     drawn: dict[str, Any] = {}
-    for axes, record in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    places = figure.subplots(rows, len(panels), squeeze=False)
+    for axes, record in zip(places[0], panels, strict=True):
         _draw(axes, record, drawn)
+    for axes, found in zip(places[-1], untimed, strict=True):
+        if found:
+            _draw_shares(axes, found)
+        elif rows > 1:
+            axes.set_axis_off()
     figure.legend(drawn.values(), drawn.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     save_figure(figure, output)
     click.echo(f"wrote {output}")
+
+
+def _untimed(record: dict[str, Any]) -> dict[str, Any] | None:
+    found = record["settings"]["frontiers"].get("openvino bf16")
+    return found if found and found["unit"] != "ms" else None
 
 
 def _draw(axes: Any, record: dict[str, Any], drawn: dict[str, Any]) -> None:
@@ -42,33 +58,43 @@ def _draw(axes: Any, record: dict[str, Any], drawn: dict[str, Any]) -> None:
     for engine, colour in COLOURS.items():
         if engine.endswith("fp32") and engine in speeds:
             drawn[engine] = axes.axvline(speeds[engine], color=colour, linestyle="--", linewidth=1)
-    for tier, found in settings["frontiers"].items():
-        float32 = speeds.get(f"{tier.split()[0]} fp32")
-        if float32 is None or found["unit"] != "ms":
-            continue
-        colour = COLOURS[tier]
+    timed = {tier: found for tier, found in settings["frontiers"].items() if found["unit"] == "ms"}
+    for tier, found in timed.items():
+        float32 = speeds[f"{tier.split()[0]} fp32"]
         for point in found["points"]:
-            place = [float32 / point["of_float32"]], [point["gate_share"]]
-            faces = colour if point["passed"] else "none"
-            marks = axes.scatter(*place, facecolors=faces, edgecolors=colour, s=36, zorder=3)
+            marks = _point(axes, float32 / point["of_float32"], point, COLOURS[tier])
             if point["passed"] or tier not in drawn:
                 drawn[tier] = marks
-            if point["best"]:
-                axes.scatter(*place, facecolors="none", edgecolors=colour, s=150, zorder=2)
-    drawn["gate: filled points hold it, ringed ones are taken"] = axes.axhline(1.0, color="tab:green", linestyle=":")
-    shares = [point["gate_share"] for found in settings["frontiers"].values() for point in found["points"]]
-    axes.set(
-        yscale="log",
-        ylim=(0.1, 2 * max(5.0, *shares)),
-        xlim=(0, None),
-        xlabel=f"times faster than {settings['speed_up_over'].replace('_', ' ')}",
-    )
+    drawn["gate: filled points hold it, ringed ones are taken"] = _gate(axes, timed.values())
+    axes.set(xlim=(0, None), xlabel=f"times faster than {settings['speed_up_over'].replace('_', ' ')}")
+    noise = ", random weights" if record["random_weights"] else ""
+    axes.set_title(f"{TITLES[settings['generator']]}, {settings['resolution']} px{noise}", fontsize=10)
+
+
+def _draw_shares(axes: Any, found: dict[str, Any]) -> None:
+    for point in found["points"]:
+        _point(axes, 100 * (1 - point["of_float32"]), point, COLOURS["openvino bf16"])
+    _gate(axes, [found])
+    axes.set(xlim=(-3, 103), xlabel="% of the arithmetic in bfloat16, rounded here and not timed")
+
+
+def _point(axes: Any, x: float, point: dict[str, Any], colour: str) -> Any:
+    place = [x], [point["gate_share"]]
+    if point["best"]:
+        axes.scatter(*place, facecolors="none", edgecolors=colour, s=150, zorder=2)
+    faces = colour if point["passed"] else "none"
+    return axes.scatter(*place, facecolors=faces, edgecolors=colour, s=36, zorder=3)
+
+
+def _gate(axes: Any, frontiers: Iterable[dict[str, Any]]) -> Any:
+    """Draw the gate, and dress the axes for what was tried around it."""
+    shares = [point["gate_share"] for found in frontiers for point in found["points"]]
+    axes.set(yscale="log", ylim=(0.1, 2 * max(5.0, *shares)))
     axes.set_ylabel("error, in multiples of the gate's")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
-    noise = ", random weights" if record["random_weights"] else ""
-    axes.set_title(f"{TITLES[settings['generator']]}, {settings['resolution']} px{noise}", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+    return axes.axhline(1.0, color="tab:green", linestyle=":")
 
 
 def _read(path: Path) -> dict[str, Any]:

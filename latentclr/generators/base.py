@@ -78,12 +78,19 @@ class Generator(nn.Module, ABC):
     def freeze(self) -> None:
         """Switch to inference behaviour and stop all parameters from collecting gradients.
 
+        Subnormal weights of float32 become 0. Training leaves such in channels that nothing needs. They change no pixel
+        and on many CPUs each operation with one takes a hundred times as long, in an exported graph too.
+
         Raises:
             GeneratorError: A weight, or what was folded into one, is not a finite number.
         """
         for name, tensor in (*self.named_parameters(), *self.named_buffers()):
             if not torch.isfinite(tensor).all():
                 raise GeneratorError(f"{self.name}: the weights of {name} are not finite numbers")
+            if tensor.dtype == torch.float32:
+                subnormal = (tensor != 0) & (tensor.abs() < torch.finfo(torch.float32).tiny)
+                if subnormal.any():
+                    tensor.data = tensor.data.masked_fill(subnormal, 0)
         self.eval()
         self.requires_grad_(False)
 

@@ -74,6 +74,18 @@ def test_frozen_and_gradient_flows_to_the_code(rng):
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in generator.parameters())
 
 
+@torch.no_grad()
+def test_subnormal_weights_become_zero_and_no_pixel_changes(rng):
+    tensors = dcgan_tensors()
+    tensors["main.3.weight"][:, 1] = 0  # a channel that training left alone
+    z = torch.randn(3, 1, 24, generator=rng)
+    expected = DCGAN(dict(tensors)).synthesize(z)
+    tensors["main.3.weight"][:, 1] = 1e-40
+    generator = DCGAN(dict(tensors))
+    assert not any(((p != 0) & (p.abs() < torch.finfo(p.dtype).tiny)).any() for p in generator.parameters())
+    assert torch.equal(generator.synthesize(z), expected)
+
+
 def test_layers_are_matched_exactly():
     generator = DCGAN(dcgan_tensors())
     with pytest.raises(GeneratorError, match=r"no layer 'main.1x'.*main.1.*layers: main.0, main.1, .*main.7\)"):

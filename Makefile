@@ -126,7 +126,7 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    $(RESULTS)/edit_latency_stylegan2*.json --output docs/latency.png
 	$(BIN)/python benchmarks/readme.py
 
-stylegan3: $(INSTALLED)  ## StyleGAN3 of every size against the plain form of its operations (two hours, 32 GiB)
+stylegan3: $(INSTALLED)  ## StyleGAN3 of every size against the plain form of its operations (two hours, 16 GiB)
 	for size in stylegan3_256 stylegan3-r_256 stylegan3_512 stylegan3-r_512 stylegan3_1024 stylegan3-r_1024; do \
 	    $(BIN)/python benchmarks/edit_latency.py --generator $${size%_*} --resolution $${size#*_} --batch 1 \
 	        --requests 1 --runs 3 --no-publish --output $(RESULTS)/edit_latency_$$size.json || exit; \

@@ -81,7 +81,7 @@ class Int8Graph:
         Raises:
             ExportError: NNCF is not installed, or cannot quantise the graph.
         """
-        self._model = read_onnx(path)
+        self._model = _with_constant_weights(read_onnx(path))
         self._nodes, found = _operations(path, self._model)
         kinds = {node.get_friendly_name(): node.get_type_name() for node in self._model.get_ops()}
         self.operations = [operation for operation in found if kinds[self._nodes[operation.name]] != "MatMul"]
@@ -110,6 +110,17 @@ class Int8Graph:
             weight.replace_source_output(ops.constant(constant.get_data()).output(0))
         model.validate_nodes_and_infer_types()
         return _built(model, folder)
+
+
+def _with_constant_weights(model: Any) -> Any:
+    """Compute what is constant: to OpenVINO, depthwise convolutions have weights that are reshaped at run time."""
+    import_openvino()
+    from openvino.passes import ConstantFolding, Manager
+
+    passes = Manager()
+    passes.register_pass(ConstantFolding())
+    passes.run_passes(model)
+    return model
 
 
 def _operations(path: Path, model: Any) -> tuple[dict[str, str], list[Operation]]:

@@ -26,6 +26,7 @@ import serving.contract.openvino_engine as engine
 from export.editor import FusedEditor
 from export.engines import export_graphs
 from export.errors import ExportError
+from export.onnx import export_onnx
 from export.openvino import OpenVINOEditor, export_openvino
 from export.openvino_lowered import BFloat16Graph, Int8Graph
 from export.options import TritonOptions
@@ -34,6 +35,8 @@ from export.pipeline import export_run
 from export.repository import rollback
 from export.triton_config import model_config
 from latentclr.config import TrainConfig
+from latentclr.generators.stylegan2.layout import random_tensors
+from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.directions import build_directions
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient
@@ -131,6 +134,23 @@ def test_int8_and_what_is_kept_from_it(drawn, tmp_path, request_of):
     assert errors[2] <= 1
     assert 1 < errors[0] < 100
     assert (tmp_path / "0" / "model.bin").stat().st_size < (tmp_path / "2" / "model.bin").stat().st_size
+
+
+def test_depthwise_convolutions_can_be_kept_from_int8(tmp_path):
+    """Their weights are no constants to OpenVINO, but constants that it reshapes."""
+    if importlib.util.find_spec("nncf") is None:
+        pytest.skip("NNCF is not installed")
+    generator = StyleGAN2(random_tensors(8, n_mlp=2, dim=24, width=8), use_w=True)
+    made = FusedEditor(generator, build_directions("global", K, 24, torch.Generator().manual_seed(1)))
+    export_onnx(made, tmp_path / "model.onnx")
+    given = tuple(tensor.numpy() for tensor in made.example_inputs(3, 1))
+    lowered = Int8Graph(tmp_path / "model.onnx", [given])
+    names = [operation.name for operation in lowered.operations]
+    assert "convs.0.blur_down" in names
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    image, valid = lowered.build(frozenset(names), folder).engine(*given)
+    assert valid.all() and np.abs(image - run_eager(made, *given)[0].astype(np.float64)).max() <= 1
 
 
 def test_what_is_missing_for_bfloat16(drawn, monkeypatch):

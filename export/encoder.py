@@ -30,14 +30,14 @@ from latentclr.pictures.pixels import to_uint8
 from latentclr.progress import progress_bar
 from latentclr.training.rng import stream
 from serving.contract.certificate import GATES, Certificate, Comparison
+from serving.contract.golden import GOLDEN_FILE, LARGEST_PICTURES, identity_of
+from serving.contract.golden_photos import CODES_APART, GoldenPhotos, write_golden_photos
 from serving.contract.layout import ENGINES, WEIGHTS_FILE
 from serving.contract.manifest import EncoderInfo, encoder_entry
 from serving.contract.tensors import PICTURE, encoder_outputs
 
 PICTURES = 64  # of the certificate, half of them changed as photos are
-APART = 1e-3
-"""Largest difference of a number of a code, in standard deviations of the prior. Sums of thousands of float32 terms in
-another order differ by far less, and so much moves no pixel by a step."""
+GOLDEN_PHOTOS = 12  # of these
 
 
 class ServedEncoder(nn.Module):
@@ -133,9 +133,9 @@ def check_encoder(
         pictures: How many.
 
     Raises:
-        ExportError: A graph's codes or pictures differ by more than `APART` or one step.
+        ExportError: A graph's codes or pictures differ by more than `CODES_APART` or one step.
     """
-    seen, classes = _photos(editor, pictures)
+    seen, classes = certified_photos(editor, pictures)
     comparisons = {name: Comparison() for name in engines}
     with progress_bar(len(seen), "image", desc="parity of the encoder", delay=2) as bar:
         for rows in batches(list(range(len(seen)))):
@@ -145,10 +145,10 @@ def check_encoder(
             for name, engine in engines.items():
                 found = _ran(name, engine, seen[rows], codes)
                 apart = float((np.abs(found - codes) / saved.encoder.scale.numpy()).max())
-                if not apart <= APART:
+                if not apart <= CODES_APART:
                     raise ExportError(
                         f"parity failed, nothing is published: {name}: codes of the encoder differ by {apart:.2g}"
-                        f" standard deviations, at most {APART:g} are allowed"
+                        f" standard deviations, at most {CODES_APART:g} are allowed"
                     )
                 comparisons[name].add(expected, _drawn(editor, found, classes, rows), [[] for _ in expected])
             bar.update(len(expected))
@@ -164,7 +164,7 @@ def check_encoder(
 
 
 def encoder_manifest(
-    name: str, manifest: Mapping[str, Any], made: Graphs, certificates: Sequence[Certificate]
+    name: str, manifest: Mapping[str, Any], made: Graphs, golden: Path, certificates: Sequence[Certificate]
 ) -> dict[str, Any]:
     """Describe an encoder as plain data: the editor's manifest, with its own files and certificates.
 
@@ -172,10 +172,11 @@ def encoder_manifest(
         name: The editor's.
         manifest: The editor's.
         made: The encoder's graphs.
+        golden: Its golden photos.
         certificates: Their proof.
     """
     own = {key: value for key, value in manifest.items() if key not in ("preview", "encoder", "edits")}
-    files = {path.name: sha256_of(path) for path in made.all_files}
+    files = {path.name: sha256_of(path) for path in (*made.all_files, golden)}
     parity = {certificate.engine: certificate.as_dict() for certificate in certificates}
     return {**own, "edits": {}, "precision": "fp32", "files_sha256": files, "parity": parity, "encoder_of": name}
 
@@ -186,7 +187,41 @@ def encoder_info(saved: SavedEncoder, files: Mapping[str, str]) -> dict[str, Any
     return encoder_entry(EncoderInfo(saved.encoder.spec.space, sha256_of(saved.path), files, saved.face, figures))
 
 
-def _photos(editor: FusedEditor, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+def save_golden_photos(
+    folder: Path, editor: FusedEditor, saved: SavedEncoder, manifest: Mapping[str, Any], pictures: int = PICTURES
+) -> Path:
+    """Write some of the certificate's pictures, what eager PyTorch finds in them and draws of it, to `golden.npz`.
+
+    Args:
+        folder: Where to.
+        editor: As `check_encoder`.
+        saved: The encoder.
+        manifest: The editor's, as plain data.
+        pictures: Of the certificate.
+
+    Returns:
+        The file.
+    """
+    seen, classes = certified_photos(editor, pictures)
+    half = max(1, min(GOLDEN_PHOTOS, LARGEST_PICTURES // (2 * seen[0].nbytes)) // 2)
+    rows = [*range(half), *range(pictures // 2, pictures // 2 + half)]
+    with torch.no_grad():
+        codes = saved.encoder(torch.from_numpy(seen[rows])).numpy()
+    about = {**identity_of(manifest), "encoder_sha256": sha256_of(saved.path)}
+    golden = GoldenPhotos(
+        pictures=seen[rows],
+        codes=codes,
+        scale=saved.encoder.scale.numpy(),
+        class_id=None if classes is None else classes[rows],
+        images=_drawn(editor, codes, classes, rows),
+        about=about,
+    )
+    write_golden_photos(folder / GOLDEN_FILE, golden)
+    return folder / GOLDEN_FILE
+
+
+def certified_photos(editor: FusedEditor, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """Return the pictures [count, H, W, 3] that encoders are certified on, and their classes if there are any."""
     generator, rng = editor.generator, stream(0, "encoder-parity")
     z = generator.sample(count, rng)
     names = generator.class_names

@@ -11,7 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from export.editor import FusedEditor, check_latent_input
-from export.encoder import check_encoder, encoder_info, encoder_manifest, export_encoder, read_encoder
+from export.encoder import (
+    check_encoder,
+    encoder_info,
+    encoder_manifest,
+    export_encoder,
+    read_encoder,
+    save_golden_photos,
+)
 from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
 from export.fastest import AUTO, candidates, fastest, fastest_of
@@ -179,7 +186,8 @@ def export_run(
                 proofs = check_encoder(editor, saved, found.engines)
                 for proof in proofs:
                     say(str(proof))
-                its = encoder_manifest(name, manifest, found, proofs)
+                golden = save_golden_photos(folder / encoder_of(name), editor, saved, manifest)
+                its = encoder_manifest(name, manifest, found, golden, proofs)
                 manifest["encoder"] = encoder_info(saved, its["files_sha256"])
                 beside[encoder_of(name)] = (found.files, its)
                 ensemble = {**its, "files_sha256": {}, "parity": {}, "encoder_of": "", "photo_of": name}

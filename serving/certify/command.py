@@ -25,6 +25,8 @@ if TYPE_CHECKING:
               help="The model repository that the model was published to, for its golden requests.")  # fmt: skip
 @click.option("--golden", type=click.Path(path_type=Path),
               help="The golden.npz itself, where the repository is on another machine.")  # fmt: skip
+@click.option("--golden-photos", type=click.Path(path_type=Path),
+              help="The golden.npz of the model's encoder, likewise.")  # fmt: skip
 @click.option("--quality", metavar="exact|certified|NUMBERS",
               help="Hold it against this gate; numbers as in psnr=38,ssim=0.97,mean=1,fidelity=0.95,worst=8.  "
               "[default: the gate that the model was published with]")  # fmt: skip
@@ -37,6 +39,7 @@ def certify(
     model: str,
     repository: Path,
     golden: Path | None,
+    golden_photos: Path | None,
     quality: str | None,
     requests: int,
     timeout: float,
@@ -45,43 +48,65 @@ def certify(
     """Prove that a running server draws what eager PyTorch drew when the model was published.
 
     Export keeps golden requests and their float32 pictures beside the model. They are sent to the server, whatever
-    engine, container or GPU it has, each alone and in the largest batches. Outside the gate the exit code is 2.
+    engine, container or GPU it has, each alone and in the largest batches. Outside the gate the exit code is 2. A model
+    that was published with an encoder is asked for the codes of golden photos, too.
 
     \b
     Examples:
       latentclr certify
       latentclr certify --url gpu-node:8001 --golden golden.npz --quality certified --json certificate.json
     """
-    from serving.certify.golden_file import open_golden
-    from serving.certify.proof import prove, work
+    from serving.certify.golden_file import open_golden, open_golden_photos
+    from serving.certify.proof import prove, prove_photos, work
     from serving.client.client import EditClient
     from serving.contract.certificate import CertificateError, Gate
 
     chosen = None if quality is None else Gate.parse(quality)
     with EditClient(url, model, timeout) as client:
-        engine, precision, gate = published(client.description)
+        description = client.description
+        its = description.manifest
+        if its.encoder_of:
+            raise CertificateError(f"{model} is certified with the model that it was published with: {its.encoder_of}")
+        engine, precision, gate = published(description)
         gate = chosen or gate
-        path, requested = open_golden(client.description, repository, golden)
-        versions = ", ".join(client.description.versions) or "unknown"
+        path, requested = open_golden(description, repository, golden)
+        versions = ", ".join(description.versions) or "unknown"
         click.echo(f"{model} version {versions} at {url}; {len(requested)} golden requests of {path}")
+        photos = None
+        if its.encoder is not None and (golden is None or golden_photos is not None):
+            photos_path, photos = open_golden_photos(description, repository, golden_photos)
         with _bar(work(requested, requests)) as done:
             proof = prove(client, requested, requests, done)
-    certificate = proof.comparison.certificate(engine, precision, gate)
-    failing = [] if certificate.passed else proof.comparison.failing(gate)
-    latency = proof.latency()
-    click.echo(str(certificate))
-    if latency is not None:
-        click.echo(
-            f"one edit takes p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms "
-            f"({latency['requests']} requests after {latency['warm_up']} to warm up)"
-        )
+        certificate = proof.comparison.certificate(engine, precision, gate)
+        failing = [] if certificate.passed else proof.comparison.failing(gate)
+        latency = proof.latency()
+        click.echo(str(certificate))
+        if latency is not None:
+            click.echo(
+                f"one edit takes p50 {latency['p50_ms']:.1f} ms, p99 {latency['p99_ms']:.1f} ms "
+                f"({latency['requests']} requests after {latency['warm_up']} to warm up)"
+            )
+        record = {"model": model, "version": versions, "url": url, **certificate.as_dict(),
+                  "failing_directions": failing, "latency": latency}  # fmt: skip
+        found = None
+        if photos is not None:
+            with _bar(len(photos)) as done:
+                found = prove_photos(client, photos, done)
+            seen = found.certificate(engine, precision, gate)
+            click.echo(f"its encoder, {len(photos)} golden photos of {photos_path}")
+            click.echo(f"{seen}; codes within {found.apart:.2g} standard deviations")
+            click.echo(f"one photo takes p50 {found.p50_ms():.1f} ms ({len(found.seconds)} photos)")
+            record["encoder"] = {**seen.as_dict(), "codes_apart": found.apart, "p50_ms": round(found.p50_ms(), 3)}
+        elif its.encoder is not None:
+            click.echo("its encoder is not asked: that takes --golden-photos FILE, the golden.npz beside it")
     if output is not None:
-        _write(output, {"model": model, "version": versions, "url": url, **certificate.as_dict(),
-                        "failing_directions": failing, "latency": latency})  # fmt: skip
+        _write(output, record)
     if not certificate.passed:
         misses = "; ".join(gate.misses(certificate.as_dict()))
         which = f"directions {', '.join(map(str, failing))}" if failing else "the unedited pictures"
         raise CertificateError(f"{model} misses {gate.name}: {misses}; it fails for {which}")
+    if found is not None and (missed := found.misses(gate)):
+        raise CertificateError(f"the encoder of {model} misses {gate.name}: {'; '.join(missed)}")
 
 
 def published(description: Description) -> tuple[str, str, Gate]:

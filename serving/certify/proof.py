@@ -1,11 +1,11 @@
-"""Sending golden requests to a running server, and what that says of it."""
+"""Sending golden requests and photos to a running server, and what that says of it."""
 
 from __future__ import annotations
 
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from serving.client.alpha_range import telling
 from serving.client.client import EditClient
-from serving.contract.certificate import CertificateError, Comparison
+from serving.client.photos import CENTRE
+from serving.contract.certificate import GATES, Certificate, CertificateError, Comparison, Gate
 from serving.contract.golden import GOLDEN_FILE, Golden, compare_golden
-from serving.errors import InvalidEdit
+from serving.contract.golden_photos import CODES_APART, GoldenPhotos
+from serving.errors import InvalidEdit, PhotoError
 
 
 @dataclass
@@ -43,6 +45,36 @@ class Proof:
             "requests": len(self.seconds),
             "warm_up": self.warm_up,
         }
+
+
+@dataclass
+class PhotoProof:
+    """What a server's encoder found in the golden photos, and what its editor drew of that.
+
+    Attributes:
+        comparison: The pictures of the codes that were found, each against that of the code in the file.
+        apart: The largest difference of any number of a code, in standard deviations of the prior.
+        seconds: From the client's call to the code, of each photo but the first.
+    """
+
+    comparison: Comparison = field(default_factory=Comparison)
+    apart: float = 0.0
+    seconds: list[float] = field(default_factory=list)
+
+    def certificate(self, engine: str, precision: str, gate: Gate) -> Certificate:
+        """Return what the pictures say, and the codes of a gate that allows pictures no more than rounding."""
+        return replace(self.comparison.certificate(engine, precision, gate), passed=not self.misses(gate))
+
+    def misses(self, gate: Gate) -> list[str]:
+        """Return what the gate asks and is not there; codes by themselves are asked for by `exact` alone."""
+        missed = gate.misses(self.comparison.measured())
+        if gate.name == GATES["exact"].name and not self.apart <= CODES_APART:
+            missed = [*missed, f"codes {self.apart:.2g} standard deviations apart instead of at most {CODES_APART:g}"]
+        return missed
+
+    def p50_ms(self) -> float:
+        """Return the median time of one photo in milliseconds."""
+        return float(np.median(self.seconds)) * 1e3
 
 
 def prove(
@@ -80,6 +112,42 @@ def prove(
             done(1)
     if client.manifest.files_sha256.get(GOLDEN_FILE) != before:
         raise CertificateError("the server turned to another version meanwhile: certify again")
+    return proof
+
+
+def prove_photos(
+    client: EditClient, golden: GoldenPhotos, done: Callable[[int], object] = lambda count: None
+) -> PhotoProof:
+    """Have a server's encoder find the codes of golden photos, and its editor draw them.
+
+    Args:
+        client: Of the served editor.
+        golden: The golden photos of its encoder.
+        done: Is told after each photo.
+
+    Raises:
+        CertificateError: The server refused a photo or its code, or answered with pictures of another shape.
+        ServingError: The server cannot answer.
+    """
+    proof = PhotoProof()
+    layers = client.manifest.latent.layers
+    nothing = np.zeros((1, 1), np.int64), np.zeros((1, 1, layers), np.float32)
+    for row, picture in enumerate(golden.pictures):
+        try:
+            start = time.perf_counter()
+            codes = client.invert(picture, align=CENTRE).codes
+            proof.seconds += [time.perf_counter() - start] if row else []
+            classes = () if golden.class_id is None else (golden.class_id[row : row + 1],)
+            image = client.edit_rows(codes, *nothing, *classes).images
+        except (InvalidEdit, PhotoError) as error:
+            raise CertificateError(
+                f"the server refused golden photo {row}, which eager PyTorch drew: {error}"
+            ) from error
+        if image.shape != (1, *golden.images.shape[1:]):
+            raise CertificateError(f"the server drew a picture of shape {list(image.shape)} of golden photo {row}")
+        proof.apart = max(proof.apart, golden.apart(row, codes))
+        proof.comparison.add(golden.images[row : row + 1], image, [[]])
+        done(1)
     return proof
 
 

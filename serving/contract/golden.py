@@ -127,21 +127,45 @@ def write_golden(path: Path, golden: Golden) -> None:
         OSError: It cannot be written.
     """
     classes = {} if golden.class_id is None else {CLASS_ID: golden.class_id}
-    text = np.frombuffer(json.dumps(golden.about, sort_keys=True).encode(), np.uint8)
+    arrays: dict[str, NDArray[Any]] = {
+        code_tensor(golden.about["latent_input"]): golden.codes,
+        DIRECTION: golden.direction,
+        ALPHA: golden.alpha,
+        "edits": golden.edits,
+        "unedited": golden.unedited,
+        **classes,
+        IMAGE: golden.images,
+    }
+    save_arrays(path, golden.about, arrays)
+
+
+def save_arrays(path: Path, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays, and whose they are, as a golden file.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = np.frombuffer(json.dumps(about, sort_keys=True).encode(), np.uint8)
     with open(path, "wb") as file:
-        np.savez_compressed(
-            file,
-            **{
-                "about": text,
-                code_tensor(golden.about["latent_input"]): golden.codes,
-                DIRECTION: golden.direction,
-                ALPHA: golden.alpha,
-                "edits": golden.edits,
-                "unedited": golden.unedited,
-                **classes,
-                IMAGE: golden.images,
-            },  # type: ignore[arg-type]
-        )
+        np.savez_compressed(file, **{"about": text, **arrays})
+
+
+def about_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what a golden file says of itself, with the `latent_input` that its codes are.
+
+    Raises:
+        KeyError: It says nothing.
+        ValueError: It is no golden file; one line, a verb first.
+    """
+    note = arrays["about"]
+    if note.dtype != np.uint8 or note.ndim != 1 or len(note) > _LARGEST_ABOUT:
+        raise ValueError("is no golden file: `about` is not a text")
+    said = read_json(note.tobytes())
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise ValueError(f"is no golden file of format {FORMAT}")
+    if said["latent_input"] not in ("z", "w", "w+"):
+        raise ValueError("is no golden file: it does not say what its codes are")
+    return said
 
 
 def read_golden(path: Path) -> Golden:
@@ -161,14 +185,7 @@ def read_golden(path: Path) -> Golden:
 
 def _golden(arrays: Mapping[str, NDArray[Any]]) -> Golden:
     try:
-        note = arrays["about"]
-        if note.dtype != np.uint8 or note.ndim != 1 or len(note) > _LARGEST_ABOUT:
-            raise ValueError("is no golden file: `about` is not a text")
-        said = read_json(note.tobytes())
-        if not isinstance(said, dict) or said.get("format") != FORMAT:
-            raise ValueError(f"is no golden file of format {FORMAT}")
-        if said["latent_input"] not in ("z", "w", "w+"):
-            raise ValueError("is no golden file: it does not say what its codes are")
+        said = about_of(arrays)
         return Golden(
             codes=arrays[code_tensor(said["latent_input"])],
             direction=arrays[DIRECTION],

@@ -12,6 +12,7 @@ import torch
 import tritonclient.grpc as triton
 from click.testing import CliRunner
 from small_stylegan2 import D, K, manifest_of, train_small
+from tiny_models import nudge
 
 from export.editor import FusedEditor
 from export.encoder import ServedEncoder, check_encoder, export_encoder
@@ -25,6 +26,8 @@ from latentclr.inversion.encoder import ENCODER_FILE, Encoder, EncoderSpec, Save
 from latentclr.training.experiment import open_run, trained_generator
 from latentclr.training.rng import stream
 from serving import TritonServer
+from serving.contract.golden import GOLDEN_FILE, GoldenError
+from serving.contract.golden_photos import CODES_APART, read_golden_photos
 from serving.contract.manifest import parse_manifest
 from serving.doctor.repository_checks import check_models
 from serving.triton.ports import Ports
@@ -135,6 +138,62 @@ def test_the_doctor_finds_them_well_and_misses_what_an_ensemble_asks(published, 
     shutil.rmtree(broken / "faces_encoder")
     told = [finding.text for finding in check_models(broken) if finding.subject == "model faces_photo"]
     assert told == ["asks faces_encoder, which is not there: export it again"]
+
+
+@pytest.mark.slow
+def test_a_running_encoder_is_certified(published, tmp_path, invoke, refused):
+    repository = shutil.copytree(published[0], tmp_path / "repository")
+
+    def certify(server, *words, model="faces"):
+        return invoke("certify", "--url", server.grpc_url, "--model", model, "--requests", 2, *words)
+
+    with TritonServer(repository, ports=Ports(0, 0, 0)) as server:
+        for model in ("faces", "faces_torchscript"):
+            words = ["--repository", repository, "--json", tmp_path / "certificate.json"]
+            said = certify(server, *words, model=model)
+            assert said.exit_code == 0, said.output
+            assert f"its encoder, 12 golden photos of {repository / 'faces_encoder'}" in said.output
+            record = json.loads((tmp_path / "certificate.json").read_text())["encoder"]
+            assert record["passed"] and record["images"] == 12 and record["codes_apart"] <= CODES_APART
+        files = [repository / model / "1" / GOLDEN_FILE for model in ("faces", "faces_encoder")]
+        said = certify(server, "--golden", files[0], "--golden-photos", files[1])
+        assert said.exit_code == 0 and "12 golden photos" in said.output
+        said = certify(server, "--golden", files[0])
+        assert said.exit_code == 0 and "its encoder is not asked: that takes --golden-photos FILE" in said.output
+        line = refused(certify(server, "--golden", files[0], "--golden-photos", files[0]))
+        assert line.endswith("holds no golden photos: it lacks 'picture'")
+        line = refused(certify(server, "--repository", repository, model="faces_encoder"))
+        assert line == "Error: faces_encoder is certified with the model that it was published with: faces"
+
+    nudge(repository / "faces_encoder" / "1", 1.05)
+    with TritonServer(repository, ports=Ports(0, 0, 0)) as server:
+        line = refused(certify(server, "--repository", repository, "--json", tmp_path / "certificate.json"))
+        assert line.startswith("Error: the encoder of faces misses exact: ")
+        assert line.endswith(" standard deviations apart instead of at most 0.001")
+        record = json.loads((tmp_path / "certificate.json").read_text())
+        assert record["passed"] and not record["encoder"]["passed"]
+        loose = certify(server, "--repository", repository, "--quality", "worst=255")
+        assert loose.exit_code == 0, loose.output  # numbers ask for pictures alone
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"scale": np.ones(3, np.float32)}, r"holds no golden photos: scale is float32 \[3\]"),
+        ({"scale": np.zeros(D, np.float32)}, "holds no golden photos: scale is float32"),
+        ({"image": np.zeros((12, 4, 4, 3), np.uint8)}, "its arrays do not fit together"),
+        ({"picture": np.zeros((11, 16, 16, 3), np.uint8)}, "codes is float32"),
+        ({"picture": None}, "holds no golden photos: it lacks 'picture'"),
+        ({"about": np.zeros((0,), np.uint8)}, "is not JSON"),
+    ],
+)
+def test_golden_photos_that_were_changed_are_refused(change, told, published, tmp_path):
+    with np.load(published[0] / "faces_encoder" / "1" / GOLDEN_FILE) as file:
+        arrays = {**file, **change}
+    path = tmp_path / "changed.npz"
+    np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
+    with pytest.raises(GoldenError, match=told):
+        read_golden_photos(path)
 
 
 def test_both_go_back_together(published, tmp_path, trained):

@@ -69,7 +69,7 @@ COMMANDS = {
     " --grpc-only --shared-memory --engine --image --print-command",
     "edit": "--seed --direction --alpha --edit --layers --class-id --class-name --z --w --photo --face --align"
     " --refine --keep --paste --from --force -o --output --url --model --timeout",
-    "certify": "--url --model --repository --golden --quality --requests --timeout --json",
+    "certify": "--url --model --repository --golden --golden-photos --quality --requests --timeout --json",
     "studio": "RUN --url --repository --model --host --port --token --allow-host --catalog --timeout",
     "doctor": "--repository --host",
 }

@@ -1,6 +1,6 @@
 """Draw what `precision.py` tried as one picture: error against speed, a column for each generator.
 
-Where bfloat16 could only be rounded, not timed, a second row shows its error against how much of the arithmetic it has.
+Where bfloat16 could only be emulated, a second row shows its error against how much of the arithmetic is in it.
 
 python benchmarks/plot_precision.py benchmarks/results/precision_*.json --output docs/precision.png
 """
@@ -75,7 +75,7 @@ def _draw_shares(axes: Any, found: dict[str, Any]) -> None:
     for point in found["points"]:
         _point(axes, 100 * (1 - point["of_float32"]), point, COLOURS["openvino bf16"])
     _gate(axes, [found])
-    axes.set(xlim=(-3, 103), xlabel="% of the arithmetic in bfloat16, rounded here and not timed")
+    axes.set(xlim=(-3, 103), xlabel="% of the arithmetic in bfloat16 (emulated)")
 
 
 def _point(axes: Any, x: float, point: dict[str, Any], colour: str) -> Any:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 
 from export.errors import ExportError
 from export.openvino import MODEL, OpenVINOEditor, read_onnx, save_model
@@ -32,13 +33,17 @@ class BFloat16Graph:
 
     engine, precision = "openvino", "bf16"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, emulated: bool = False) -> None:
         """Read the ONNX graph in float32.
+
+        Args:
+            path: The file.
+            emulated: Do without a CPU that has bfloat16: on one with AVX-512 OpenVINO emulates it, slowly.
 
         Raises:
             ExportError: This CPU has no bfloat16, so that what is published could not be tried.
         """
-        if not has_bf16():
+        if not emulated and not has_bf16():
             raise ExportError("openvino bf16 needs a CPU with AVX-512 BF16 or AMX, which this one lacks; try int8")
         self._model = read_onnx(path)
         self._nodes, self.operations = _operations(path, self._model)
@@ -55,7 +60,9 @@ class BFloat16Graph:
             for port in node.inputs():
                 source = port.get_source_output()
                 if source.get_node().get_type_name() == "Constant":
-                    small = ops.constant(source.get_node().get_data(), openvino.Type.bf16)
+                    # OpenVINO would cut the lower bits off, with twice the error of rounding, and all of one sign.
+                    nearest = torch.tensor(source.get_node().get_data()).bfloat16().float().numpy()
+                    small = ops.constant(nearest, openvino.Type.bf16)
                 else:
                     small = ops.convert(source, "bf16")
                 port.replace_source_output(small.output(0))

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from export.editor import FusedEditor
-from export.onnx import export_onnx
-from latentclr.generators.base import Generator, LatentSpec
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.biggan.spec import BigGANSpec
 from latentclr.generators.biggan.tensors import random_tensors as random_biggan
@@ -24,8 +20,6 @@ from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.generators.stylegan3.layout import Design
 from latentclr.generators.stylegan3.layout import random_tensors as random_stylegan3
 from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
-from latentclr.method.directions import build_directions
-from latentclr.pictures.pixels import to_uint8
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -155,53 +149,3 @@ def test_tiers_by_name(benchmark_module):
     for text in ("openvino", "openvino:", "tensorflow:fp32", "openvino:fp64", ""):
         with pytest.raises(benchmark_module("common.report").BenchmarkError, match="--tier must be ENGINE:PRECISION"):
             tiers.split_tier(text)
-
-
-class Convolutions(Generator):
-    """A picture from two convolutions of 8 channels."""
-
-    name = "convolutions"
-
-    def __init__(self) -> None:
-        super().__init__()
-        rng = torch.Generator().manual_seed(0)
-        self.latent, self.resolution = LatentSpec(dim=8, layers=1, sampler="standard_normal"), 8
-        self.feature_layers = ("picture",)
-        self.places = torch.nn.Parameter(torch.randn(8, 8, 8, generator=rng))
-        self.weights = torch.nn.ParameterList(torch.randn(c, 8, 3, 3, generator=rng) / 72**0.5 for c in (8, 3))
-        self.freeze()
-
-    def synthesize(self, ps: Tensor, class_id: Tensor | None = None) -> Tensor:
-        return self.rounded(ps, lambda x: x)
-
-    def rounded(self, ps: Tensor, around: Callable[[Tensor], Tensor]) -> Tensor:
-        """Draw with what goes into the convolutions and comes out of them changed."""
-        x = ps[:, 0, :, None, None] * self.places
-        for weight in self.weights:
-            x = torch.tanh(8 * around(F.conv2d(around(x), around(weight), padding=1)))  # steep, to see rounding
-        return x
-
-    def features(self, ps: Tensor, layer: str, class_id: Tensor | None = None) -> Tensor:
-        return self.synthesize(ps)
-
-    def inputs_reaching(self, layer: str) -> int:
-        return 1
-
-
-def test_rounded_bfloat16_is_torchs(benchmark_module, tmp_path: Path) -> None:
-    generator = Convolutions()
-    editor = FusedEditor(generator, build_directions("global", 2, 8, torch.Generator().manual_seed(1)))
-    export_onnx(editor, tmp_path / "model.onnx")
-    twin = benchmark_module("references.rounded_bfloat16").RoundedBFloat16(tmp_path / "model.onnx", 1)
-    assert [operation.name for operation in twin.operations] == ["weights.0", "weights.1"]
-    z, direction, alpha = editor.example_inputs(4, 1)
-    drawn = {}
-    for keep in (frozenset(), frozenset(operation.name for operation in twin.operations)):
-        image, _ = twin.build(keep, tmp_path).engine(z.numpy(), direction.numpy(), alpha.numpy() * 0)
-        drawn[len(keep)] = torch.from_numpy(image).int()  # [N, 8, 8, 3]
-    with torch.no_grad():
-        small = generator.rounded(generator.encode(z)[:, None], lambda x: x.bfloat16().float())
-        plain = generator.synthesize(generator.encode(z)[:, None])
-    for keep, expected in ((0, small), (2, plain)):
-        assert (drawn[keep] - to_uint8(expected).int()).abs().max() <= 1
-    assert (drawn[0] - drawn[2]).abs().max() > 3  # bfloat16 has 8 bits, and the slope is up to 8: several steps

@@ -118,6 +118,7 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	for size in 128 256; do \
 	    $(BIN)/python benchmarks/preview.py --preview $$size --output $(RESULTS)/preview_$$size.json || exit; \
 	done
+	$(BIN)/python benchmarks/preview.py --preview 256 --precision int8 --output $(RESULTS)/preview_256_int8.json
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json
 	$(BIN)/python benchmarks/serving_load.py --output $(RESULTS)/serving_load.json --csv $(RESULTS)/serving_load.csv \
 	    --plot docs/load.png

@@ -1,6 +1,7 @@
 """How much sooner a preview is there than the full picture, and where a picture's time goes, resolution by resolution.
 
-    python benchmarks/preview.py --output benchmarks/results/preview.json
+    python benchmarks/preview.py --output benchmarks/results/preview_256.json
+    python benchmarks/preview.py --precision int8 --output benchmarks/results/preview_256_int8.json
 
 A StyleGAN2 with seeded weights and its preview are served by Triton; full pictures and previews take turns through
 `EditClient`. Besides, editors that stop at other sizes take turns in bare
@@ -29,13 +30,15 @@ from export.editor import FusedEditor
 from export.manifest import build_manifest
 from export.onnx import export_onnx, split_weights
 from export.options import TritonOptions
-from export.preview import measure_likeness, preview_editor
+from export.preview import QUALITY, measure_likeness, preview_editor
+from export.reduced import export_reduced
 from export.repository import publish
 from latentclr.config import TrainConfig, slider_end
 from latentclr.generators.base import Generator
 from latentclr.training.checkpoint import Checkpoint
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
+from serving.contract.certificate import Certificate, Gate
 from serving.contract.layout import WEIGHTS_FILE, preview_of
 from serving.contract.manifest import Preview, preview_entry
 from serving.triton.ports import Ports
@@ -48,13 +51,22 @@ COLUMNS = ("way", "pixels", "p50_ms", "p90_ms", "runs", "share", "kept_mib")
 @click.command(cls=Benchmark)
 @click.option("--resolution", type=click.IntRange(16), default=1024, show_default=True, help="Of the full pictures.")
 @click.option("--preview", type=click.IntRange(8), default=256, show_default=True, help="Of the previews.")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+              help="Of the served previews.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Timed requests of each.")
 @click.option("--pictures", type=click.IntRange(1), default=6, show_default=True, help="Different requests.")
 @click.option("--threads", type=click.IntRange(0), default=0, show_default=True, help="0 for each one's own choice.")
 @click.option("--note", help="A remark to keep with the numbers.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the JSON here too.")
 def main(
-    resolution: int, preview: int, runs: int, pictures: int, threads: int, note: str | None, output: Path | None
+    resolution: int,
+    preview: int,
+    precision: str,
+    runs: int,
+    pictures: int,
+    threads: int,
+    note: str | None,
+    output: Path | None,
 ) -> None:
     """Measure full pictures and previews in turns."""
     start = describe_machine()
@@ -72,8 +84,12 @@ def main(
         graphs = {size: _export(one, folder / str(size)) for size, one in editors.items()}
         end = slider_end(checkpoint.config["model"]["alpha"])
         requests = [random_rows(editor, 1, end, seed) for seed in range(pictures)]
+        certificate = None
         engines = {size: onnx_engine(graph, torch.device("cpu"), threads) for size, graph in graphs.items()}
         results = _sessions(editor.generator, engines, requests, runs)
+        if precision != "fp32":
+            graphs[preview], certificate = _reduced(editors[preview], precision, end, folder / precision)
+            engines[preview] = onnx_engine(graphs[preview], torch.device("cpu"), threads)
         likeness = measure_likeness(_with_marks(engines[resolution]), _with_marks(engines[preview]), requests).as_dict()
         models = _publish(folder / "models", {NAME: resolution, preview_of(NAME): preview}, editors, graphs, checkpoint)
         for model in models:
@@ -92,13 +108,17 @@ def main(
     click.echo(table(results, COLUMNS))
     click.echo(f"likeness, with random weights: {likeness}")
     limit = {"at_most": round(AT_MOST, 3)} if resolution >= 1024 else {"at_most": 1.0}
-    promise = f"stylegan2 {resolution}: preview of {preview} pixels: p50 over the full picture's, served"
+    if certificate:
+        click.echo(str(certificate))
+    what = f"preview of {preview} pixels" + ("" if precision == "fp32" else f" in {precision}")
+    promise = f"stylegan2 {resolution}: {what}: p50 over the full picture's, served"
     finish(
         "preview",
         start=start,
         settings={
-            "resolution": resolution, "preview": preview, "runs": runs, "pictures": pictures, "threads": threads,
-            "pause_s": PAUSE_S, "likeness": likeness,
+            "resolution": resolution, "preview": preview, "precision": precision,
+            "certificate": certificate.as_dict() if certificate else None, "runs": runs,
+            "pictures": pictures, "threads": threads, "pause_s": PAUSE_S, "likeness": likeness,
         },
         results=results,
         targets=[target(promise, results[-1]["share"], **limit)],
@@ -113,6 +133,16 @@ def _export(editor: FusedEditor, folder: Path) -> Path:
     export_onnx(editor, folder / "model.onnx")
     split_weights(folder / "model.onnx", folder / WEIGHTS_FILE)
     return folder / "model.onnx"
+
+
+def _reduced(editor: FusedEditor, precision: str, end: float, folder: Path) -> tuple[Path, Certificate]:
+    """Return the preview's graph as `export --preview-precision` makes it, and its certificate."""
+    folder.mkdir()
+    alphas, ranges = (-end, -end / 2, end / 4, end), [(-end, end)] * editor.directions.k
+    made, (certificate,) = export_reduced(
+        editor, ("onnxruntime",), precision, Gate.parse(QUALITY), folder, alphas=alphas, ranges=ranges, say=click.echo
+    )
+    return made.files["onnxruntime"], certificate
 
 
 def _publish(

@@ -84,6 +84,8 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
 @click.option("--preview", type=click.IntRange(1), metavar="PIXELS",
               help="Publish NAME_preview too, whose smaller pictures appear while a slider moves; StyleGAN2 has one at "
               "each power of two from 8.")  # fmt: skip
+@click.option("--preview-precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True,
+              help="Of the preview's arithmetic; in int8 it is there sooner, and looks the same.")  # fmt: skip
 @click.option("--config-path", type=click.Path(path_type=Path), help="The run folder, in the origin's form.")
 @click.option("--config-name", default="config", expose_value=False, callback=check_config_name,
               help="Accepted for the origin's form.")  # fmt: skip
@@ -95,6 +97,7 @@ def export(
     latent_input: str | None,
     with_encoder: bool,
     preview: int | None,
+    preview_precision: str,
     config_path: Path | None,
     engines: tuple[str, ...],
     precision: str,
@@ -138,7 +141,7 @@ def export(
     for folder in export_run(
         run, overrides, repository, name, engines=engines or None, precision=precision, quality=quality,
         options=TritonOptions(**options), opset=opset, latent_input=latent_input, preview=preview,
-        with_encoder=with_encoder, say=click.echo,
+        preview_precision=preview_precision, with_encoder=with_encoder, say=click.echo,
     ):  # fmt: skip
         click.echo(f"published {folder}")
     click.echo(f"serve it: latentclr serve --repository {repository}")

@@ -28,6 +28,7 @@ from export.onnx import OPSET
 from export.options import TritonOptions
 from export.parity import EDITED, Judge, check_parity, parity_cases
 from export.preview import EDITED as LIKENESS
+from export.preview import QUALITY as PREVIEW_QUALITY
 from export.preview import measure_likeness, preview_editor
 from export.reduced import check_precision, export_reduced
 from export.repository import check_left_behind, check_no_ensemble, publish
@@ -59,6 +60,7 @@ def export_run(
     opset: int = 18,
     latent_input: str | None = None,
     preview: int | None = None,
+    preview_precision: str = "fp32",
     with_encoder: bool = False,
     edited: int = EDITED,
     say: Callable[[str], None] = print,
@@ -80,6 +82,7 @@ def export_run(
         latent_input: What a request brings: `z`, or codes from GAN inversion as `w` [N, D] or `w+` [N, L, D]; None for
             the encoder's, or `z` without one.
         preview: Publish a second model, NAME_preview, that stops at this many pixels; see `Generator.previews`.
+        preview_precision: Of the preview's arithmetic; in a reduced one it must hold `preview.QUALITY`.
         with_encoder: Publish the run's encoder too, NAME_encoder, and the ensemble NAME_photo, which edits photos.
         edited: Edited pictures that float32 graphs are held against, at least; golden requests are fewer too, if these
             are. Fewer prove less; that is for benchmarks of large generators, which compare what they measure.
@@ -99,6 +102,10 @@ def export_run(
     automatic = engines is not None and AUTO in engines
     if automatic:
         engines = candidates(engines or (), precision)
+    if preview_precision != "fp32":
+        if preview is None:
+            raise ExportError(f"--preview-precision {preview_precision} is of a preview: give --preview PIXELS as well")
+        engines = check_precision(preview_precision, engines, options, say)
     engines = check_precision(precision, engines, options, say)
     check_engines(engines)
     if not automatic:
@@ -167,8 +174,19 @@ def export_run(
                 say(f"named edits: {lost}")
             beside: dict[str, tuple[Mapping[str, Path | None], dict[str, Any]]] = {}
             if smaller is not None:
-                say(f"preview of {preview} pixels{'' if precision == 'fp32' else ', which stays in float32'}:")
-                its_plan = replace(plan, engines=tuple(full.engines), precision="fp32", automatic=False)
+                if preview_precision == "fp32":
+                    told = "" if precision == "fp32" else ", which stays in float32"
+                else:
+                    told = f", in {preview_precision}"
+                say(f"preview of {preview} pixels{told}:")
+                its_plan = replace(
+                    plan,
+                    engines=tuple(full.engines),
+                    automatic=False,
+                    precision=preview_precision,
+                    gate=gate if preview_precision == "fp32" else Gate.parse(PREVIEW_QUALITY),
+                    pictures=None,
+                )
                 small, its = make(preview_of(name), smaller, its_plan)
                 likeness = measure_likeness(
                     next(iter(full.engines.values())),

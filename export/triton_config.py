@@ -52,7 +52,7 @@ def model_config(
         name: The model's name, the same as its folder's.
         backend: `onnxruntime`, `openvino` or `pytorch`.
         manifest: See `manifest.build_manifest`; it travels as a parameter.
-        options: How to serve it; TensorRT's precision is the manifest's, for a preview stays in float32.
+        options: How to serve it; TensorRT's precision is the manifest's, for a preview may have another.
         version: The version that this describes, and the only one that is served with it; None for the newest.
     """
     options, latent = options or TritonOptions(), manifest["latent"]

@@ -63,7 +63,7 @@ COMMANDS = {
     "check": "OVERRIDES",
     "export": "WORDS --repository --name --engine --precision --quality --target --max-batch-size --instances"
     " --queue-delay --queue-timeout --cache --no-cache --threads --tensorrt --cuda --opset --latent-input --preview"
-    " --output -o --title --with-encoder --config-path --config-name",
+    " --preview-precision --output -o --title --with-encoder --config-path --config-name",
     "rollback": "--repository --name --to",
     "serve": "--repository --host --http-port --grpc-port --metrics-port --model --log-file --timeout --poll"
     " --grpc-only --shared-memory --engine --image --print-command",

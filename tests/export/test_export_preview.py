@@ -7,6 +7,7 @@ import os
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import CliRunner
@@ -17,7 +18,9 @@ from export.editor import FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor
 from export.parity import run_eager
+from export.precision import Clock
 from export.preview import EDITED, averaged_down, measure_likeness, preview_editor
+from export.preview import QUALITY as PREVIEW_QUALITY
 from export.repository import publish, rollback
 from latentclr.cli import cli
 from latentclr.errors import SaveError
@@ -93,6 +96,38 @@ def test_beside_half_precision_the_preview_stays_in_float32(trained, invoke, tmp
         assert sha256_of(tmp_path / model / "1" / "golden.npz") == manifest["files_sha256"]["golden.npz"]
         accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator[0]
         assert accelerator.parameters["precision_mode"] == precision.upper()
+
+
+@pytest.mark.slow
+def test_a_preview_in_int8_beside_a_picture_in_float32(trained, invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(Clock, "ms", lambda clock, engine: 0.5 * clock.reference_ms)  # as it is for large pictures
+    words = ("export", trained, "--repository", tmp_path, "--name", "mixed", "--preview", "8")
+    result = invoke(*words, "--preview-precision", "int8")
+    assert result.exit_code == 0, result.output
+    assert "int8: only for onnxruntime; TorchScript stays in fp32" in result.stdout
+    assert "preview of 8 pixels, in int8:" in result.stdout
+    assert sorted(path.name for path in tmp_path.glob("mixed*")) == ["mixed", "mixed_preview"]
+    for model, precision, gate in (("mixed", "fp32", "exact"), ("mixed_preview", "int8", PREVIEW_QUALITY)):
+        manifest, _ = manifest_of(tmp_path / model)
+        (proof,) = manifest["parity"].values()
+        assert (manifest["precision"], proof["precision"], proof["gate"], proof["passed"]) == (precision,) * 2 + (
+            gate,
+            True,
+        )
+    graph = onnx.load(str(tmp_path / "mixed_preview" / "1" / "model.onnx"))
+    assert "QuantizeLinear" in {node.op_type for node in graph.graph.node}
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--preview-precision", "int8"], "--preview-precision int8 is of a preview: give --preview PIXELS as well"),
+    (["--preview", "8", "--preview-precision", "int8", "--engine", "torchscript"],
+     "torchscript is published in fp32 only; leave it out, or export in fp32"),
+    (["--preview", "8", "--preview-precision", "bf16", "--engine", "onnxruntime"],
+     "ONNX Runtime has no bfloat16 arithmetic on CPUs"),
+])  # fmt: skip
+def test_precisions_that_a_preview_cannot_have(trained, tmp_path, invoke, refused, words, said):
+    assert said in refused(invoke("export", trained, "--repository", tmp_path / "new", *words))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_preview_draws_the_skip_image_of_the_same_request(published, trained):

@@ -372,6 +372,14 @@ def _precision(record: Record) -> Section:
         )
     none = [tier for tier, found in settings["frontiers"].items() if not any(p["best"] for p in found["points"])]
     lines += [f"\nNothing that holds the gate and is faster than float32 was found for {_and(none)}."] if none else []
+    rounded = settings["frontiers"].get("openvino bf16", {})
+    if "speed_up_below" in rounded:
+        share = 1 - min((point["of_float32"] for point in rounded["points"] if point["best"]), default=1.0)
+        text = "\nThis CPU has no bfloat16, so it was emulated and not timed."
+        text += f" It may have {100 * share:.1f} % of the arithmetic"
+        if share < 0.9:  # beyond, the bound says nothing
+            text += f"; if that took no time at all, a picture would come {rounded['speed_up_below']:.1f} times as fast"
+        lines.append(f"{text}.")
     title = f"Precision tiers, {settings['generator']} at {settings['resolution']} pixels{_random(record)}"
     return title, _sourced(lines, record)
 

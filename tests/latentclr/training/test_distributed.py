@@ -216,7 +216,7 @@ cli(sys.argv[3:], prog_name="latentclr")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_of_two_trainings_of_several_processes_the_second_is_refused(start, words, tmp_path):
     """Only the first process of each asks for the folder, and all of the second's end: none waits for the others."""
     run = tmp_path / "run"

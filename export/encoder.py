@@ -30,14 +30,15 @@ from latentclr.pictures.pixels import to_uint8
 from latentclr.progress import progress_bar
 from latentclr.training.rng import stream
 from serving.contract.certificate import GATES, Certificate, Comparison
-from serving.contract.golden import GOLDEN_FILE, LARGEST_PICTURES, identity_of
-from serving.contract.golden_photos import CODES_APART, GoldenPhotos, write_golden_photos
+from serving.contract.golden import GOLDEN_FILE, LARGEST_PICTURES
+from serving.contract.golden_photos import CODES_APART, GoldenPhotos, photos_identity_of, write_golden_photos
 from serving.contract.layout import ENGINES, WEIGHTS_FILE
 from serving.contract.manifest import EncoderInfo, encoder_entry
 from serving.contract.tensors import PICTURE, encoder_outputs
 
 PICTURES = 64  # of the certificate, half of them changed as photos are
 GOLDEN_PHOTOS = 12  # of these
+CertifiedPhotos = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
 
 
 class ServedEncoder(nn.Module):
@@ -120,22 +121,20 @@ def export_encoder(saved: SavedEncoder, names: Sequence[str], folder: Path, opse
 
 
 def check_encoder(
-    editor: FusedEditor, saved: SavedEncoder, engines: Mapping[str, Any], pictures: int = PICTURES
+    editor: FusedEditor, saved: SavedEncoder, engines: Mapping[str, Any], photos: CertifiedPhotos
 ) -> list[Certificate]:
     """Certify an encoder's graphs: their codes, and the pictures that the eager editor draws of these.
-
-    Half of the pictures are the generator's own, of held-out codes; the others are changed as photos are.
 
     Args:
         editor: The eager editor, which takes the encoder's codes.
         saved: The encoder.
         engines: name -> function of pictures.
-        pictures: How many.
+        photos: See `certified_photos`.
 
     Raises:
         ExportError: A graph's codes or pictures differ by more than `CODES_APART` or one step.
     """
-    seen, classes = certified_photos(editor, pictures)
+    seen, classes = photos
     comparisons = {name: Comparison() for name in engines}
     with progress_bar(len(seen), "image", desc="parity of the encoder", delay=2) as bar:
         for rows in batches(list(range(len(seen)))):
@@ -188,7 +187,7 @@ def encoder_info(saved: SavedEncoder, files: Mapping[str, str]) -> dict[str, Any
 
 
 def save_golden_photos(
-    folder: Path, editor: FusedEditor, saved: SavedEncoder, manifest: Mapping[str, Any], pictures: int = PICTURES
+    folder: Path, editor: FusedEditor, saved: SavedEncoder, manifest: Mapping[str, Any], photos: CertifiedPhotos
 ) -> Path:
     """Write some of the certificate's pictures, what eager PyTorch finds in them and draws of it, to `golden.npz`.
 
@@ -197,17 +196,17 @@ def save_golden_photos(
         editor: As `check_encoder`.
         saved: The encoder.
         manifest: The editor's, as plain data.
-        pictures: Of the certificate.
+        photos: Of the certificate.
 
     Returns:
         The file.
     """
-    seen, classes = certified_photos(editor, pictures)
+    seen, classes = photos
     half = max(1, min(GOLDEN_PHOTOS, LARGEST_PICTURES // (2 * seen[0].nbytes)) // 2)
-    rows = [*range(half), *range(pictures // 2, pictures // 2 + half)]
+    rows = [*range(half), *range(len(seen) // 2, len(seen) // 2 + half)]
     with torch.no_grad():
         codes = saved.encoder(torch.from_numpy(seen[rows])).numpy()
-    about = {**identity_of(manifest), "encoder_sha256": sha256_of(saved.path)}
+    about = photos_identity_of(manifest, sha256_of(saved.path))
     golden = GoldenPhotos(
         pictures=seen[rows],
         codes=codes,
@@ -220,8 +219,11 @@ def save_golden_photos(
     return folder / GOLDEN_FILE
 
 
-def certified_photos(editor: FusedEditor, count: int) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Return the pictures [count, H, W, 3] that encoders are certified on, and their classes if there are any."""
+def certified_photos(editor: FusedEditor, count: int = PICTURES) -> CertifiedPhotos:
+    """Return the pictures [count, H, W, 3] that encoders are certified on, and their classes if there are any.
+
+    Half of them are the generator's own, of held-out codes; the others are changed as photos are.
+    """
     generator, rng = editor.generator, stream(0, "encoder-parity")
     z = generator.sample(count, rng)
     names = generator.class_names

@@ -179,9 +179,9 @@ class OnnxEditor:
             raise ExportError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
         self.names, self.outputs = [node.name for node in self.session.get_inputs()], list(outputs)
 
-    def __call__(self, *inputs: Array) -> tuple[Array, Array]:
-        """Run the graph on numpy arrays in `forward`'s order; return (image, valid)."""
-        image, valid = self.session.run(self.outputs, dict(zip(self.names, inputs, strict=True)))
+    def __call__(self, *inputs: Array, options: Any = None) -> tuple[Array, Array]:
+        """Run on numpy arrays in `forward`'s order, with an `onnxruntime.RunOptions` or none; return (image, valid)."""
+        image, valid = self.session.run(self.outputs, dict(zip(self.names, inputs, strict=True)), options)
         return image, valid
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from export.editor import FusedEditor, check_latent_input
 from export.encoder import (
+    certified_photos,
     check_encoder,
     encoder_info,
     encoder_manifest,
@@ -201,10 +202,11 @@ def export_run(
                 kept = "" if precision == "fp32" else ", which stays in float32"
                 say(f"encoder from pictures to {latent_input}{kept}:")
                 found = export_encoder(saved, tuple(full.engines), folder / encoder_of(name), opset)
-                proofs = check_encoder(editor, saved, found.engines)
+                photos = certified_photos(editor)
+                proofs = check_encoder(editor, saved, found.engines, photos)
                 for proof in proofs:
                     say(str(proof))
-                golden = save_golden_photos(folder / encoder_of(name), editor, saved, manifest)
+                golden = save_golden_photos(folder / encoder_of(name), editor, saved, manifest, photos)
                 its = encoder_manifest(name, manifest, found, golden, proofs)
                 manifest["encoder"] = encoder_info(saved, its["files_sha256"])
                 beside[encoder_of(name)] = (found.files, its)

@@ -84,17 +84,17 @@ def onnx_engine(path: Path, device: torch.device, threads: int, keep_memory: boo
     Raises:
         BenchmarkError: The installed ONNX Runtime cannot use the device.
     """
-    import onnxruntime
-
     if device.type == "cpu":
         editor = OnnxEditor(path, threads)
         if keep_memory:
             return lambda *arrays: editor(*arrays)[0]
+        import onnxruntime
+
         shrink = onnxruntime.RunOptions()
         shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        return lambda *arrays: editor.session.run(list(OUTPUTS), dict(zip(editor.names, arrays, strict=True)), shrink)[
-            0
-        ]
+        return lambda *arrays: editor(*arrays, options=shrink)[0]
+    import onnxruntime
+
     if not has_cuda_session():
         raise BenchmarkError("this ONNX Runtime has no CUDA provider: pip install 'latentclr[gpu]'")
     providers = [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]

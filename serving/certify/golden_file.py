@@ -51,11 +51,12 @@ def open_golden_photos(description: Description, repository: Path, file: Path | 
     """
     encoder, name = description.manifest.encoder, encoder_of(description.name)
     digest = None if encoder is None else encoder.files_sha256.get(GOLDEN_FILE)
-    if digest is None:
+    if encoder is None or digest is None:
         raise GoldenError(f"{name} was published without golden photos: export it again")
     path, same = _open(repository / name, digest, file, "--golden-photos")
     golden = read_golden_photos(path)
-    _check_whose(path, golden.about, photos_identity_of(description.manifest.as_dict()), same, description)
+    served = photos_identity_of(description.manifest.as_dict(), encoder.sha256)
+    _check_whose(path, golden.about, served, same, description)
     return path, golden
 
 

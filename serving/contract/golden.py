@@ -29,6 +29,7 @@ LARGEST_PICTURES = 32 << 20
 LARGEST_FILE = 128 << 20
 """Bytes of a file that is read, packed and unpacked."""
 FORMAT = 1
+Wanted = tuple[str, NDArray[Any], type, tuple[int, ...]]
 _LARGEST_ABOUT, _MOST_ROWS = 10_000, 10_000
 
 
@@ -200,10 +201,25 @@ def _golden(arrays: Mapping[str, NDArray[Any]]) -> Golden:
         raise ValueError(f"is no golden file: it lacks {error}") from None
 
 
+def check_rows(wanted: Sequence[Wanted], rows: int, otherwise: str) -> None:
+    """Check the arrays of a golden file one by one.
+
+    Args:
+        wanted: Name, array, its type and how many axes it may have.
+        rows: Length of each one's first axis.
+        otherwise: What to say of the file, a verb first.
+
+    Raises:
+        ValueError: One is of another type or shape, or empty; `otherwise` and which.
+    """
+    for name, array, dtype, axes in wanted:
+        if array.dtype != dtype or array.ndim not in axes or array.shape[:1] != (rows,) or array.size == 0:
+            raise ValueError(f"{otherwise}: {name} is {array.dtype} {list(array.shape)}")
+
+
 def _check(golden: Golden) -> None:
     """Refuse arrays that do not fit together: what is sent and compared is sliced by them."""
-    rows = golden.images.shape[:1]
-    wanted: list[tuple[str, NDArray[Any], type, tuple[int, ...]]] = [
+    wanted: list[Wanted] = [
         ("codes", golden.codes, np.float32, (2, 3)),
         (DIRECTION, golden.direction, np.int64, (2,)),
         (ALPHA, golden.alpha, np.float32, (3,)),
@@ -212,9 +228,7 @@ def _check(golden: Golden) -> None:
         (IMAGE, golden.images, np.uint8, (4,)),
         *([] if golden.class_id is None else [(CLASS_ID, golden.class_id, np.int64, (1,))]),
     ]
-    for name, array, dtype, axes in wanted:
-        if array.dtype != dtype or array.ndim not in axes or array.shape[:1] != rows or array.size == 0:
-            raise ValueError(f"is no golden file: {name} is {array.dtype} {list(array.shape)}")
+    check_rows(wanted, len(golden), "is no golden file")
     count, m = len(golden), golden.direction.shape[1]
     if count > _MOST_ROWS or golden.alpha.shape[1] != m or golden.images.shape[3] != 3:
         raise ValueError("is no golden file: its arrays do not fit together")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.contract.arrays import read_npz
-from serving.contract.golden import LARGEST_FILE, GoldenError, about_of, identity_of, save_arrays
+from serving.contract.golden import LARGEST_FILE, GoldenError, Wanted, about_of, check_rows, identity_of, save_arrays
 from serving.contract.tensors import CLASS_ID, IMAGE, PICTURE, code_tensor
 
 CODES_APART = 1e-3
@@ -54,13 +54,14 @@ class GoldenPhotos:
         return float((np.abs(codes - self.codes[row : row + 1]) / self.scale).max())
 
 
-def photos_identity_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def photos_identity_of(manifest: Mapping[str, Any], encoder_sha256: str) -> dict[str, Any]:
     """Return what tells a model's codes and pictures from another's.
 
     Args:
-        manifest: The editor's as plain data, with what it says of its encoder.
+        manifest: The editor's as plain data.
+        encoder_sha256: Of the file that its encoder was exported from.
     """
-    return {**identity_of(manifest), "encoder_sha256": manifest["encoder"]["sha256"]}
+    return {**identity_of(manifest), "encoder_sha256": encoder_sha256}
 
 
 def write_golden_photos(path: Path, golden: GoldenPhotos) -> None:
@@ -107,16 +108,13 @@ def read_golden_photos(path: Path) -> GoldenPhotos:
 
 def _check(golden: GoldenPhotos) -> None:
     """Refuse arrays that do not fit together."""
-    rows = golden.pictures.shape[:1]
-    wanted: list[tuple[str, NDArray[Any], type, tuple[int, ...]]] = [
+    wanted: list[Wanted] = [
         (PICTURE, golden.pictures, np.uint8, (4,)),
         ("codes", golden.codes, np.float32, (2, 3)),
         (IMAGE, golden.images, np.uint8, (4,)),
         *([] if golden.class_id is None else [(CLASS_ID, golden.class_id, np.int64, (1,))]),
     ]
-    for name, array, dtype, axes in wanted:
-        if array.dtype != dtype or array.ndim not in axes or array.shape[:1] != rows or array.size == 0:
-            raise ValueError(f"holds no golden photos: {name} is {array.dtype} {list(array.shape)}")
+    check_rows(wanted, len(golden), "holds no golden photos")
     if (
         golden.scale.dtype != np.float32
         or golden.scale.shape != golden.codes.shape[-1:]

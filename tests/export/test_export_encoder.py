@@ -15,7 +15,7 @@ from small_stylegan2 import D, K, manifest_of, train_small
 from tiny_models import nudge
 
 from export.editor import FusedEditor
-from export.encoder import ServedEncoder, check_encoder, export_encoder
+from export.encoder import ServedEncoder, certified_photos, check_encoder, export_encoder
 from export.errors import ExportError
 from export.parity import run_eager
 from export.repository import rollback
@@ -222,18 +222,20 @@ def test_no_version_without_an_encoder_is_left_to_an_ensemble(published, trained
 def test_a_graph_that_finds_other_codes_is_not_published(trained, tmp_path):
     editor, saved = editor_of(trained), load_encoder(trained / ENCODER_FILE)
     made = export_encoder(saved, ["onnxruntime", "torchscript", "openvino"], tmp_path / "encoder")
-    assert [one.passed for one in check_encoder(editor, saved, made.engines, 12)] == [True] * 3
+    assert [one.passed for one in check_encoder(editor, saved, made.engines, certified_photos(editor, 12))] == [
+        True
+    ] * 3
     nudged = load_encoder(trained / ENCODER_FILE)
     with torch.no_grad():
         nudged.encoder.base.bias += 0.01
     with pytest.raises(ExportError, match=r"codes of the encoder differ by 0\.01 standard deviations"):
-        check_encoder(editor, nudged, made.engines, 12)
+        check_encoder(editor, nudged, made.engines, certified_photos(editor, 12))
 
     def wrong(pictures):
         raise RuntimeError("out of\nmemory")
 
     with pytest.raises(ExportError, match="cannot encode 1 pictures: out of memory"):
-        check_encoder(editor, saved, {"onnxruntime": wrong}, 12)
+        check_encoder(editor, saved, {"onnxruntime": wrong}, certified_photos(editor, 12))
 
 
 def test_zeros_ask_for_the_unedited_picture(trained):

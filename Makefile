@@ -139,6 +139,7 @@ precision: $(INSTALLED)  ## time and error of every precision tier (an hour or t
 	    $(BIN)/python benchmarks/precision.py --generator $${size%_*} --resolution $${size#*_} \
 	        --output $(RESULTS)/precision_$$size.json || exit; \
 	done
+	$(BIN)/python benchmarks/served_precision.py --output $(RESULTS)/served_precision.json
 	$(BIN)/python benchmarks/plot_precision.py $(RESULTS)/precision_*.json --output docs/precision.png
 
 # Beside onnxruntime, whose module onnxruntime-gpu replaces, nothing is installed twice.

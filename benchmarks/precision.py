@@ -21,7 +21,7 @@ import click
 import torch
 from common.engines import Arrays, random_rows, torch_engine
 from common.machine import describe_machine
-from common.promises import COMPARED, PACKAGE, REFERENCE
+from common.promises import COMPARED, EAGER, PACKAGE, REFERENCE
 from common.report import Benchmark, finish, target
 from common.timing import affordable_runs, interleave, speed_up, summarise, table
 from common.work import gflop_per_image, matrix_product_peak
@@ -36,7 +36,7 @@ from export.openvino import OpenVINOEditor, export_openvino
 from export.openvino_lowered import BFloat16Graph
 from export.parity import Engine, Judge
 from export.precision import RANKING, Clock, Frontier, Lowered, search
-from export.reduced import calibration_samples, lowered_graph, why_none
+from export.reduced import lowered_graph, why_none
 from latentclr.config import BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config, TrainConfig, slider_end
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.registry import build_generator
@@ -46,7 +46,6 @@ from latentclr.training.experiment import open_run, trained_generator
 from serving.contract.certificate import GATES, Gate
 from serving.contract.openvino_engine import has_bf16
 
-EAGER = "eager"
 RESOLUTIONS = {"dcgan": 64, "biggan": 128, "stylegan2": 256}
 K, END = 16, 6.0  # directions and slider of a generator that comes without a run
 PAUSE_S, SLOW_S = 0.01, 0.25
@@ -128,7 +127,6 @@ def main(
             engines[f"{engine} fp32"] = loaded
             rows.append({**certificate.as_dict(), "engine": f"{engine} fp32", "kept": "all"})
         ranges = [(-end, end)] * editor.directions.k
-        samples = calibration_samples(editor, ranges)
         for engine, precision in TIERS:
             tier = f"{engine} {precision}"
             if f"{engine} fp32" not in engines or (tiers and tier not in tiers):
@@ -139,7 +137,7 @@ def main(
                 if precision == "bf16" and not has_bf16() and "avx512f" in start["cpu_flags"]:
                     lowered, clock = BFloat16Graph(plain, emulated=True), None
                 else:
-                    lowered, clock = lowered_graph(engine, precision, plain, samples, folder, editor)
+                    lowered, clock = lowered_graph(engine, precision, plain, folder, editor, ranges)
             except ExportError as error:
                 click.echo(f"{tier}: left out, {error}")
                 continue

@@ -6,26 +6,22 @@ an operation back, since the marks that OpenVINO has for that are lost where its
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 
 from export.errors import ExportError
 from export.openvino import MODEL, OpenVINOEditor, read_onnx, save_model
 from export.operations import find_operations
-from export.parity import Arrays
 from export.precision import Built, Operation
 from serving.contract.openvino_engine import has_bf16, import_openvino
 
-CALIBRATION = 300  # batches at most, of which NNCF takes the ranges
 _LOWERED = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
+_OUTPUT_CHANNELS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of the weights
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Interpolate")
 
 
 class BFloat16Graph:
@@ -74,60 +70,81 @@ class BFloat16Graph:
 
 
 class Int8Graph:
-    """The editor with convolutions in int8: per channel and symmetric for weights, as NNCF calibrates activations."""
+    """The editor with convolutions in int8: a scale for each output channel of the weights, and for each picture.
+
+    What goes into a convolution is divided by the picture's own largest value, found as it is drawn. A range fixed
+    beforehand either cuts strong edits off or makes all others coarse, and has to be calibrated.
+    """
 
     engine, precision = "openvino", "int8"
 
-    def __init__(self, path: Path, calibration: Sequence[Arrays]) -> None:
-        """Read the ONNX graph in float32 and calibrate it, once for all choices of operations.
+    def __init__(self, path: Path) -> None:
+        """Read the ONNX graph in float32.
 
         Args:
             path: The file.
-            calibration: The editor's inputs, in `forward`'s order: edited samples over all directions.
 
         Raises:
-            ExportError: NNCF is not installed, or cannot quantise the graph.
+            ExportError: OpenVINO is not installed, or cannot read the graph.
         """
-        self._model = _with_constant_weights(read_onnx(path))
-        self._nodes, found = _operations(path, self._model)
-        kinds = {node.get_friendly_name(): node.get_type_name() for node in self._model.get_ops()}
-        self.operations = [operation for operation in found if kinds[self._nodes[operation.name]] != "MatMul"]
-        lowered = {self._nodes[operation.name] for operation in self.operations}
-        names = [tensor.any_name for tensor in self._model.inputs]
-        data = [dict(zip(names, inputs, strict=True)) for inputs in calibration[:CALIBRATION]]
-        others = [
-            node.get_friendly_name()
-            for node in self._model.get_ops()
-            if node.get_friendly_name() not in lowered
-            and node.get_type_name() not in ("Constant", "Parameter", "Result")
-        ]
-        self._quantised = _quantise(self._model, data, others)
+        self._model = read_onnx(path)
+        nodes, found = _operations(path, self._model)
+        # One that draws a channel at a time moves memory rather than computing.
+        there = {node.get_friendly_name(): node for node in self._model.get_ops() if _draws_in_int8(node)}
+        self._nodes = {name: node for name, node in nodes.items() if node in there}
+        self.operations = [operation for operation in found if operation.name in self._nodes]
 
     def build(self, keep: frozenset[str], folder: Path) -> Built:
         """Write the graph with all operations but `keep` between quantisers; see `precision.Lowered`."""
         from openvino import opset13 as ops
 
-        model, original = self._quantised.clone(), {n.get_friendly_name(): n for n in self._model.get_ops()}
-        kept = {self._nodes[name] for name in keep}
-        for node in [node for node in model.get_ordered_ops() if node.get_friendly_name() in kept]:
+        model = self._model.clone()
+        names = {node for name, node in self._nodes.items() if name not in keep}
+        for node in [node for node in model.get_ordered_ops() if node.get_friendly_name() in names]:
+            readers = node.output(0).get_target_inputs()
             signal, weight = node.input(0), node.input(1)
-            if (before := signal.get_source_output().get_node()).get_type_name() == "FakeQuantize":
-                signal.replace_source_output(before.input_value(0))
-            constant = original[node.get_friendly_name()].input_value(1).get_node()  # NNCF stores it in int8
-            weight.replace_source_output(ops.constant(constant.get_data()).output(0))
+            quantised, scale = _quantised(signal.get_source_output())
+            signal.replace_source_output(quantised.output(0))
+            weight.replace_source_output(_quantised_weight(node).output(0))
+            back = ops.multiply(node, scale).output(0)
+            for reader in readers:
+                reader.replace_source_output(back)
         model.validate_nodes_and_infer_types()
         return _built(model, folder)
 
 
-def _with_constant_weights(model: Any) -> Any:
-    """Compute what is constant: to OpenVINO, depthwise convolutions have weights that are reshaped at run time."""
-    import_openvino()
-    from openvino.passes import ConstantFolding, Manager
+def _draws_in_int8(node: Any) -> bool:
+    return node.get_type_name() in _OUTPUT_CHANNELS and node.input_value(1).get_node().get_type_name() == "Constant"
 
-    passes = Manager()
-    passes.register_pass(ConstantFolding())
-    passes.run_passes(model)
-    return model
+
+def _quantised(signal: Any) -> tuple[Any, Any]:
+    """Return a signal [N, ...] over its scale in 256 levels, and the scale [N, 1, 1, 1]: each row's largest value."""
+    from openvino import opset13 as ops
+
+    one = np.float32(1)
+    low = np.float32(0 if _is_positive(signal.get_node()) else -128 / 127)
+    axes = ops.constant(np.arange(1, signal.get_partial_shape().rank.get_length()))
+    largest = ops.reduce_max(ops.abs(signal) if low else signal, axes, keep_dims=True)
+    scale = ops.maximum(largest, ops.constant(np.float32(1e-20)))  # a row of zeros
+    ends = [ops.constant(end) for end in (low, one, low, one)]
+    return ops.fake_quantize(ops.multiply(signal, ops.divide(ops.constant(one), scale)), *ends, 256), scale
+
+
+def _quantised_weight(node: Any) -> Any:
+    from openvino import opset13 as ops
+
+    weight = node.input_value(1).get_node().get_data().astype(np.float64)
+    others = tuple(axis for axis in range(weight.ndim) if axis != _OUTPUT_CHANNELS[node.get_type_name()])
+    scale = np.maximum(np.abs(weight).max(others, keepdims=True), 1e-12) / 127
+    values = ops.convert(ops.constant(np.round(weight / scale).astype(np.int8)), "f32")
+    return ops.multiply(values, ops.constant(scale.astype(np.float32)))
+
+
+def _is_positive(node: Any) -> bool:
+    """Return whether no value of a node can be below zero, so that all levels are for those above."""
+    while node.get_type_name() in _MOVES:
+        node = node.input_value(0).get_node()
+    return bool(node.get_type_name() == "Relu")
 
 
 def _operations(path: Path, model: Any) -> tuple[dict[str, str], list[Operation]]:
@@ -152,37 +169,3 @@ def _built(model: Any, folder: Path) -> Built:
     path = folder / MODEL
     save_model(model, path)
     return Built([path, path.with_suffix(".bin")], OpenVINOEditor(path))
-
-
-def _quantise(model: Any, data: Sequence[Any], ignored: list[str]) -> Any:
-    import_openvino()  # without its telemetry, which is NNCF's too
-    try:
-        with _quiet():
-            import nncf
-            from nncf.quantization.range_estimator import RangeEstimatorParametersSet
-
-            return nncf.quantize(
-                model.clone(),
-                nncf.Dataset(data),
-                preset=nncf.QuantizationPreset.MIXED,
-                subset_size=len(data),
-                ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
-                # NNCF's own choice, the mean of the samples' ranges, cuts the strongest edits off, and the whole range
-                # makes all others coarse.
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
-                ),
-            )
-    except ModuleNotFoundError as error:
-        raise ExportError(f"int8 with OpenVINO needs {error.name}: pip install 'latentclr[openvino]'") from None
-    except Exception as error:  # NNCF's and OpenVINO's have no common base
-        raise ExportError(f"NNCF cannot quantise the graph: {str(error).splitlines()[0][:300]}") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    log = logging.getLogger("nncf")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # of the packages that NNCF imports
-        log.setLevel(logging.ERROR)
-        yield

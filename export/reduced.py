@@ -81,7 +81,7 @@ def export_reduced(
         gate: What must hold.
         folder: Where to write.
         alphas: Strengths of the certificate.
-        ranges: Lowest and highest strength of each direction, for calibration.
+        ranges: Lowest and highest strength of each direction, with which ONNX Runtime's int8 is calibrated.
         fed: Mask [L] of the latent inputs at which directions act by default; None for all.
         opset: ONNX operator set.
         pictures: Folder for `precision_ENGINE_PRECISION.png`, which shows what was tried; None for no picture.
@@ -95,12 +95,11 @@ def export_reduced(
     export_onnx(editor, plain, opset)
     if editor.code_name != editor.input_names[0]:
         rename_input(plain, editor.input_names[0], editor.code_name)
-    samples = calibration_samples(editor, ranges, fed) if precision == "int8" else []
     judge = Judge(editor, alphas, fed)
     ranking = Judge(editor, alphas, fed, _RANKING_SEED, RANKING)
     made, certificates = Graphs(), []
     for engine in engines:
-        lowered, clock = lowered_graph(engine, precision, plain, samples, folder, editor)
+        lowered, clock = lowered_graph(engine, precision, plain, folder, editor, ranges, fed)
         found = search(lowered, ranking, judge, gate, folder, clock, say)
         for line in frontier_table(found):
             say(line)
@@ -162,9 +161,15 @@ def why_none(found: Frontier) -> str:
 
 
 def lowered_graph(
-    engine: str, precision: str, plain: Path, samples: Sequence[Arrays], folder: Path, editor: FusedEditor
+    engine: str,
+    precision: str,
+    plain: Path,
+    folder: Path,
+    editor: FusedEditor,
+    ranges: Sequence[tuple[float, float]],
+    fed: torch.Tensor | None = None,
 ) -> tuple[Lowered, Clock | None]:
-    """Return what can be lowered, and a clock against the same engine in float32."""
+    """Return what can be lowered, and a clock against the same engine in float32; see `export_reduced`."""
     request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
     if engine == "openvino":
         from export.openvino import OpenVINOEditor, export_openvino
@@ -173,10 +178,11 @@ def lowered_graph(
 
         export_openvino(plain, plain.with_name("model.xml"))
         clock = Clock(OpenVINOEditor(plain.with_name("model.xml")), request)
-        return (BFloat16Graph(plain) if precision == "bf16" else OpenVINOInt8(plain, samples)), clock
+        return (BFloat16Graph(plain) if precision == "bf16" else OpenVINOInt8(plain)), clock
     if precision == "int8":
         from export.int8 import Int8Graph
 
+        samples = calibration_samples(editor, ranges, fed)
         return Int8Graph(plain, samples, folder), Clock(OnnxEditor(plain), request)
     from export.half import HalfGraph
 

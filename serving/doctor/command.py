@@ -23,7 +23,7 @@ PLACEHOLDERS = {
     "tritonserver": ("0.0.1.dev0", "the server comes with nvidia-pytriton, or with NVIDIA's container"),
 }
 SHOWN = (
-    "latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "nncf", "tritonclient",
+    "latentclr", "torch", "onnx", "onnxruntime", "onnxruntime-gpu", "openvino", "tritonclient",
     "nvidia-pytriton", "numpy",
 )  # fmt: skip
 # A graph of one Identity node, float32 [1], as onnx.helper makes it. ONNX Runtime comes without `onnx`, and a machine

@@ -315,6 +315,15 @@ def test_encoders_of_a_style_network_that_was_trained_here(tmp_path: Path) -> No
 
 
 @pytest.mark.full
+def test_served_precision(trained: Path) -> None:
+    got = record("served_precision.py", "--run", str(trained), "--rounds", "2", "--seconds", "0.2",
+                 "--tier", "openvino int8", "--batch", "2")  # fmt: skip
+    ways = [row["way"] for row in got["results"]]
+    assert ways[:3] == ["eager", "served, onnxruntime fp32", "served, openvino fp32"]
+    assert all(row["images_per_s"] > 0 for row in got["results"])
+
+
+@pytest.mark.full
 def test_preview() -> None:
     got = record(
         "preview.py", "--resolution", "32", "--preview", "16", "--runs", "2", "--pictures", "2", random_weights=True

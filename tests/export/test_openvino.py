@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import tritonclient.grpc as triton
@@ -40,7 +41,7 @@ from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.directions import build_directions
 from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient
-from serving.contract.openvino_engine import OpenVINOError, compile_model, has_bf16
+from serving.contract.openvino_engine import OpenVINOError, Runner, compile_model, has_bf16
 from serving.doctor.repository_checks import check_models
 from serving.triton.ports import Ports
 from serving.triton.server import TritonServer
@@ -130,12 +131,10 @@ def test_weights_become_the_nearest_bfloat16(drawn, monkeypatch, tmp_path):
 
 
 def test_int8_and_what_is_kept_from_it(drawn, tmp_path, request_of):
-    if importlib.util.find_spec("nncf") is None:
-        pytest.skip("NNCF is not installed")
     made, path = drawn
     given = request_of(made, 5, 2)
     expected, _ = run_eager(made, *given)
-    lowered = Int8Graph(path, [request_of(made, 5, 1, seed) for seed in range(4)])
+    lowered = Int8Graph(path)
     names = [operation.name for operation in lowered.operations]
     assert len(names) == 2
     errors = {}
@@ -150,21 +149,60 @@ def test_int8_and_what_is_kept_from_it(drawn, tmp_path, request_of):
     assert (tmp_path / "0" / "model.bin").stat().st_size < (tmp_path / "2" / "model.bin").stat().st_size
 
 
-def test_depthwise_convolutions_can_be_kept_from_int8(tmp_path):
-    """Their weights are no constants to OpenVINO, but constants that it reshapes."""
-    if importlib.util.find_spec("nncf") is None:
-        pytest.skip("NNCF is not installed")
+def test_each_picture_has_its_own_range_in_int8(tmp_path):
+    """What goes into a convolution is rounded to a 255th of its own picture's largest value, however large others are.
+
+    Where no value is below zero, that is; else to a 127th.
+    """
+    numbers = np.random.default_rng(0)
+    sizes = np.float32([0, 0.01, 1, 100]).reshape(-1, 1, 1, 1)
+    signal = numbers.standard_normal((4, 8, 6, 6)).astype(np.float32) * sizes
+    weight = numbers.standard_normal((5, 8, 3, 3)).astype(np.float32)
+    step = np.abs(weight).max((1, 2, 3), keepdims=True).astype(np.float64) / 127
+    for before, levels in (("Relu", 255), ("Identity", 127)):
+        nodes = [onnx.helper.make_node(before, ["signal"], ["bent"]),
+                 onnx.helper.make_node("Conv", ["bent", "weight"], ["drawn"], name="conv"),
+                 onnx.helper.make_node("Neg", ["drawn"], ["image"])]  # fmt: skip
+        shapes = {"signal": ["n", 8, 6, 6], "image": ["n", 5, 4, 4]}
+        ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, of) for name, of in shapes.items()]
+        graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weight, "weight")])
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)])
+        onnx.save(model, tmp_path / "model.onnx")
+        lowered = Int8Graph(tmp_path / "model.onnx")
+        assert len(lowered.operations) == 1
+        lowered.build(frozenset(), tmp_path)
+        image = Runner(tmp_path / "model.xml", "f32", 0)({"signal": signal})["image"]
+        given = np.maximum(signal, 0) if before == "Relu" else signal
+        largest = np.maximum(np.abs(given).max((1, 2, 3), keepdims=True), 1e-20)
+        rounded = np.round(given / largest * levels) / levels * largest.astype(np.float64)
+        weights = np.round(weight / step) * step
+        expected = torch.nn.functional.conv2d(torch.from_numpy(rounded), torch.from_numpy(weights))
+        errors = np.abs(image + expected.numpy()).max((1, 2, 3)) / largest.ravel()
+        assert errors.max() < 1e-4  # a level is 40 times that
+
+
+def test_depthwise_convolutions_stay_out_of_int8(tmp_path):
+    """They move memory rather than computing."""
     generator = StyleGAN2(random_tensors(8, n_mlp=2, dim=24, width=8), use_w=True)
     made = FusedEditor(generator, build_directions("global", K, 24, torch.Generator().manual_seed(1)))
     export_onnx(made, tmp_path / "model.onnx")
-    given = tuple(tensor.numpy() for tensor in made.example_inputs(3, 1))
-    lowered = Int8Graph(tmp_path / "model.onnx", [given])
-    names = [operation.name for operation in lowered.operations]
-    assert "convs.0.blur_down" in names
-    folder = tmp_path / "kept"
-    folder.mkdir()
-    image, valid = lowered.build(frozenset(names), folder).engine(*given)
-    assert valid.all() and np.abs(image - run_eager(made, *given)[0].astype(np.float64)).max() <= 1
+    names = [operation.name for operation in Int8Graph(tmp_path / "model.onnx").operations]
+    assert "convs.0" in names and not any("blur" in name for name in names)
+
+
+def test_transposed_convolutions_of_any_sign_are_computed_in_int8(tmp_path):
+    """OpenVINO computes one in float32, for all its quantisers, where zero is not in the middle of its levels."""
+    generator = StyleGAN2(random_tensors(8, n_mlp=2, dim=24, width=16), use_w=True)
+    made = FusedEditor(generator, build_directions("global", K, 24, torch.Generator().manual_seed(1)))
+    export_onnx(made, tmp_path / "model.onnx")
+    lowered = Int8Graph(tmp_path / "model.onnx")
+    lowered.build(frozenset(), tmp_path)
+    nodes = compile_model(tmp_path / "model.xml").get_runtime_model().get_ops()
+    infos = {node.get_friendly_name(): node.get_rt_info() for node in nodes}
+    types = {name: [infos[node][key].astype(str) for key in ("layerType", "runtimePrecision")]
+             for name, node in lowered._nodes.items()}  # fmt: skip
+    transposed = {name: precision for name, (kind, precision) in types.items() if kind == "Deconvolution"}
+    assert sorted(transposed) == ["convs.0"] and set(transposed.values()) == {"i8"}, types
 
 
 def test_what_is_missing_for_bfloat16(drawn, monkeypatch):

@@ -34,7 +34,7 @@ if importlib.util.find_spec("openvino"):
     from serving.contract.openvino_engine import has_bf16
 
     TIERS |= {"openvino_bf16": ("openvino", "bf16")} if has_bf16() else {}
-    TIERS |= {"openvino_int8": ("openvino", "int8")} if importlib.util.find_spec("nncf") else {}
+    TIERS |= {"openvino_int8": ("openvino", "int8")}
 
 
 def lowered(tier, plain, samples, folder):
@@ -44,9 +44,7 @@ def lowered(tier, plain, samples, folder):
         return Int8Graph(plain, samples, folder)
     from export import openvino_lowered
 
-    return (
-        openvino_lowered.BFloat16Graph(plain) if tier == "openvino_bf16" else openvino_lowered.Int8Graph(plain, samples)
-    )
+    return openvino_lowered.BFloat16Graph(plain) if tier == "openvino_bf16" else openvino_lowered.Int8Graph(plain)
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ from common.timing import affordable_runs, interleave, speed_up, summarise, tabl
 from common.work import gflop_per_image, matrix_product_peak
 from export_model import NAME, RESOLUTIONS, export_apart, resolution_of, write_untrained
 from references.grouped_stylegan2 import load_grouped_stylegan2
-from references.openvino import PRECISIONS, has_openvino, openvino_engine
+from references.openvino import has_openvino, openvino_engine, precisions
 from references.package_biggan import load_package_biggan
 from references.plain_stylegan3 import load_plain_stylegan3
 from references.tiers import export_tier, split_tier, tier_engine, tier_model, tier_row
@@ -253,7 +253,7 @@ def _graphs(files: dict[str, Path], place: torch.device, threads: int, has_sessi
     else:
         click.echo("onnxruntime and served: left out, this ONNX Runtime has no CUDA provider")
     if place.type == "cpu" and has_openvino():
-        for precision in PRECISIONS:
+        for precision in precisions():
             engines[f"openvino {precision}"] = openvino_engine(files["model.onnx"], precision, threads)
     else:
         missing = "not installed: pip install 'latentclr[openvino]'"

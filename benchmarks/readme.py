@@ -387,9 +387,9 @@ def _precision(record: Record) -> Section:
 def _served_precision(record: Record) -> Section:
     settings = record["settings"]
     lines = [
-        f"Requests of {settings['batch']} faces from {settings['clients']} clients that wait for their answers and"
-        " share the cores with the server; eager PyTorch draws the same with no server. Medians of"
-        f" {settings['rounds']} turns.\n",
+        f"Requests of {settings['batch']} faces from as many clients as there are instances ({settings['instances']},"
+        f" each of {settings['threads']} threads), which wait for their answers and share the cores with the server;"
+        f" eager PyTorch draws the same with no server. Medians of {settings['rounds']} turns.\n",
         "| way | images/s | times eager | worst, mean step | PSNR dB | edit fidelity | holds |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -2,9 +2,9 @@
 
     python benchmarks/served_precision.py --output benchmarks/results/served_precision.json
 
-Requests of --batch edits, from clients that wait for their answers; the server and they share the cores. Eager PyTorch
-draws the same requests in a process that does nothing else. All take turns: every round lets each of them work for
---seconds, in a new order.
+Requests of --batch edits, from as many clients as there are instances, that wait for their answers; the server and they
+share the cores. Eager PyTorch draws the same requests in this process, with no server at work. All take turns: every
+round lets each of them work for --seconds, in a new order.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from load.drive import read_manifest
 
 from export.editor import FusedEditor
 from export.errors import ExportError
+from export.options import TritonOptions
 from export.pipeline import export_run
 from latentclr.config import TrainConfig, slider_end
 from latentclr.training.experiment import open_run, trained_generator
@@ -43,7 +44,7 @@ ENGINES = ("onnxruntime", "openvino")
 TIERS = ("openvino int8", "openvino bf16")
 AT_LEAST = 1.5  # of what certified pictures in reduced precision are to be over eager
 PAUSE_S = 0.1
-COLUMNS = ("way", "clients", "images_per_s", "speed_up", "worst_step", "mean_step", "psnr_db", "ssim", "edit_fidelity",
+COLUMNS = ("way", "images_per_s", "speed_up", "worst_step", "mean_step", "psnr_db", "ssim", "edit_fidelity",
            "gate")  # fmt: skip
 
 
@@ -51,7 +52,8 @@ COLUMNS = ("way", "clients", "images_per_s", "speed_up", "worst_step", "mean_ste
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder of the face generator instead of a new one.")
 @click.option("--tier", "tiers", multiple=True, type=click.Choice(TIERS), help="Only these; all if not given.")
 @click.option("--batch", type=click.IntRange(1, 16), default=8, show_default=True, help="Edits of a request.")
-@click.option("--clients", type=click.IntRange(1), default=2, show_default=True, help="Of each model.")
+@click.option("--instances", type=click.IntRange(1, 64), help="Of each model; as many as there are cores if not given.")
+@click.option("--threads", type=click.IntRange(0), default=1, show_default=True, help="Of an instance; 0: all cores.")
 @click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="Turns of each.")
 @click.option("--seconds", type=click.FloatRange(0.05), default=2.0, show_default=True, help="Of a turn.")
 @click.option("--note", help="A remark to keep with the numbers.")
@@ -60,7 +62,8 @@ def main(
     run: Path | None,
     tiers: tuple[str, ...],
     batch: int,
-    clients: int,
+    instances: int | None,
+    threads: int,
     rounds: int,
     seconds: float,
     note: str | None,
@@ -68,6 +71,7 @@ def main(
 ) -> None:
     """Measure the served faces in every precision that is certified here."""
     start = describe_machine()
+    instances = instances or start["cores_usable"]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
         if run is None:
@@ -75,37 +79,41 @@ def main(
         config, checkpoint = open_run(run, [], TrainConfig)
         editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
         request = random_rows(editor, batch, slider_end(checkpoint.config["model"]["alpha"]), 0)
-        rows = _publish(run, tiers or TIERS, folder / "models")
+        options = TritonOptions(instances=instances, threads=threads)
+        rows = _publish(run, tiers or TIERS, folder / "models", options)
         server = stack.enter_context(TritonServer(folder / "models", ports=Ports(0, 0, 0)))
         eager = torch_engine(editor, torch.device("cpu"))
         calls: dict[str, list[Callable[[], object]]] = {EAGER: [lambda: eager(*request)]}
         for row in rows:
-            several = [stack.enter_context(EditClient(server.grpc_url, row["model"])) for _ in range(clients)]
+            several = [stack.enter_context(EditClient(server.grpc_url, row["model"])) for _ in range(instances)]
             calls[row["way"]] = [lambda client=one: client.edit_rows(*request) for one in several]  # type: ignore[misc]
         taken = _rates(calls, batch, rounds, seconds)
     results: list[dict[str, Any]] = []
-    for row in [{"way": EAGER, "clients": None}, *rows]:
+    for row in [{"way": EAGER}, *rows]:
         ratio = np.median(np.array(taken[row["way"]]) / np.array(taken[EAGER]))
-        results.append({"clients": clients, **row, "images_per_s": round(float(np.median(taken[row["way"]])), 1),
+        results.append({**row, "images_per_s": round(float(np.median(taken[row["way"]])), 1),
                         "speed_up": round(float(ratio), 2)})  # fmt: skip
     click.echo(table(results, COLUMNS))
     fastest = max((row["speed_up"] for row in results if row.get("gate") == GATES["certified"].name), default=1.0)
     what = f"faces in batches of {batch}, certified and served: images/s over {EAGER}"
-    settings = {"batch": batch, "clients": clients, "rounds": rounds, "seconds": seconds, "pause_s": PAUSE_S}
+    settings = {"batch": batch, "instances": instances, "threads": threads, "rounds": rounds, "seconds": seconds,
+                "pause_s": PAUSE_S}  # fmt: skip
     targets = [target(what, fastest, at_least=AT_LEAST)]
     finish("served_precision", start=start, settings=settings, results=results, targets=targets,
            random_weights=False, note=note, output=output)  # fmt: skip
 
 
-def _publish(run: Path, tiers: Sequence[str], repository: Path) -> list[dict[str, Any]]:
+def _publish(run: Path, tiers: Sequence[str], repository: Path, options: TritonOptions) -> list[dict[str, Any]]:
     """Publish the faces in float32 for each engine, and in each tier that holds its gate; return what was certified."""
-    export_run(run, [], repository, NAME, engines=ENGINES, say=click.echo)
+    export_run(run, [], repository, NAME, engines=ENGINES, options=options, say=click.echo)
     models = {(engine, "fp32"): NAME if engine == ENGINES[0] else f"{NAME}_{engine}" for engine in ENGINES}
     for tier in tiers:
         engine, precision = tier.split()
         name = f"{NAME}_{precision}"
         try:
-            export_run(run, [], repository, name, engines=[engine], precision=precision, say=click.echo)
+            export_run(
+                run, [], repository, name, engines=[engine], precision=precision, options=options, say=click.echo
+            )
         except ExportError as error:
             click.echo(f"{tier}: left out, {error}")
             continue
@@ -142,9 +150,11 @@ def _count(calls: Sequence[Callable[[], object]], seconds: float) -> int:
             calls[index]()
             done[index] += 1
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(calls))]
+    # The first in this thread: eager PyTorch would start its own threads anew in another.
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(1, len(calls))]
     for thread in threads:
         thread.start()
+    work(0)
     for thread in threads:
         thread.join()
     return sum(done)

@@ -22,8 +22,8 @@ Certify = Callable[[str, Engine], list[Certificate]]
 Make = Callable[[Sequence[str], Path], tuple[Graphs, list[Certificate]]]
 
 
-def candidates(engines: Sequence[str], precision: str) -> tuple[str, ...]:
-    """Return the engines that are installed here and have this precision.
+def candidates(engines: Sequence[str], *precisions: str) -> tuple[str, ...]:
+    """Return the engines that are installed here and have all these precisions.
 
     Raises:
         ExportError: Engines are named beside `auto`, or there is none.
@@ -34,10 +34,10 @@ def candidates(engines: Sequence[str], precision: str) -> tuple[str, ...]:
         name
         for name, package in _PACKAGES.items()
         if importlib.util.find_spec(package) is not None
-        and (precision == "fp32" or not {name, (name, precision)} & {*REFUSED})
+        and not any(of != "fp32" and {name, (name, of)} & {*REFUSED} for of in precisions)
     )
     if not found:
-        raise ExportError(f"no engine that is installed here has {precision}")
+        raise ExportError(f"no engine that is installed here has {' and '.join(dict.fromkeys(precisions))}")
     return found
 
 

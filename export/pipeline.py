@@ -102,7 +102,7 @@ def export_run(
         options = replace(options, max_batch_size=max_batch_size)
     automatic = engines is not None and AUTO in engines
     if automatic:
-        engines = candidates(engines or (), precision)
+        engines = candidates(engines or (), precision, preview_precision)
     if preview_precision != "fp32":
         if preview is None:
             raise ExportError(f"--preview-precision {preview_precision} is of a preview: give --preview PIXELS as well")

@@ -8,14 +8,17 @@ from typing import Any
 
 from common.engines import Array, Engine
 
-from serving.contract.openvino_engine import import_openvino
-
-PRECISIONS = ("f32", "bf16")
+from serving.contract.openvino_engine import has_bf16, import_openvino
 
 
 def has_openvino() -> bool:
     """Whether OpenVINO is installed; nothing else needs it."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def precisions() -> tuple[str, ...]:
+    """Return the precisions of the arithmetic that this CPU has; others OpenVINO may emulate, slowly."""
+    return ("f32", "bf16") if has_bf16() else ("f32",)
 
 
 def openvino_engine(path: Path, precision: str, threads: int) -> Engine:

@@ -89,18 +89,20 @@ def certify(
         record = {"model": model, "version": versions, "url": url, **certificate.as_dict(),
                   "failing_directions": failing, "latency": latency}  # fmt: skip
         found = None
-        if photos is not None:
-            with _bar(len(photos)) as done:
-                found = prove_photos(client, photos, done)
-            seen = found.certificate(engine, precision, gate)
-            click.echo(f"its encoder, {len(photos)} golden photos of {photos_path}")
-            click.echo(f"{seen}; codes within {found.apart:.2g} standard deviations")
-            click.echo(f"one photo takes p50 {found.p50_ms():.1f} ms ({len(found.seconds)} photos)")
-            record["encoder"] = {**seen.as_dict(), "codes_apart": found.apart, "p50_ms": round(found.p50_ms(), 3)}
-        elif its.encoder is not None:
-            click.echo("its encoder is not asked: that takes --golden-photos FILE, the golden.npz beside it")
-    if output is not None:
-        _write(output, record)
+        try:
+            if photos is not None:
+                with _bar(len(photos)) as done:
+                    found = prove_photos(client, photos, done)
+                seen = found.certificate(engine, precision, gate)
+                click.echo(f"its encoder, {len(photos)} golden photos of {photos_path}")
+                click.echo(f"{seen}; codes within {found.apart:.2g} standard deviations")
+                click.echo(f"one photo takes p50 {found.p50_ms():.1f} ms ({len(found.seconds)} photos)")
+                record["encoder"] = {**seen.as_dict(), "codes_apart": found.apart, "p50_ms": round(found.p50_ms(), 3)}
+            elif its.encoder is not None:
+                click.echo("its encoder is not asked: that takes --golden-photos FILE, the golden.npz beside it")
+        finally:  # an encoder that does not answer takes nothing from what is known of the editor
+            if output is not None:
+                _write(output, record)
     if not certificate.passed:
         misses = "; ".join(gate.misses(certificate.as_dict()))
         which = f"directions {', '.join(map(str, failing))}" if failing else "the unedited pictures"

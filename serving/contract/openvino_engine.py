@@ -102,7 +102,9 @@ def compile_model(
     openvino = import_openvino()
     if precision == "bf16" and not has_bf16():
         raise OpenVINOError("bf16 needs a CPU with AVX-512 BF16 or AMX, which this one lacks: OpenVINO takes float32")
-    wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", **(settings or {}), "INFERENCE_PRECISION_HINT": precision}
+    # Pinned, each process would begin with the first core: several instances would share it, and leave others idle.
+    wanted: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False, **(settings or {}),
+                              "INFERENCE_PRECISION_HINT": precision}  # fmt: skip
     if threads:
         wanted["INFERENCE_NUM_THREADS"] = threads
     try:

@@ -105,7 +105,9 @@ def test_training_step_shows_equal_losses_before_it_times(tmp_path: Path) -> Non
 @pytest.mark.full
 def test_edit_latency_compares_all_engines(tmp_path: Path) -> None:
     got = record("edit_latency.py", "--batch", "1,2", "--runs", "2", "--threads", "1", apart=True)
-    openvino = ["openvino f32", "openvino bf16"] if importlib.util.find_spec("openvino") else []
+    openvino = (
+        ["openvino f32", *(["openvino bf16"] if has_bf16() else [])] if importlib.util.find_spec("openvino") else []
+    )
     engines = ["eager", "torchscript", "onnxruntime", *openvino, "served, EditClient", "served, raw gRPC"]
     assert [(row["batch"], row["engine"]) for row in got["results"]] == [(n, name) for n in (1, 2) for name in engines]
     assert all(row["worst_step"] <= 1 for row in got["results"] if row["engine"] != "openvino bf16")

@@ -30,6 +30,7 @@ from serving.contract.golden import GOLDEN_FILE, GoldenError
 from serving.contract.golden_photos import CODES_APART, read_golden_photos
 from serving.contract.manifest import parse_manifest
 from serving.doctor.repository_checks import check_models
+from serving.errors import ServingError
 from serving.triton.ports import Ports
 
 MODELS = ["faces", "faces_encoder", "faces_encoder_torchscript", "faces_photo", "faces_photo_torchscript",
@@ -141,7 +142,7 @@ def test_the_doctor_finds_them_well_and_misses_what_an_ensemble_asks(published, 
 
 
 @pytest.mark.slow
-def test_a_running_encoder_is_certified(published, tmp_path, invoke, refused):
+def test_a_running_encoder_is_certified(published, tmp_path, invoke, refused, monkeypatch):
     repository = shutil.copytree(published[0], tmp_path / "repository")
 
     def certify(server, *words, model="faces"):
@@ -164,6 +165,16 @@ def test_a_running_encoder_is_certified(published, tmp_path, invoke, refused):
         assert line.endswith("holds no golden photos: it lacks 'picture'")
         line = refused(certify(server, "--repository", repository, model="faces_encoder"))
         assert line == "Error: faces_encoder is certified with the model that it was published with: faces"
+
+        def silent(*_):
+            raise ServingError("no answer")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("serving.certify.proof.prove_photos", silent)
+            words = ["--repository", repository, "--json", tmp_path / "silent.json"]
+            assert refused(certify(server, *words)) == "Error: no answer"
+        record = json.loads((tmp_path / "silent.json").read_text())
+        assert record["passed"] and record["latency"] and "encoder" not in record
 
     nudge(repository / "faces_encoder" / "1", 1.05)
     with TritonServer(repository, ports=Ports(0, 0, 0)) as server:

@@ -84,10 +84,11 @@ def test_who_takes_part(monkeypatch):
     assert candidates(["auto"], "fp32") == everything
     assert candidates(["auto"], "int8") == ("onnxruntime", "openvino")
     assert candidates(["auto"], "bf16") == ("openvino",)
+    assert candidates(["auto"], "fp32", "int8") == ("onnxruntime", "openvino")  # a preview's precision
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else name)
     assert candidates(["auto"], "fp32") == ("onnxruntime", "torchscript")
     with pytest.raises(ExportError, match="no engine that is installed here has bf16"):
-        candidates(["auto"], "bf16")
+        candidates(["auto"], "bf16", "bf16")
     with pytest.raises(ExportError, match="auto chooses one engine by itself, got auto, openvino"):
         candidates(["auto", "openvino"], "fp32")
 

@@ -218,6 +218,7 @@ def test_float32_unless_bfloat16_is_asked_for(drawn):
     model = compile_model(drawn[1], "f32", threads=1)
     assert model.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     assert model.get_property("INFERENCE_NUM_THREADS") == 1
+    assert model.get_property("ENABLE_CPU_PINNING") is False  # several instances would share the first core
 
 
 @pytest.mark.parametrize("text", ["", "<net", "<net/>"])

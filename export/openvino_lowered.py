@@ -21,7 +21,7 @@ from serving.contract.openvino_engine import has_bf16, import_openvino
 
 _LOWERED = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
 _OUTPUT_CHANNELS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of the weights
-_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool", "Interpolate")
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool")
 
 
 class BFloat16Graph:
@@ -122,7 +122,7 @@ def _quantised(signal: Any) -> tuple[Any, Any]:
     from openvino import opset13 as ops
 
     one = np.float32(1)
-    low = np.float32(0 if _is_positive(signal.get_node()) else -128 / 127)
+    low = np.float32(0 if _is_never_negative(signal.get_node()) else -128 / 127)
     axes = ops.constant(np.arange(1, signal.get_partial_shape().rank.get_length()))
     largest = ops.reduce_max(ops.abs(signal) if low else signal, axes, keep_dims=True)
     scale = ops.maximum(largest, ops.constant(np.float32(1e-20)))  # a row of zeros
@@ -140,11 +140,13 @@ def _quantised_weight(node: Any) -> Any:
     return ops.multiply(values, ops.constant(scale.astype(np.float32)))
 
 
-def _is_positive(node: Any) -> bool:
+def _is_never_negative(node: Any) -> bool:
     """Return whether no value of a node can be below zero, so that all levels are for those above."""
-    while node.get_type_name() in _MOVES:
+    while (kind := node.get_type_name()) in _MOVES or (
+        kind == "Interpolate" and "cubic" not in node.get_attributes()["mode"]  # which goes below what is around it
+    ):
         node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "Relu")
+    return bool(kind == "Relu")
 
 
 def _operations(path: Path, model: Any) -> tuple[dict[str, str], list[Operation]]:

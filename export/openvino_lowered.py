@@ -21,6 +21,7 @@ from serving.contract.openvino_engine import has_bf16, import_openvino
 
 _LOWERED = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
 _OUTPUT_CHANNELS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of the weights
+_SMALLEST, _TINY = np.float32(1e-20), np.float32(1e-30)  # of scales, for a row of zeros; to add and change nothing
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool")
 
 
@@ -125,7 +126,9 @@ def _quantised(signal: Any) -> tuple[Any, Any]:
     low = np.float32(0 if _is_never_negative(signal.get_node()) else -128 / 127)
     axes = ops.constant(np.arange(1, signal.get_partial_shape().rank.get_length()))
     largest = ops.reduce_max(ops.abs(signal) if low else signal, axes, keep_dims=True)
-    scale = ops.maximum(largest, ops.constant(np.float32(1e-20)))  # a row of zeros
+    # Neither this nor integers keep what is not a number, of which the editor's `valid` is to tell: the sum does.
+    total = ops.multiply(ops.reduce_sum(signal, axes, keep_dims=True), ops.constant(_TINY))
+    scale = ops.add(ops.maximum(largest, ops.constant(_SMALLEST)), total)
     ends = [ops.constant(end) for end in (low, one, low, one)]
     return ops.fake_quantize(ops.multiply(signal, ops.divide(ops.constant(one), scale)), *ends, 256), scale
 

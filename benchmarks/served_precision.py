@@ -2,9 +2,9 @@
 
     python benchmarks/served_precision.py --output benchmarks/results/served_precision.json
 
-Requests of --batch edits, from as many clients as there are instances, that wait for their answers; the server and they
-share the cores. Eager PyTorch draws the same requests in this process, with no server at work. All take turns: every
-round lets each of them work for --seconds, in a new order.
+Requests of --batch edits, from two clients for each instance, that wait for their answers: while one reads its
+pictures, the other's are drawn. The server and they share the cores. Eager PyTorch draws the same requests in this
+process, with no server at work. All take turns: every round lets each of them work for --seconds, in a new order.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ ENGINES = ("onnxruntime", "openvino")
 TIERS = ("openvino int8", "openvino bf16")
 AT_LEAST = 1.5  # of what certified pictures in reduced precision are to be over eager
 PAUSE_S = 0.1
+CLIENTS = 2  # of each instance
 COLUMNS = ("way", "images_per_s", "speed_up", "worst_step", "mean_step", "psnr_db", "ssim", "edit_fidelity",
            "gate")  # fmt: skip
 
@@ -85,7 +86,9 @@ def main(
         eager = torch_engine(editor, torch.device("cpu"))
         calls: dict[str, list[Callable[[], object]]] = {EAGER: [lambda: eager(*request)]}
         for row in rows:
-            several = [stack.enter_context(EditClient(server.grpc_url, row["model"])) for _ in range(instances)]
+            several = [
+                stack.enter_context(EditClient(server.grpc_url, row["model"])) for _ in range(CLIENTS * instances)
+            ]
             calls[row["way"]] = [lambda client=one: client.edit_rows(*request) for one in several]  # type: ignore[misc]
         taken = _rates(calls, batch, rounds, seconds)
     results: list[dict[str, Any]] = []
@@ -96,8 +99,8 @@ def main(
     click.echo(table(results, COLUMNS))
     fastest = max((row["speed_up"] for row in results if row.get("gate") == GATES["certified"].name), default=1.0)
     what = f"faces in batches of {batch}, certified and served: images/s over {EAGER}"
-    settings = {"batch": batch, "instances": instances, "threads": threads, "rounds": rounds, "seconds": seconds,
-                "pause_s": PAUSE_S}  # fmt: skip
+    settings = {"batch": batch, "instances": instances, "threads": threads, "clients": CLIENTS * instances,
+                "rounds": rounds, "seconds": seconds, "pause_s": PAUSE_S}  # fmt: skip
     targets = [target(what, fastest, at_least=AT_LEAST)]
     finish("served_precision", start=start, settings=settings, results=results, targets=targets,
            random_weights=False, note=note, output=output)  # fmt: skip

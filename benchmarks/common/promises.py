@@ -30,9 +30,7 @@ SPEED_UPS = {
         for resolution in (256, 512, 1024)
     },
 }
-# (generator, engine) -> worst difference of a pixel from eager, in 1/255; engines of float32: 1
-REDUCED = {"bf16", "fp16", "int8"}
-WORST_STEPS = {("biggan", "openvino bf16"): 2}
+REDUCED = {"bf16", "fp16", "int8"}  # of these the worst pixel is not promised: one outlier decides it, see precision.py
 
 
 def edit_targets(results: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -57,9 +55,6 @@ def edit_targets(results: Sequence[Mapping[str, Any]], settings: Mapping[str, An
     exact = [steps for name, steps in worst.items() if name != EAGER and not REDUCED & {*name.replace(",", "").split()}]
     if exact:
         targets.append(target("all engines in float32: worst difference of a pixel, steps", max(exact), at_most=1))
-    for name, steps in worst.items():
-        if (allowed := WORST_STEPS.get((generator, name))) is not None:
-            targets.append(target(f"{name}: worst difference of a pixel, steps", steps, at_most=allowed))
     if generator == "stylegan2":
         targets.append(target("export's peak memory, MiB", settings["export_peak_mib"], at_most=EXPORT_MIB))
     return targets

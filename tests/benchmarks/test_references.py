@@ -134,7 +134,7 @@ def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
     }
     assert met["onnxruntime2.0"] is False
     assert met["openvino bf165.0"] is True
-    assert met["openvino bf163"] is False
+    assert "openvino bf163" not in met  # a worst pixel is promised in float32 alone
     assert met["served, raw gRPC1.04"] is True
     assert met["all engines in float321"] is True
     other = promises.edit_targets(rows, {**settings, "resolution": 256})

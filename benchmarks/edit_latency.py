@@ -35,6 +35,7 @@ from common.engines import (
     load_torchscript,
     mean_server_times,
     onnx_engine,
+    open_editor,
     random_rows,
     raw_grpc_engine,
     server_times,
@@ -56,13 +57,12 @@ from references.tiers import export_tier, split_tier, tier_engine, tier_model, t
 
 from export.editor import FusedEditor
 from export.onnx import export_onnx
-from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig, slider_end
+from latentclr.config import BigGANConfig, StyleGAN2Config, TrainConfig
 from latentclr.generators.base import Generator
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.generators.stylegan3.config import StyleGAN3Config
 from latentclr.generators.stylegan3.stylegan3 import StyleGAN3
-from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.triton.ports import Ports
 
@@ -140,9 +140,7 @@ def main(
         else:
             exported = _not_published(folder, generator, resolution, run)
         files = {name: Path(path) for name, path in exported["files"].items()}
-        config, checkpoint = open_run(Path(exported["run"]), [], TrainConfig)
-        editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
-        end = slider_end(checkpoint.config["model"]["alpha"])
+        config, _, editor, end = open_editor(Path(exported["run"]))
         requests = {rows: [random_rows(editor, rows, end, seed) for seed in range(variety)] for rows in batches}
         on_cpu = torch_engine(editor, torch.device("cpu"))
         expected = {rows: [on_cpu(*arrays) for arrays in requests[rows]] for rows in batches}

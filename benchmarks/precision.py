@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 import torch
-from common.engines import Arrays, random_rows, torch_engine
+from common.engines import Arrays, open_editor, random_rows, torch_engine
 from common.machine import describe_machine
 from common.promises import COMPARED, EAGER, PACKAGE, REFERENCE
 from common.report import Benchmark, finish, target
@@ -37,12 +37,11 @@ from export.openvino_lowered import BFloat16Graph
 from export.parity import Engine, Judge
 from export.precision import RANKING, Clock, Frontier, Lowered, search
 from export.reduced import lowered_graph, why_none
-from latentclr.config import BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config, TrainConfig, slider_end
+from latentclr.config import BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.registry import build_generator
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.directions import build_directions
-from latentclr.training.experiment import open_run, trained_generator
 from serving.contract.certificate import GATES, Gate
 from serving.contract.openvino_engine import has_bf16
 
@@ -180,9 +179,8 @@ def torch_editor(editor: FusedEditor) -> Engine:
 
 def _editor(name: str, resolution: int, run: Path | None) -> tuple[Any, FusedEditor, float]:
     if run is not None:
-        config, checkpoint = open_run(run, [], TrainConfig)
-        editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
-        return config.generator, editor, slider_end(checkpoint.config["model"]["alpha"])
+        config, _, editor, end = open_editor(run)
+        return config.generator, editor, end
     configs: dict[str, GeneratorConfig] = {
         "dcgan": DCGANConfig(),
         "biggan": BigGANConfig(weights="random", resolution=resolution),

@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import torch
-from common.engines import Arrays, Engine, onnx_engine, random_rows, set_served_threads
+from common.engines import Arrays, Engine, onnx_engine, open_editor, random_rows, set_served_threads
 from common.machine import describe_machine
 from common.report import Benchmark, BenchmarkError, finish, target
 from common.timing import interleave, speed_up, summarise, table
@@ -33,10 +33,8 @@ from export.options import TritonOptions
 from export.preview import QUALITY, measure_likeness, preview_editor
 from export.reduced import export_reduced
 from export.repository import publish
-from latentclr.config import TrainConfig, slider_end
 from latentclr.generators.base import Generator
 from latentclr.training.checkpoint import Checkpoint
-from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.contract.certificate import Certificate, Gate
 from serving.contract.layout import WEIGHTS_FILE, preview_of
@@ -75,14 +73,12 @@ def main(
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
         write_untrained(folder / "run", "stylegan2", resolution)
-        config, checkpoint = open_run(folder / "run", [], TrainConfig)
-        editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
+        _, checkpoint, editor, end = open_editor(folder / "run")
         sizes = [size for size in editor.generator.previews() if size >= min(32, preview)]
         editors = {size: preview_editor(editor, size) for size in sizes} | {resolution: editor}
         if preview not in sizes:
             raise BenchmarkError(f"--preview must be one of {', '.join(map(str, sizes))}, got {preview}")
         graphs = {size: _export(one, folder / str(size)) for size, one in editors.items()}
-        end = slider_end(checkpoint.config["model"]["alpha"])
         requests = [random_rows(editor, 1, end, seed) for seed in range(pictures)]
         certificate = None
         engines = {size: onnx_engine(graph, torch.device("cpu"), threads) for size, graph in graphs.items()}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import random
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,20 +20,17 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from common.engines import random_rows, torch_engine
+from common.engines import open_editor, random_rows, torch_engine
 from common.machine import describe_machine
 from common.promises import EAGER
 from common.report import Benchmark, finish, target
-from common.timing import table
+from common.timing import calls_per_second, table
 from export_model import NAME, train_faces
 from load.drive import read_manifest
 
-from export.editor import FusedEditor
 from export.errors import ExportError
 from export.options import TritonOptions
 from export.pipeline import export_run
-from latentclr.config import TrainConfig, slider_end
-from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.contract.certificate import GATES
 from serving.triton.ports import Ports
@@ -77,9 +73,8 @@ def main(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
         if run is None:
             train_faces(run := folder / "run", ITERATIONS)
-        config, checkpoint = open_run(run, [], TrainConfig)
-        editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
-        request = random_rows(editor, batch, slider_end(checkpoint.config["model"]["alpha"]), 0)
+        _, _, editor, end = open_editor(run)
+        request = random_rows(editor, batch, end, 0)
         options = TritonOptions(instances=instances, threads=threads)
         rows = _publish(run, tiers or TIERS, folder / "models", options)
         server = stack.enter_context(TritonServer(folder / "models", ports=Ports(0, 0, 0)))
@@ -137,30 +132,8 @@ def _rates(
     for _ in range(rounds):
         for name in shuffle.sample(list(calls), len(calls)):
             time.sleep(PAUSE_S)  # thread pools of the one before go on spinning for some milliseconds
-            _count(calls[name], seconds / 5)
-            began = time.perf_counter()
-            done = _count(calls[name], seconds)
-            rates[name].append(batch * done / (time.perf_counter() - began))
+            rates[name].append(batch * calls_per_second(calls[name], seconds, warm_up_s=seconds / 5))
     return rates
-
-
-def _count(calls: Sequence[Callable[[], object]], seconds: float) -> int:
-    end = time.perf_counter() + seconds
-    done = [0] * len(calls)
-
-    def work(index: int) -> None:
-        while time.perf_counter() < end:
-            calls[index]()
-            done[index] += 1
-
-    # The first in this thread: eager PyTorch would start its own threads anew in another.
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(1, len(calls))]
-    for thread in threads:
-        thread.start()
-    work(0)
-    for thread in threads:
-        thread.join()
-    return sum(done)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,16 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from common.engines import open_editor
 from common.machine import describe_machine
 from common.pages import GOLDEN, hosted, open_page, pictures_while_dragging, running_browser
 from common.report import Benchmark, finish, target
 from common.timing import summarise, table
 from export_model import train_faces, write_untrained
 
-from export.editor import FusedEditor
 from export.golden import draw_golden
 from export.web.page import visitor_bytes
 from export.web.pipeline import export_web
-from latentclr.config import TrainConfig, slider_end
-from latentclr.training.experiment import open_run, trained_generator
 from serving.contract.certificate import Comparison
 from serving.contract.golden import Golden, compare_golden, identity_of
 
@@ -99,9 +97,7 @@ def _page(place: Path, name: str, run: Path | None) -> Golden:
     page = place / "pages" / name
     if not page.exists():
         export_web(run, [], page, say=click.echo)
-    config, checkpoint = open_run(run, [], TrainConfig)
-    editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
-    end = slider_end(checkpoint.config["model"]["alpha"])
+    _, _, editor, end = open_editor(run)
     about = identity_of(json.loads((page / "manifest.json").read_text()))
     with torch.no_grad():
         return draw_golden(editor, about, (-end, -end / 2, end / 4, end), most_codes=GOLDEN_CODES.get(name, 2))

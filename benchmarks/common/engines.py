@@ -18,12 +18,26 @@ from tritonclient.utils import np_to_triton_dtype
 from common.report import BenchmarkError
 from export.editor import FusedEditor
 from export.onnx import OnnxEditor
+from latentclr.config import TrainConfig, slider_end
+from latentclr.training.checkpoint import Checkpoint
+from latentclr.training.experiment import open_run, trained_generator
 from latentclr.training.rng import stream
 from serving.contract.tensors import OUTPUTS
 
 Array = NDArray[Any]
 Arrays = tuple[Array, ...]
 Engine = Callable[..., Array]  # z [N, D], direction [N, M], alpha [N, M, L] and class_id [N] if conditional -> image
+
+
+def open_editor(run: Path) -> tuple[TrainConfig, Checkpoint, FusedEditor, float]:
+    """Return a run's configuration, its checkpoint, the editor on the CPU, and the strength at which sliders end.
+
+    Raises:
+        LatentCLRError: The run cannot be opened.
+    """
+    config, checkpoint = open_run(run, [], TrainConfig)
+    editor = FusedEditor(trained_generator(config, checkpoint), checkpoint.directions)
+    return config, checkpoint, editor, slider_end(checkpoint.config["model"]["alpha"])
 
 
 def random_rows(editor: FusedEditor, rows: int, end: float, seed: int) -> Arrays:
@@ -84,17 +98,15 @@ def onnx_engine(path: Path, device: torch.device, threads: int, keep_memory: boo
     Raises:
         BenchmarkError: The installed ONNX Runtime cannot use the device.
     """
+    import onnxruntime
+
     if device.type == "cpu":
         editor = OnnxEditor(path, threads)
         if keep_memory:
             return lambda *arrays: editor(*arrays)[0]
-        import onnxruntime
-
         shrink = onnxruntime.RunOptions()
         shrink.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         return lambda *arrays: editor(*arrays, options=shrink)[0]
-    import onnxruntime
-
     if not has_cuda_session():
         raise BenchmarkError("this ONNX Runtime has no CUDA provider: pip install 'latentclr[gpu]'")
     providers = [("CUDAExecutionProvider", {"device_id": device.index or 0}), "CPUExecutionProvider"]

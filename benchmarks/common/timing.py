@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -61,6 +62,34 @@ def interleave(
             for _ in range(_share(counts[name], rounds, turn)):
                 durations.append(_time(call))
     return taken
+
+
+def calls_per_second(calls: Sequence[Callable[[], object]], seconds: float, warm_up_s: float) -> float:
+    """Return how often functions are called in a second, all of them together.
+
+    Each is called again and again by a thread of its own, the first by this one: libraries such as PyTorch start their
+    own threads anew for another.
+
+    Args:
+        calls: The functions.
+        seconds: Length of the measurement.
+        warm_up_s: Of the same before it.
+    """
+    start = time.perf_counter() + warm_up_s
+    done = [0] * len(calls)
+
+    def work(index: int) -> None:
+        while (now := time.perf_counter()) < start + seconds:
+            calls[index]()
+            done[index] += now >= start
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(1, len(calls))]
+    for thread in threads:
+        thread.start()
+    work(0)
+    for thread in threads:
+        thread.join()
+    return sum(done) / (time.perf_counter() - start)
 
 
 def affordable_runs(once: Mapping[str, float], runs: int, seconds: float, at_least: int = 5) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from common.engines import open_editor
 from export_model import NAME, write_untrained
 
 from export.editor import FusedEditor
@@ -22,9 +23,7 @@ from export.onnx import export_onnx, split_weights
 from export.options import TritonOptions
 from export.repository import publish
 from export.torchscript import export_torchscript
-from latentclr.config import TrainConfig, slider_end
 from latentclr.files import replacing, sha256_of
-from latentclr.training.experiment import open_run, trained_generator
 from serving.contract.golden import Golden, read_golden
 from serving.contract.layout import MODEL_FILES, WEIGHTS_FILE
 
@@ -86,9 +85,7 @@ def prepare(name: str, folder: Path, device: str) -> Prepared:
     start = time.perf_counter()
     if not (folder / "run").exists():
         write_untrained(folder / "run", model.generator, model.resolution)
-    config, checkpoint = open_run(folder / "run", [], TrainConfig)
-    generator = trained_generator(config, checkpoint)
-    editor, end = FusedEditor(generator, checkpoint.directions), slider_end(checkpoint.config["model"]["alpha"])
+    _, checkpoint, editor, end = open_editor(folder / "run")
     took = {"load_s": time.perf_counter() - start}
     if not (folder / READY).exists():
         graphs = {
@@ -102,7 +99,7 @@ def prepare(name: str, folder: Path, device: str) -> Prepared:
         export_torchscript(editor, graphs["pytorch"])
         took["torchscript_s"] = time.perf_counter() - start
         files = [path for path in (*graphs.values(), folder / WEIGHTS_FILE) if path.exists()]
-        manifest = build_manifest(NAME, generator, checkpoint, files, [])
+        manifest = build_manifest(NAME, editor.generator, checkpoint, files, [])
         start = time.perf_counter()
         golden = save_golden(folder, editor, manifest, [-end, -end / 2, end / 4, end], most_codes=CODES)
         took["golden_s"] = time.perf_counter() - start

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
+from common.timing import calls_per_second
 
 from export.onnx import OnnxEditor
 from load.drive import Shape
@@ -31,17 +30,5 @@ def throughput(model: Path, shape: Shape, feed: Feed, seconds: float) -> float:
     """
     sessions = [OnnxEditor(model, shape.threads) for _ in range(shape.instances)]
     inputs = tuple(feed.values())
-    start = time.perf_counter() + seconds / 3
-    done = [0] * len(sessions)
-
-    def work(index: int) -> None:
-        while (now := time.perf_counter()) < start + seconds:
-            sessions[index](*inputs)
-            done[index] += now >= start
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(sessions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(inputs[0]) * sum(done) / (time.perf_counter() - start)
+    calls = [lambda session=session: session(*inputs) for session in sessions]  # type: ignore[misc]
+    return len(inputs[0]) * calls_per_second(calls, seconds, warm_up_s=seconds / 3)

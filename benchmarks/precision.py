@@ -12,6 +12,7 @@ bounded, as if what is in bfloat16 took none.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -234,6 +235,7 @@ def _points(found: Frontier) -> dict[str, Any]:
                 "gate_share": round(gate_share(point.measured, found.gate), 3), **(point.measured or {}),
             }
             for point in found.points
+            if math.isfinite(point.cost)
         ],
     }  # fmt: skip
 

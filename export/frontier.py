@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ def frontier_table(found: Frontier) -> list[str]:
         verdict = "holds" if point.passed else "misses"
         chosen = " <" if point is found.best else ""
         kept = f"{len(point.keep)} of {found.operations}"
-        rows.append([kept, f"{point.cost:.1f}", *shown, pictures, verdict + chosen])
+        cost = f"{point.cost:.1f}" if math.isfinite(point.cost) else "-"
+        rows.append([kept, cost, *shown, pictures, verdict + chosen])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def frontier_picture(found: Frontier, path: Path, title: str) -> None:
-    """Draw the error over the time into a PNG; see `gate_share`.
+    """Draw the error over the time into a PNG, of the graphs that ran; see `gate_share`.
 
     Args:
         found: What was tried.
@@ -46,16 +48,17 @@ def frontier_picture(found: Frontier, path: Path, title: str) -> None:
     """
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.subplots()
-    draw_frontier(axes, found.points, found.gate, found.best)
+    timed = [point for point in found.points if math.isfinite(point.cost)]
+    draw_frontier(axes, timed, found.gate, found.best)
     axes.axvline(found.reference, color="0.4", linestyle="--", linewidth=1, label="float32")
-    axes.set(xlabel=found.unit, xlim=(0, 1.08 * max(found.reference, *(point.cost for point in found.points))))
+    axes.set(xlabel=found.unit, xlim=(0, 1.08 * max([found.reference, *(point.cost for point in timed)])))
     axes.set_title(f"{title}\nbeside each point: operations in float32, of {found.operations}", fontsize=9)
     figure.legend(frameon=False, fontsize=8, loc="outside right upper")
     save_figure(figure, path)
 
 
 def draw_frontier(axes: Any, points: Sequence[Point], gate: Gate, best: Point | None = None) -> None:
-    """Draw points and gate into matplotlib's axes, without labels of the horizontal one."""
+    """Draw points, of finite cost, and gate into matplotlib's axes, without labels of the horizontal one."""
     for passed, colour, label in ((False, "tab:orange", "misses the gate"), (True, "tab:blue", "holds it")):
         chosen = [point for point in points if point.passed == passed]
         if not chosen:
@@ -71,7 +74,9 @@ def draw_frontier(axes: Any, points: Sequence[Point], gate: Gate, best: Point | 
     axes.axhline(1.0, color="tab:green", linestyle=":", linewidth=1, label=f"gate {gate.name}")
     heights = [gate_share(point.measured, gate) for point in points]
     axes.set(
-        yscale="log", ylabel="error, in multiples of the gate's", ylim=(min(0.2, *heights) / 2, max(5, *heights) * 2)
+        yscale="log",
+        ylabel="error, in multiples of the gate's",
+        ylim=(min([0.2, *heights]) / 2, max([5, *heights]) * 2),
     )
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")

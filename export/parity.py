@@ -169,11 +169,12 @@ class Judge:
             say: Is told how long it takes, judged by the first two batches, if that is long.
             notice: Seconds that are long.
             what: Stands beside the progress bar.
-            stop: Draw no more once a picture misses this gate by itself.
+            stop: Draw no more once an engine misses this gate, whatever the rest would be.
             quiet: Show no bar.
 
         Raises:
-            ExportError: An engine's outputs have another type or shape, or other rows are valid.
+            ExportError: An engine's outputs have another type or shape, or other rows are valid; or PyTorch itself
+                overflows, so that nothing can be compared.
         """
         compared, took = {name: _Compared() for name in engines}, []
         with progress_bar(self.images, "image", desc=what, delay=2, disable=quiet) as bar:
@@ -182,8 +183,10 @@ class Judge:
                 if number not in self._expected:
                     self._expected[number] = run_eager(self.editor, *case.inputs)
                 expected, valid = self._expected[number]
+                if not valid.all():
+                    raise ExportError(overflow_of(case.inputs[1:3], int(np.argmin(valid))))
                 for name, engine in engines.items():
-                    image, engine_valid = _ran(name, engine, case.inputs)
+                    image, engine_valid = ran(name, engine, case.inputs)
                     if image.shape != expected.shape or image.dtype != np.uint8:
                         raise ExportError(f"{name}: got {image.dtype} {image.shape}, expected uint8 {expected.shape}")
                     if not np.array_equal(valid, engine_valid):
@@ -197,9 +200,7 @@ class Judge:
                             " Ctrl-C ends it, and nothing is published"
                         )
                 bar.update(len(expected))
-                if stop and any(
-                    stop.misses(row) for one in compared.values() for row in one.comparison.rows[-len(expected) :]
-                ):
+                if stop and any(one.comparison.is_hopeless(stop, self.images) for one in compared.values()):
                     break
         return {name: found.comparison for name, found in compared.items()}
 
@@ -242,6 +243,13 @@ def check_parity(
     return certificates
 
 
+def overflow_of(edits: Arrays, row: int) -> str:
+    """Say which edit (direction [N, M], alpha [N, M, L]) the eager editor calls invalid, in one line."""
+    direction, alpha = edits[0][row].tolist(), np.abs(edits[1][row]).max(initial=0)
+    edit = f"directions {', '.join(map(str, direction))} with strengths up to {alpha:g}" if direction else "no edit"
+    return f"the generator's own picture is not finite for {edit}: there is nothing to prove an engine by"
+
+
 def why_not(comparison: Comparison, gate: Gate) -> str:
     """Return by how much a comparison misses a gate, and which directions do, in words."""
     failing = comparison.failing(gate)
@@ -250,8 +258,12 @@ def why_not(comparison: Comparison, gate: Gate) -> str:
     return f"{', '.join(gate.misses(comparison.measured()))} ({which})"
 
 
-def _ran(name: str, engine: Engine, inputs: Arrays) -> Arrays:
-    """Run an engine; a graph that took the number of rows of its trace for the only one fails at another."""
+def ran(name: str, engine: Engine, inputs: Arrays) -> Arrays:
+    """Run an engine; a graph that took the number of rows of its trace for the only one fails at another.
+
+    Raises:
+        ExportError: It fails, with whatever error of its own.
+    """
     try:
         return engine(*inputs)
     except Exception as error:  # each engine has its own

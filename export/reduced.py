@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,7 +123,8 @@ def export_reduced(
         made.weights += built.files[1:]
         made.engines[engine] = built.engine
         assert found.best.measured is not None
-        certificates.append(Certificate(engine, precision, **found.best.measured, gate=gate.name, passed=True))
+        passed = not gate.misses(found.best.measured)
+        certificates.append(Certificate(engine, precision, **found.best.measured, gate=gate.name, passed=passed))
     return made, certificates
 
 
@@ -151,7 +153,7 @@ def why_none(found: Frontier) -> str:
             f"no faster: {best.cost:.1f} {found.unit}, float32 {found.reference:.1f}"
         )
     first, last = min(found.points, key=lambda point: point.cost), max(found.points, key=lambda point: len(point.keep))
-    if first.cost >= found.reference:
+    if found.reference <= first.cost < math.inf:
         return (
             f"{what} is no faster than float32 here ({first.cost:.1f} {found.unit}, float32 {found.reference:.1f}), "
             f"and misses {found.gate.name}: {first.why}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -87,16 +87,15 @@ def smallest_graph(
         onnx.save(stored(model, bits), str(path))
         return judge.compare({ENGINE: OnnxEditor(path)}, say, stop=stop)[ENGINE]
 
-    hopeless = replace(gate, edit_fidelity=None)  # fidelity may be missed by 1 % of the pictures, the rest by none
     judge = Judge(editor, alphas, fed)
     tries: list[int | None] = [None if precision == "fp32" else HALF_BITS]
     if precision is None:
         few = Judge(editor, alphas, fed, _RANKING_SEED, RANKING)
-        start = _fewest_bits(lambda bits: not gate.misses(compared(few, bits, hopeless).measured()))
+        start = _fewest_bits(lambda bits: not gate.misses(compared(few, bits, gate).measured()))
         tries = [*range(start, HALF_BITS + 1), MORE_BITS, None]
     for bits in tries:
         last = bits == tries[-1]
-        found = compared(judge, bits, None if last else hopeless)
+        found = compared(judge, bits, None if last else gate)
         if not gate.misses(found.measured()):
             break
         text = f"weights in {words_of(bits)} miss {gate.name}: {why_not(found, gate)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,8 @@ class Gate:
                 )
             if key not in _WORDS:
                 raise CertificateError(f"quality knows {', '.join(_WORDS)}, got {key!r}")
+            if _WORDS[key] in values:
+                raise CertificateError(f"quality {key} can be given once, got {text!r}")
             low, high = _RANGES[key]
             try:
                 values[_WORDS[key]] = value = float(number)
@@ -127,6 +129,11 @@ class Gate:
                 value = math.nan
             if not low <= value <= high:
                 raise CertificateError(f"quality {key} must be a number in [{low:g}, {high:g}], got {number!r}")
+        if [*values] == ["edit_fidelity"]:
+            raise CertificateError(
+                f"quality {text} needs another number beside it, such as psnr=38: where no edit can be seen there is no"
+                " fidelity, and any picture would do"
+            )
         return cls(text, **values)
 
     def misses(self, measured: Mapping[str, Any]) -> list[str]:
@@ -231,6 +238,17 @@ class Comparison:
         """Hold what was measured against a gate."""
         measured = self.measured()
         return Certificate(engine, precision, **measured, gate=gate.name, passed=not gate.misses(measured))
+
+    def is_hopeless(self, gate: Gate, images: int) -> bool:
+        """Return whether a gate is missed whatever else is drawn.
+
+        Args:
+            gate: Of which edit fidelity may be missed by 1 % of the edits, all else by no picture.
+            images: Pictures there will be.
+        """
+        each = replace(gate, edit_fidelity=None)
+        unfaithful = sum(bool(gate.misses({"edit_fidelity": row["edit_fidelity"]})) for row in self.rows)
+        return unfaithful > int(_WORST * images) or any(each.misses(row) for row in self.rows)
 
     def failing(self, gate: Gate) -> list[int]:
         """Return the directions whose pictures miss the gate, in order.

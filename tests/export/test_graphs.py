@@ -404,6 +404,13 @@ def test_eager_pictures_are_drawn_once(monkeypatch):
     assert len(calls) == len(judge.cases)
 
 
+def test_what_eager_itself_cannot_draw_proves_nothing():
+    made = editor(False)
+    line = r"own picture is not finite for directions [\d, ]+ with strengths up to \S+e\+38"
+    with pytest.raises(ExportError, match=line):
+        check_parity(made, {"same": lambda *given: run_eager(made, *given)}, [3e38, -3e38])
+
+
 def test_other_faults_of_an_engine_fail():
     made = editor(False)
 

@@ -24,8 +24,8 @@ from export.int8 import Int8Graph
 from export.onnx import OnnxEditor, export_onnx
 from export.operations import find_operations
 from export.options import TritonOptions
-from export.parity import Judge, check_parity, parity_cases
-from export.precision import Clock, search
+from export.parity import Judge, check_parity, parity_cases, run_eager
+from export.precision import Built, Clock, Operation, search
 from export.reduced import calibration_samples, check_precision, export_reduced, why_none
 from latentclr.generators.base import Generator, LatentSpec
 from latentclr.generators.stylegan2.layout import random_tensors
@@ -267,8 +267,81 @@ def test_the_smallest_operations_are_also_tried_in_float32(styled, judges, tmp_p
     small = {operation.name for operation in lowered.operations if operation.cost < export.precision.SMALL}
     assert small and [point.keep for point in found.points] == [frozenset(), small]
     assert all(point.passed for point in found.points)
-    fast = [point for point in found.points if point.cost < found.reference]
+    fast = [point for point in found.points if point.cost < export.precision.FASTER * found.reference]
     assert found.best == min(fast, key=lambda point: point.cost, default=None)
+
+
+class Faulty:
+    """A graph that draws as eager PyTorch, until it is in its `faults`: number of the picture -> what it draws."""
+
+    engine, precision = "faulty", "int8"
+
+    def __init__(self, editor, costs=(1.0,), faults=None):
+        self.editor, self.faults = editor, faults or {}
+        self.operations = [Operation(str(number), cost) for number, cost in enumerate(costs)]
+        self.kept, self.drawn = [], 0
+
+    def build(self, keep, folder):
+        self.kept.append(keep)
+        self.drawn = 0
+        return Built([], self.draw)
+
+    def draw(self, *given):
+        image, valid = run_eager(self.editor, *given)
+        for row in range(len(image)):
+            image[row] = self.faults.get(self.drawn + row, lambda picture: picture)(image[row])
+        self.drawn += len(image)
+        return image, valid
+
+
+def dark(picture):
+    return picture // 4
+
+
+def unedited_at(judge, number):
+    """What a picture of the judge's is without its edit."""
+    rows = [(case, row) for case in judge.cases for row in range(len(case.codes))]
+    case, row = rows[number]
+    code, direction, alpha, *rest = (array[row : row + 1] for array in case.inputs)
+    image, _ = run_eager(judge.editor, code, direction[:, :0], alpha[:, :0], *rest)
+    return lambda picture: image[0]
+
+
+def test_an_unfaithful_edit_does_not_end_the_proof(styled, tmp_path):
+    """One of a hundred edits may be; what comes after it counts all the same."""
+    editor, gate = styled[0], Gate.parse("mean=255,fidelity=0.98")
+    ranking, judge = Judge(editor, ALPHAS, seed=1, edited=8), Judge(editor, ALPHAS)
+    first = ranking.images  # after the ranking's pictures come the proof's
+    strong = {first + number: unedited_at(judge, number) for number in (30,)}
+    held = search(Faulty(editor, faults=strong), ranking, judge, gate, tmp_path)
+    assert held.best is not None and held.best.measured["images"] == judge.images == 225
+    more = strong | {first + number: unedited_at(judge, number) for number in (31, 32)}
+    missed = search(Faulty(editor, faults=more), ranking, judge, gate, tmp_path)
+    assert missed.best is None
+    late = strong | {first + number: dark for number in range(150, 225)}
+    missed = search(Faulty(editor, faults=late), ranking, judge, CERTIFIED, tmp_path)
+    assert missed.best is None and missed.points[0].proven and "PSNR" in missed.points[0].why
+
+
+def test_a_graph_all_in_float32_is_not_another_precision(styled, judges, tmp_path, monkeypatch):
+    """Even where the clock's error would have it faster than itself."""
+    monkeypatch.setattr(export.precision, "CLOCK_S", 0.0)
+    monkeypatch.setattr(export.precision, "SMALL", 2.0)
+    editor, lowered = styled[0], Faulty(styled[0], (0.5, 0.5))
+    request = tuple(tensor.numpy() for tensor in editor.example_inputs(1, 1))
+    search(lowered, *judges, CERTIFIED, tmp_path, Clock(lambda *given: run_eager(editor, *given), request))
+    assert frozenset({"0", "1"}) not in lowered.kept
+
+
+def test_a_clock_lets_each_be_first(monkeypatch):
+    order = []
+    monkeypatch.setattr(export.precision, "CLOCK_S", 0.0)
+    clock = Clock(lambda *given: order.append("reference"), ())
+    order.clear()
+    clock.ms(lambda *given: order.append("engine"))
+    pairs = list(zip(order[1::2], order[2::2], strict=True))  # after the warm-up
+    assert {*pairs} == {("reference", "engine"), ("engine", "reference")}
+    assert len(pairs) == export.precision.CLOCK_RUNS
 
 
 def test_table_and_picture(loud, tmp_path):

@@ -97,7 +97,17 @@ def test_the_worst_percent_of_the_edits_counts():
     comparison = Comparison()
     comparison.add(edited, drawn, [[i] for i in range(200)], (unedited, unedited))
     assert comparison.measured()["edit_fidelity"] == 0
-    assert comparison.failing(Gate.parse("fidelity=0.9")) == [0, 1, 2]
+    assert comparison.failing(Gate("faithful", edit_fidelity=0.9)) == [0, 1, 2]
+
+
+def test_what_cannot_be_mended_any_more_is_hopeless():
+    unedited = np.full((3, 8, 8, 3), 100, np.uint8)
+    edited = unedited + np.uint8(10)
+    faithful, all_of_it = Gate("faithful", edit_fidelity=0.9), Gate("all", mean_step=1, edit_fidelity=0.9)
+    comparison = Comparison()
+    comparison.add(edited, unedited, [[0]] * 3, (unedited, unedited))  # edits that do nothing
+    assert not comparison.is_hopeless(faithful, 300) and comparison.is_hopeless(faithful, 299)
+    assert comparison.is_hopeless(all_of_it, 300)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +118,8 @@ def test_the_worst_percent_of_the_edits_counts():
         ("psnr=lots", "quality psnr must be a number in [0, 100], got 'lots'"),
         ("ssim=nan", "quality ssim must be a number in [-1, 1], got 'nan'"),
         ("mean=-1", "quality mean must be a number in [0, 255], got '-1'"),
+        ("psnr=40,psnr=1", "quality psnr can be given once, got 'psnr=40,psnr=1'"),
+        ("fidelity=0.9", "quality fidelity=0.9 needs another number beside it"),
     ],
 )
 def test_a_gate_that_is_not_understood(text, part):

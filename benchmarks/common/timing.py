@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 Calls = Mapping[str, Callable[[], object]]
+TURN_S = 1.0
 
 
 def interleave(
@@ -31,9 +32,10 @@ def interleave(
     """Time functions round-robin.
 
     In each round every function is called `settle` times untimed, so that its weights are in the cache as they are in
-    an application that does nothing else, and then up to `burst` times timed. The order is shuffled anew in each
-    round, so nobody always runs in the wake of the same neighbour. Slow functions may have fewer runs than fast ones:
-    all have a turn in every round, and the fast ones' turns are longer.
+    an application that does nothing else, and then up to `burst` times timed, but no longer than about `TURN_S`: what
+    else the machine does for some seconds is to hit all of them, not all calls of one. The order is shuffled anew in
+    each round, so nobody always runs in the wake of the same neighbour. Slow functions may have fewer runs than fast
+    ones: all have a turn in every round, and the fast ones' turns are longer.
 
     Args:
         calls: name -> function.
@@ -49,8 +51,10 @@ def interleave(
         name -> `runs` durations in seconds, in the order in which they were taken.
     """
     counts = dict.fromkeys(calls, runs) if isinstance(runs, int) else dict(runs)
-    rounds = max(1, min(*counts.values(), -(-max(counts.values()) // burst)))
-    settles = {name: settle if _warm(call, warm_up, slow_s) <= slow_s else 0 for name, call in calls.items()}
+    took = {name: _warm(call, warm_up, slow_s) for name, call in calls.items()}
+    settles = {name: settle if once <= slow_s else 0 for name, once in took.items()}
+    turns = {name: max(1, min(burst, int(TURN_S / max(once, 1e-9)))) for name, once in took.items()}
+    rounds = min([*counts.values(), max(-(-counts[name] // turns[name]) for name in calls)])
     taken: dict[str, list[float]] = {name: [] for name in calls}
     shuffle = random.Random(0)
     for turn in range(rounds):

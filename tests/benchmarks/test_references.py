@@ -115,6 +115,22 @@ def test_turns_share_the_rounds(benchmark_module) -> None:
     assert timing.speed_up([4.0, 4.0, 6.0], [1.0, 1.0, 2.0, 2.0, 2.0, 2.0]) == 3.0
 
 
+def test_slow_functions_alternate(benchmark_module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a neighbour that is loud for some seconds is in all calls of one, and in none of the other."""
+    timing = benchmark_module("common.timing")
+    order: list[str] = []
+    clock, takes = [0.0], {"slow": 0.6, "fast": 0.0}
+
+    def note(name: str) -> None:
+        order.append(name)
+        clock[0] += takes[name]
+
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    timing.interleave({name: lambda name=name: note(name) for name in takes}, 6, settle=0, warm_up=1)
+    pairs = list(zip(order[2::2], order[3::2], strict=True))  # after the warm-up
+    assert len(pairs) == 6 and all({*pair} == {*takes} for pair in pairs)
+
+
 def test_promises_hold_only_where_they_were_made(benchmark_module) -> None:
     promises = benchmark_module("common.promises")
     rows = [

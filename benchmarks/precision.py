@@ -32,12 +32,12 @@ from references.package_biggan import load_package_biggan
 from export.editor import FusedEditor
 from export.errors import ExportError
 from export.frontier import frontier_table, gate_share
-from export.onnx import OnnxEditor, export_onnx
+from export.onnx import OnnxEditor
 from export.openvino import OpenVINOEditor, export_openvino
 from export.openvino_lowered import BFloat16Graph
-from export.parity import Engine, Judge
-from export.precision import RANKING, Clock, Frontier, Lowered, search
-from export.reduced import lowered_graph, why_none
+from export.parity import Engine
+from export.precision import Clock, Frontier, Lowered, search
+from export.reduced import lowered_graph, reference_of, why_none
 from latentclr.config import BigGANConfig, DCGANConfig, GeneratorConfig, StyleGAN2Config
 from latentclr.generators.biggan.biggan import BigGAN
 from latentclr.generators.registry import build_generator
@@ -103,18 +103,15 @@ def main(
     """Measure time and error of every precision tier."""
     start, gate = describe_machine(), Gate.parse(quality)
     config, editor, end = _editor(generator, resolution or RESOLUTIONS[generator], run)
-    name, reference = _reference(config, editor)
-    alphas = [-end, -end / 2, end / 4, end]
-    judge, ranking = Judge(editor, alphas, edited=edited), Judge(editor, alphas, seed=1, edited=RANKING)
-    engines: dict[str, Engine] = {name: torch_editor(reference)}
+    name, rival = _rival(config, editor)
+    engines: dict[str, Engine] = {name: torch_editor(rival)}
     rows: list[dict[str, Any]] = [{"engine": name}]
     frontiers: dict[str, Any] = {}
     peaks = {kind: matrix_product_peak(getattr(torch, kind)) for kind in ("float32", "bfloat16", "int8")}
     with tempfile.TemporaryDirectory(prefix="latentclr-bench-") as temporary:
         folder = Path(temporary)
-        plain = folder / "float32" / "model.onnx"
-        plain.parent.mkdir()
-        export_onnx(editor, plain)
+        reference = reference_of(editor, [(-end, end)] * editor.directions.k, folder / "float32", edited=edited)
+        plain, judge = reference.onnx, reference.judge
         for engine, load in ENGINES.items():
             try:
                 loaded = load(plain)
@@ -126,7 +123,6 @@ def main(
             click.echo(str(certificate))
             engines[f"{engine} fp32"] = loaded
             rows.append({**certificate.as_dict(), "engine": f"{engine} fp32", "kept": "all"})
-        ranges = [(-end, end)] * editor.directions.k
         for engine, precision in TIERS:
             tier = f"{engine} {precision}"
             if f"{engine} fp32" not in engines or (tiers and tier not in tiers):
@@ -137,11 +133,11 @@ def main(
                 if precision == "bf16" and not has_bf16() and "avx512f" in start["cpu_flags"]:
                     lowered, clock = BFloat16Graph(plain, emulated=True), None
                 else:
-                    lowered, clock = lowered_graph(engine, precision, plain, folder, editor, ranges)
+                    lowered, clock = lowered_graph(reference, engine, precision, folder, batch)
             except ExportError as error:
                 click.echo(f"{tier}: left out, {error}")
                 continue
-            found = search(lowered, ranking, judge, gate, folder, clock, click.echo)
+            found = search(lowered, reference.ranking, judge, gate, folder, clock, click.echo)
             click.echo("\n".join([tier, *frontier_table(found)]))
             frontiers[tier] = _points(found)
             if found.best is None:
@@ -192,7 +188,7 @@ def _editor(name: str, resolution: int, run: Path | None) -> tuple[Any, FusedEdi
     return configs[name], FusedEditor(generator, directions), END
 
 
-def _reference(config: Any, editor: FusedEditor) -> tuple[str, FusedEditor]:
+def _rival(config: Any, editor: FusedEditor) -> tuple[str, FusedEditor]:
     generator: Any = editor.generator
     if isinstance(config, BigGANConfig) and isinstance(generator, BigGAN):
         return PACKAGE, FusedEditor(load_package_biggan(config, generator), editor.directions)

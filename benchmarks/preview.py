@@ -1,12 +1,13 @@
 """How much sooner a preview is there than the full picture, and where a picture's time goes, resolution by resolution.
 
     python benchmarks/preview.py --output benchmarks/results/preview_256.json
-    python benchmarks/preview.py --precision int8 --output benchmarks/results/preview_256_int8.json
+    python benchmarks/preview.py --engine openvino --precision int8 \\
+        --output benchmarks/results/preview_256_openvino_int8.json
 
-A StyleGAN2 with seeded weights and its preview are served by Triton; full pictures and previews take turns through
-`EditClient`. Besides, editors that stop at other sizes take turns in bare
-ONNX Runtime sessions. What one of them takes is what the layers up to there cost, so it is also the most that a client
-could save by sending back what these layers gave last time ("reuse"), when only later layers are edited.
+A StyleGAN2 with seeded weights and its preview are served by Triton; full pictures in float32 and previews take turns
+through `EditClient`. Besides, editors that stop at other sizes take turns in bare sessions of the same engine. What one
+of them takes is what the layers up to there cost, so it is also the most that a client could save by sending back what
+these layers gave last time ("reuse"), when only later layers are edited.
 """
 
 from __future__ import annotations
@@ -14,42 +15,46 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from common.engines import Arrays, Engine, onnx_engine, open_editor, random_rows, set_served_threads
+from common.engines import Arrays, open_editor, random_rows
 from common.machine import describe_machine
 from common.report import Benchmark, BenchmarkError, finish, target
 from common.timing import interleave, speed_up, summarise, table
 from export_model import NAME, write_untrained
 
 from export.editor import FusedEditor
+from export.engines import Graphs, export_graphs
 from export.manifest import build_manifest
-from export.onnx import export_onnx, split_weights
+from export.onnx import OnnxEditor
+from export.openvino import OpenVINOEditor
 from export.options import TritonOptions
+from export.parity import Engine
 from export.preview import QUALITY, measure_likeness, preview_editor
-from export.reduced import export_reduced
+from export.reduced import check_precision, export_reduced, reference_of
 from export.repository import publish
 from latentclr.generators.base import Generator
 from latentclr.training.checkpoint import Checkpoint
 from serving import EditClient, TritonServer
 from serving.contract.certificate import Certificate, Gate
-from serving.contract.layout import WEIGHTS_FILE, preview_of
+from serving.contract.layout import preview_of
 from serving.contract.manifest import Preview, preview_entry
 from serving.triton.ports import Ports
 
 PAUSE_S = 0.01
 AT_MOST = 1 / 3  # of the full picture's time, at 1024 pixels
 COLUMNS = ("way", "pixels", "p50_ms", "p90_ms", "runs", "share", "kept_mib")
+SESSIONS: dict[str, type[OnnxEditor] | type[OpenVINOEditor]] = {"onnxruntime": OnnxEditor, "openvino": OpenVINOEditor}
 
 
 @click.command(cls=Benchmark)
 @click.option("--resolution", type=click.IntRange(16), default=1024, show_default=True, help="Of the full pictures.")
 @click.option("--preview", type=click.IntRange(8), default=256, show_default=True, help="Of the previews.")
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+@click.option("--engine", type=click.Choice([*SESSIONS]), default="onnxruntime", show_default=True, help="Of both.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "int8"]), default="fp32", show_default=True,
               help="Of the served previews.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="Timed requests of each.")
 @click.option("--pictures", type=click.IntRange(1), default=6, show_default=True, help="Different requests.")
@@ -59,6 +64,7 @@ COLUMNS = ("way", "pixels", "p50_ms", "p90_ms", "runs", "share", "kept_mib")
 def main(
     resolution: int,
     preview: int,
+    engine: str,
     precision: str,
     runs: int,
     pictures: int,
@@ -70,27 +76,28 @@ def main(
     start = describe_machine()
     if threads:
         torch.set_num_threads(threads)
+    options = TritonOptions(max_batch_size=1, threads=threads)
+    check_precision(precision, [engine], options, click.echo)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latentclr-bench-")))
         write_untrained(folder / "run", "stylegan2", resolution)
         _, checkpoint, editor, end = open_editor(folder / "run")
-        sizes = [size for size in editor.generator.previews() if size >= min(32, preview)]
-        editors = {size: preview_editor(editor, size) for size in sizes} | {resolution: editor}
-        if preview not in sizes:
-            raise BenchmarkError(f"--preview must be one of {', '.join(map(str, sizes))}, got {preview}")
-        graphs = {size: _export(one, folder / str(size)) for size, one in editors.items()}
+        stops = [size for size in editor.generator.previews() if size >= min(32, preview)]
+        editors = {size: preview_editor(editor, size) for size in stops} | {resolution: editor}
+        if preview not in stops:
+            raise BenchmarkError(f"--preview must be one of {', '.join(map(str, stops))}, got {preview}")
+        graphs = {size: _export(one, engine, folder / str(size)) for size, one in editors.items()}
         requests = [random_rows(editor, 1, end, seed) for seed in range(pictures)]
         certificate = None
-        engines = {size: onnx_engine(graph, torch.device("cpu"), threads) for size, graph in graphs.items()}
-        results = _sessions(editor.generator, engines, requests, runs)
+        sessions = {size: _session(made, engine, threads) for size, made in graphs.items()}
+        results = _sessions(editor.generator, sessions, requests, runs)
         if precision != "fp32":
-            graphs[preview], certificate = _reduced(editors[preview], precision, end, folder / precision)
-            engines[preview] = onnx_engine(graphs[preview], torch.device("cpu"), threads)
-        likeness = measure_likeness(_with_marks(engines[resolution]), _with_marks(engines[preview]), requests).as_dict()
-        models = _publish(folder / "models", {NAME: resolution, preview_of(NAME): preview}, editors, graphs, checkpoint)
-        for model in models:
-            set_served_threads(folder / "models" / model, threads)
-        engines.clear()  # their threads would be in the server's way
+            graphs[preview], certificate = _reduced(editors[preview], engine, precision, end, folder / precision)
+            sessions[preview] = _session(graphs[preview], engine, threads)
+        likeness = measure_likeness(sessions[resolution], sessions[preview], requests).as_dict()
+        sizes = {NAME: resolution, preview_of(NAME): preview}
+        models = _publish(folder / "models", sizes, editors, graphs, checkpoint, options)
+        sessions.clear()  # their threads would be in the server's way
         server = stack.enter_context(TritonServer(folder / "models", ports=Ports(0, 0, 0), models=models))
         client = stack.enter_context(EditClient(server.grpc_url, NAME))
         served = {
@@ -107,12 +114,13 @@ def main(
     if certificate:
         click.echo(str(certificate))
     what = f"preview of {preview} pixels" + ("" if precision == "fp32" else f" in {precision}")
+    what += "" if engine == "onnxruntime" else f" with {engine}"
     promise = f"stylegan2 {resolution}: {what}: p50 over the full picture's, served"
     finish(
         "preview",
         start=start,
         settings={
-            "resolution": resolution, "preview": preview, "precision": precision,
+            "resolution": resolution, "preview": preview, "engine": engine, "precision": precision,
             "certificate": certificate.as_dict() if certificate else None, "runs": runs,
             "pictures": pictures, "threads": threads, "pause_s": PAUSE_S, "likeness": likeness,
         },
@@ -124,57 +132,57 @@ def main(
     )  # fmt: skip
 
 
-def _export(editor: FusedEditor, folder: Path) -> Path:
+def _export(editor: FusedEditor, engine: str, folder: Path) -> Graphs:
     folder.mkdir()
-    export_onnx(editor, folder / "model.onnx")
-    split_weights(folder / "model.onnx", folder / WEIGHTS_FILE)
-    return folder / "model.onnx"
+    made = export_graphs(editor, [engine], folder)
+    made.engines.clear()  # loaded with all threads
+    return made
 
 
-def _reduced(editor: FusedEditor, precision: str, end: float, folder: Path) -> tuple[Path, Certificate]:
+def _session(made: Graphs, engine: str, threads: int) -> Engine:
+    (graph,) = made.files.values()
+    return SESSIONS[engine](graph, threads=threads)
+
+
+def _reduced(editor: FusedEditor, engine: str, precision: str, end: float, folder: Path) -> tuple[Graphs, Certificate]:
     """Return the preview's graph as `export --preview-precision` makes it, and its certificate."""
     folder.mkdir()
-    alphas, ranges = (-end, -end / 2, end / 4, end), [(-end, end)] * editor.directions.k
-    made, (certificate,) = export_reduced(
-        editor, ("onnxruntime",), precision, Gate.parse(QUALITY), folder, alphas=alphas, ranges=ranges, say=click.echo
-    )
-    return made.files["onnxruntime"], certificate
+    reference = reference_of(editor, [(-end, end)] * editor.directions.k, folder / "float32")
+    made, (certificate,) = export_reduced(reference, (engine,), precision, Gate.parse(QUALITY), folder, say=click.echo)
+    made.engines.clear()
+    return made, certificate
 
 
 def _publish(
     repository: Path,
     sizes: dict[str, int],
     editors: dict[int, FusedEditor],
-    graphs: dict[int, Path],
+    graphs: dict[int, Graphs],
     checkpoint: Checkpoint,
+    options: TritonOptions,
 ) -> list[str]:
     """Publish the full model and its preview, in this order, as `latentclr export` would; return their names."""
     manifests = {}
     for name, size in sizes.items():
-        files = sorted(graphs[size].parent.iterdir())
-        manifests[name] = build_manifest(name, editors[size].generator, checkpoint, files, [])
+        manifests[name] = build_manifest(name, editors[size].generator, checkpoint, graphs[size].all_files, [])
     (name, size), (small, preview) = sizes.items()
     manifests[name]["preview"] = preview_entry(
         Preview(editors[preview].generator.size, manifests[small]["files_sha256"])
     )
-    beside = {small: ({"onnxruntime": graphs[preview]}, manifests[small])}
-    publish(repository, name, {"onnxruntime": graphs[size]}, manifests[name], TritonOptions(max_batch_size=1), beside)
+    beside = {small: (graphs[preview].files, manifests[small])}
+    publish(repository, name, graphs[size].files, manifests[name], options, beside)
     return list(sizes)
 
 
-def _with_marks(engine: Engine) -> Callable[..., Any]:
-    return lambda *arrays: (engine(*arrays), None)
-
-
 def _sessions(
-    generator: Generator, engines: dict[int, Engine], requests: list[Arrays], runs: int
+    generator: Generator, sessions: dict[int, Engine], requests: list[Arrays], runs: int
 ) -> list[dict[str, Any]]:
     """Time a graph that stops at each size, and say what is alive there: features and skip image."""
     turn = itertools.cycle(requests)
-    calls = {str(size): (lambda engine=engine: engine(*next(turn))) for size, engine in engines.items()}
+    calls = {str(size): (lambda session=session: session(*next(turn))) for size, session in sessions.items()}
     taken = interleave(calls, runs, pause_s=PAUSE_S, slow_s=0.0)
     results = []
-    for size in engines:
+    for size in sessions:
         kept = None
         if size < generator.resolution:
             values = generator.feature_size(f"convs.{2 * size.bit_length() - 7}") + 3 * size * size

@@ -48,7 +48,8 @@ def _parse_cuda(ctx: click.Context, parameter: click.Parameter, values: tuple[st
               help="Of the arithmetic; fp16 is for GPUs. Of --target web: of the stored weights, fp16 or fp32, by "
               "default as few bits as hold the quality.")  # fmt: skip
 @click.option("--quality", metavar="exact|certified|NUMBERS",
-              help="What every graph must hold, or nothing is published; such as psnr=38,ssim=0.97.  "
+              help="What the model must hold, or nothing is published; such as psnr=38,ssim=0.97. A preview in "
+              "reduced precision and the encoder have their own.  "
               "[default: exact; in reduced precision certified]")  # fmt: skip
 @click.option("--target", type=click.Choice((*TARGETS, WEB)), default="auto", show_default=True,
               help="Where it runs: on the server, with auto on its GPU if it has one; or as a page in its visitors' "

@@ -215,7 +215,7 @@ def _torchscript(editor: FusedEditor, path: Path) -> Engine:
 def _exported(editor: FusedEditor, name: str, make: Callable[[], Engine]) -> Finding:
     try:
         judge = Judge(editor, STRENGTHS, edited=EDITED)
-        (report,) = check_parity(editor, {name: make()}, STRENGTHS, judge=judge)
+        (report,) = check_parity(judge, {name: make()})
     except ConfigError:
         raise
     except LatentCLRError as error:

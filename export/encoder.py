@@ -21,7 +21,7 @@ from export.engines import BACKENDS, Graphs
 from export.errors import ExportError
 from export.onnx import OPSET, OnnxEditor, split_weights, write_onnx
 from export.openvino import OpenVINOEditor, export_openvino
-from export.parity import batches, run_eager, why_not
+from export.parity import Arrays, Engine, batches, run_eager, why_not
 from export.torchscript import TorchScriptEditor, write_torchscript
 from latentclr.files import sha256_of
 from latentclr.inversion.augment import augment
@@ -29,7 +29,7 @@ from latentclr.inversion.encoder import ENCODER_FILE, Encoder, SavedEncoder, loa
 from latentclr.pictures.pixels import to_uint8
 from latentclr.progress import progress_bar
 from latentclr.training.rng import stream
-from serving.contract.certificate import GATES, Certificate, Comparison
+from serving.contract.certificate import GATES, Certificate, Comparison, Gate
 from serving.contract.golden import GOLDEN_FILE, LARGEST_PICTURES
 from serving.contract.golden_photos import CODES_APART, GoldenPhotos, photos_identity_of, write_golden_photos
 from serving.contract.layout import ENGINES, WEIGHTS_FILE
@@ -187,7 +187,13 @@ def encoder_info(saved: SavedEncoder, files: Mapping[str, str]) -> dict[str, Any
 
 
 def save_golden_photos(
-    folder: Path, editor: FusedEditor, saved: SavedEncoder, manifest: Mapping[str, Any], photos: CertifiedPhotos
+    folder: Path,
+    editor: FusedEditor,
+    saved: SavedEncoder,
+    manifest: Mapping[str, Any],
+    photos: CertifiedPhotos,
+    engines: Mapping[str, Engine],
+    gate: Gate,
 ) -> Path:
     """Write some of the certificate's pictures, what eager PyTorch finds in them and draws of it, to `golden.npz`.
 
@@ -197,22 +203,35 @@ def save_golden_photos(
         saved: The encoder.
         manifest: The editor's, as plain data.
         photos: Of the certificate.
+        engines: Of the editor, which hold the gate for pictures of other codes.
+        gate: Of these engines.
 
     Returns:
         The file.
+
+    Raises:
+        ExportError: An engine draws one of these codes outside the gate, so that no server could be certified.
     """
     seen, classes = photos
     half = max(1, min(GOLDEN_PHOTOS, LARGEST_PICTURES // (2 * seen[0].nbytes)) // 2)
     rows = [*range(half), *range(len(seen) // 2, len(seen) // 2 + half)]
     with torch.no_grad():
         codes = saved.encoder(torch.from_numpy(seen[rows])).numpy()
+    images = _drawn(editor, codes, classes, rows)
+    for name, engine in engines.items():
+        comparison = Comparison()
+        comparison.add(images, engine(*_unedited(editor, codes, classes, rows))[0], [[] for _ in rows])
+        if missed := gate.misses(comparison.measured()):
+            raise ExportError(
+                f"{name} draws golden photos outside {gate.name}, nothing is published: {', '.join(missed)}"
+            )
     about = photos_identity_of(manifest, sha256_of(saved.path))
     golden = GoldenPhotos(
         pictures=seen[rows],
         codes=codes,
         scale=saved.encoder.scale.numpy(),
         class_id=None if classes is None else classes[rows],
-        images=_drawn(editor, codes, classes, rows),
+        images=images,
         about=about,
     )
     write_golden_photos(folder / GOLDEN_FILE, golden)
@@ -246,10 +265,17 @@ def _row(classes: Tensor | None, row: int) -> Tensor | None:
 def _drawn(
     editor: FusedEditor, codes: NDArray[np.float32], classes: NDArray[np.int64] | None, rows: list[int]
 ) -> NDArray[np.uint8]:
+    images: NDArray[np.uint8] = run_eager(editor, *_unedited(editor, codes, classes, rows))[0]
+    return images
+
+
+def _unedited(
+    editor: FusedEditor, codes: NDArray[np.float32], classes: NDArray[np.int64] | None, rows: list[int]
+) -> Arrays:
+    """Return the editor's inputs for codes [N, ...] without an edit."""
     n, layers = len(codes), editor.generator.latent.layers
     nothing = np.zeros((n, 0), np.int64), np.zeros((n, 0, layers), np.float32)
-    images: NDArray[np.uint8] = run_eager(editor, codes, *nothing, *([] if classes is None else [classes[rows]]))[0]
-    return images
+    return (codes, *nothing, *([] if classes is None else [classes[rows]]))
 
 
 def _ran(name: str, engine: Callable[..., Any], pictures: NDArray[np.uint8], codes: NDArray[np.float32]) -> Any:

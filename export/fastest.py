@@ -10,6 +10,7 @@ from pathlib import Path
 
 from export.engines import BACKENDS, Graphs
 from export.errors import ExportError
+from export.options import TritonOptions
 from export.parity import Arrays, Engine
 from export.reduced import REFUSED
 from serving.contract.certificate import Certificate
@@ -22,8 +23,10 @@ Certify = Callable[[str, Engine], list[Certificate]]
 Make = Callable[[Sequence[str], Path], tuple[Graphs, list[Certificate]]]
 
 
-def candidates(engines: Sequence[str], *precisions: str) -> tuple[str, ...]:
-    """Return the engines that are installed here and have all these precisions.
+def candidates(engines: Sequence[str], options: TritonOptions, *precisions: str) -> tuple[str, ...]:
+    """Return the engines that are installed here, have all these precisions and can be served so.
+
+    OpenVINO serves on CPUs, and the options of TensorRT and CUDA are ONNX Runtime's.
 
     Raises:
         ExportError: Engines are named beside `auto`, or there is none.
@@ -35,9 +38,12 @@ def candidates(engines: Sequence[str], *precisions: str) -> tuple[str, ...]:
         for name, package in _PACKAGES.items()
         if importlib.util.find_spec(package) is not None
         and not any(of != "fp32" and {name, (name, of)} & {*REFUSED} for of in precisions)
+        and not (name == "openvino" and options.target == "gpu")
+        and (name == "onnxruntime" or not (options.tensorrt or options.cuda))
     )
     if not found:
-        raise ExportError(f"no engine that is installed here has {' and '.join(dict.fromkeys(precisions))}")
+        what = " and ".join(dict.fromkeys(precisions))
+        raise ExportError(f"no engine that is installed here has {what} for target {options.target}")
     return found
 
 

@@ -18,7 +18,7 @@ import torch
 
 from export.editor import FusedEditor
 from export.errors import ExportError
-from export.parity import EDITS, Engine, parity_cases, run_eager
+from export.parity import EDITS, Alphas, Engine, overflow_of, parity_cases, run_eager
 from latentclr.progress import progress_bar
 from serving.contract.certificate import CertificateError, Comparison, Gate
 from serving.contract.golden import GOLDEN_FILE, LARGEST_PICTURES, Golden, compare_golden, identity_of, write_golden
@@ -45,7 +45,7 @@ def save_golden(
     folder: Path,
     editor: FusedEditor,
     manifest: Mapping[str, Any],
-    alphas: Sequence[float],
+    alphas: Alphas,
     fed: torch.Tensor | None = None,
     engines: Mapping[str, Engine] | None = None,
     gate: Gate | None = None,
@@ -57,7 +57,7 @@ def save_golden(
         folder: Where to.
         editor: The eager editor, on the CPU, in float32.
         manifest: What the model will say of itself.
-        alphas: Strengths, none of them zero.
+        alphas: Strengths, see `Alphas`.
         fed: Mask [L] of the latent inputs at which directions act by default; None for all.
         engines: That hold the gate; an edit in which one does not by itself, such as the worst 1 % by fidelity, is left
             out: no server could hold it.
@@ -84,7 +84,7 @@ def save_golden(
 def draw_golden(
     editor: FusedEditor,
     about: Mapping[str, Any],
-    alphas: Sequence[float],
+    alphas: Alphas,
     fed: torch.Tensor | None = None,
     most_codes: int = MOST_CODES,
 ) -> Golden:
@@ -92,6 +92,9 @@ def draw_golden(
 
     Single directions are those that were chosen least often so far, and far from them: of up to K = 20 each is edited
     alone where pictures are small. Pictures take at most `LARGEST_PICTURES` bytes, and there are always two codes.
+
+    Raises:
+        ExportError: The editor itself overflows.
     """
     height, width = editor.generator.size
     codes = max(2, min(most_codes, LARGEST_PICTURES // (_GROUP * 3 * height * width)))
@@ -109,7 +112,11 @@ def draw_golden(
     with progress_bar(count, "image", desc="golden requests", delay=2) as bar:
         for number, row in enumerate(rows):
             direction[number, : row.m], alpha[number, : row.m] = row.inputs[1:3]
-            images[number] = run_eager(editor, *(array[None] for array in row.inputs))[0][0]
+            given = [array[None] for array in row.inputs]
+            image, valid = run_eager(editor, *given)
+            if not valid.all():
+                raise ExportError(overflow_of(given[1:3], 0))
+            images[number] = image[0]
             bar.update()
     unedited = {row.code: number for number, row in enumerate(rows) if not row.m}
     return Golden(

@@ -89,30 +89,31 @@ def typed(model: Any, half: frozenset[int]) -> Any:
     return work.finished(model, typed_as={name: TensorProto.FLOAT16 for name in tensors})
 
 
-def rounded(model: Any, half: frozenset[int], kind: int = TensorProto.FLOAT16) -> Any:
-    """Return the graph in float32 in which those nodes' inputs and outputs are rounded to a smaller type."""
+def rounded(model: Any, half: frozenset[int]) -> Any:
+    """Return the graph in float32 in which those nodes' inputs and outputs are rounded to float16."""
     work = _Rewriting()
     tensors = {name for index in half for name in model.graph.node[index].output}
     for index, node in enumerate(model.graph.node):
         new = work.copy(node)
         if index in half:
             for position, name in enumerate(node.input):
-                if _carries(node, position) and name and name not in tensors:
-                    new.input[position] = work.round(name, kind)
+                if _carries(node, position) and name not in tensors:
+                    new.input[position] = work.round(name, TensorProto.FLOAT16)
             outputs = list(node.output)
             for position, name in enumerate(outputs):
                 new.output[position] = f"{name}_exact"
             work.add(new)
             for name in outputs:
-                work.round(f"{name}_exact", kind, into=name)
+                work.round(f"{name}_exact", TensorProto.FLOAT16, into=name)
         else:
             work.add(new)
     return work.finished(model)
 
 
 def _carries(node: Any, position: int) -> bool:
+    """Return whether an input is there, and a signal rather than a size or an index."""
     positions = BETWEEN.get(node.op_type)
-    return positions is None or position in positions
+    return bool(node.input[position]) and (positions is None or position in positions)
 
 
 class _Rewriting:

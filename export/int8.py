@@ -49,14 +49,13 @@ class Int8Graph:
         # A transposed convolution has no integer kernel in ONNX Runtime, and one that draws a channel at a time moves
         # memory rather than computing.
         self.nodes = {
-            name: index
-            for name, index in graph.nodes.items()
-            if self.model.graph.node[index].op_type == "Conv"
-            and self.model.graph.node[index].input[1] in self.weights
-            and self.weights[self.model.graph.node[index].input[1]].dims[1] > 1
+            name: index for name, index in graph.nodes.items() if self._draws_in_int8(self.model.graph.node[index])
         }
         if not self.nodes:
-            raise ExportError("int8 needs convolutions (ONNX Runtime has none that are transposed), and there are none")
+            raise ExportError(
+                "int8 needs convolutions (ONNX Runtime has none that are transposed), and there are none: --engine "
+                "openvino has both"
+            )
         self.operations: Sequence[Operation] = [one for one in graph.operations if one.name in self.nodes]
         self.ranges = self._calibrate(samples, folder)
         self._quantised: dict[str, list[Any]] = {}
@@ -98,6 +97,11 @@ class Int8Graph:
             raise ExportError(f"the graph in int8 is not valid: {str(error).splitlines()[0][:300]}") from error
         return Built([folder / GRAPH], OnnxEditor(folder / GRAPH))
 
+    def _draws_in_int8(self, node: Any) -> bool:
+        """Return whether a node is a convolution of many channels whose weights, and bias if it has one, are known."""
+        known = node.op_type == "Conv" and all(name in self.weights for name in node.input[1:] if name)
+        return known and self.weights[node.input[1]].dims[1] > 1
+
     def _calibrate(self, samples: Sequence[Arrays], folder: Path) -> dict[str, tuple[float, float]]:
         """Return the lowest and highest value of every convolution's input and output."""
         watched = sorted(
@@ -123,6 +127,8 @@ class Int8Graph:
                 bar.update()
         path.unlink()
         values = np.array(found, np.float64).reshape(len(samples), len(watched), 2)
+        if not np.isfinite(values).all():
+            raise ExportError("int8 cannot be calibrated: an edit within the sliders overflows in the generator")
         low, high = values[..., 0].min(0), values[..., 1].max(0)
         return {name: (min(float(low[i]), 0.0), max(float(high[i]), 0.0)) for i, name in enumerate(watched)}
 

@@ -22,6 +22,14 @@ from serving.contract.certificate import Certificate
 from serving.contract.manifest import Directions, Latent, Manifest, read_generator
 
 
+def slider_ranges(checkpoint: Checkpoint) -> list[tuple[float, float]]:
+    """Return the lowest and highest strength of each direction's slider: as scored, or the run's own for all."""
+    end, k = slider_end(checkpoint.config["model"]["alpha"]), checkpoint.directions.k
+    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
+    known = scores is not None and len(scores.directions) == k
+    return [one.range for one in scores.directions] if scores and known else [(-end, end)] * k
+
+
 def build_manifest(
     name: str,
     generator: Generator,

@@ -19,6 +19,7 @@ from export.operations import find_operations
 from export.precision import Built, Operation
 from serving.contract.openvino_engine import has_bf16, import_openvino
 
+NO_BF16 = "openvino bf16 needs a CPU with AVX-512 BF16 or AMX, which this one lacks; try int8"
 _LOWERED = ("Convolution", "ConvolutionBackpropData", "GroupConvolution", "MatMul")
 _OUTPUT_CHANNELS = {"Convolution": 0, "ConvolutionBackpropData": 1}  # the axis of the weights
 _SMALLEST, _TINY = np.float32(1e-20), np.float32(1e-30)  # of scales, for a row of zeros; to add and change nothing
@@ -41,7 +42,7 @@ class BFloat16Graph:
             ExportError: This CPU has no bfloat16, so that what is published could not be tried.
         """
         if not emulated and not has_bf16():
-            raise ExportError("openvino bf16 needs a CPU with AVX-512 BF16 or AMX, which this one lacks; try int8")
+            raise ExportError(NO_BF16)
         self._model = read_onnx(path)
         self._nodes, self.operations = _operations(path, self._model)
 
@@ -115,7 +116,11 @@ class Int8Graph:
 
 
 def _draws_in_int8(node: Any) -> bool:
-    return node.get_type_name() in _OUTPUT_CHANNELS and node.input_value(1).get_node().get_type_name() == "Constant"
+    """Return whether a node is a convolution of many channels whose weights are known."""
+    axis = _OUTPUT_CHANNELS.get(node.get_type_name())
+    if axis is None or node.input_value(1).get_node().get_type_name() != "Constant":
+        return False
+    return bool(node.input_value(1).get_shape()[1 - axis] > 1)
 
 
 def _quantised(signal: Any) -> tuple[Any, Any]:

@@ -18,6 +18,8 @@ from serving.contract.certificate import GATES, Certificate, Comparison, Gate
 
 Arrays = tuple[np.ndarray[Any, np.dtype[Any]], ...]
 Engine = Callable[..., tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[Any]]]]
+Alphas = Sequence[float] | Sequence[Sequence[float]]
+"""Strengths that edits are tried with: A of them for all directions, or A for each of the K."""
 
 EDITED = 200  # pictures: enough for a worst 1 % that is not one picture
 EDITS_PER_CODE = 8  # fidelity needs each code's unedited picture too, so codes are shared
@@ -47,9 +49,14 @@ class Case:
         return rows
 
 
+def slider_alphas(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+    """Return strengths to try: both ends of each direction's slider, half of the one and a quarter of the other."""
+    return [(low, low / 2, high / 4, high) for low, high in ranges]
+
+
 def parity_cases(
     editor: FusedEditor,
-    alphas: Sequence[float],
+    alphas: Alphas,
     seed: int = 0,
     fed: torch.Tensor | None = None,
     edited: int = EDITED,
@@ -64,7 +71,7 @@ def parity_cases(
 
     Args:
         editor: The eager editor.
-        alphas: Strengths, none of them zero.
+        alphas: Strengths, see `Alphas`.
         seed: Another one gives other codes.
         fed: Mask [L]; None for all.
         edited: Edited pictures, at least.
@@ -74,7 +81,8 @@ def parity_cases(
     count = max(1, edited // EDITS_PER_CODE)
     codes, classes = editor.sample_codes(count, rng)  # [C, ...], [C]
     order: list[int] = []  # of the codes: random, since turns would pair some directions with the same code always
-    strengths = torch.tensor(list(alphas), dtype=torch.float32)
+    given = torch.tensor(alphas, dtype=torch.float32)  # [A] or [K, A]
+    strengths = given.expand(k, given.shape[-1])
 
     def case(which: list[int], direction: torch.Tensor, alpha: torch.Tensor) -> Case:
         inputs = [codes[which], direction, alpha, *([] if classes is None else [classes[which]])]
@@ -96,7 +104,7 @@ def parity_cases(
             first = index * k // rows if m == 1 and k > rows else index  # spread over all
             direction = (first[:, None] + torch.arange(m) * apart) % k  # [N, M]
             turn = index % k + index // k  # after all directions had theirs, each meets the next strength
-            alpha = strengths[(turn[:, None] + torch.arange(m)) % len(strengths)]  # [N, M]
+            alpha = strengths[direction, (turn[:, None] + torch.arange(m)) % strengths.shape[1]]  # [N, M]
             alpha = alpha[..., None].expand(*direction.shape, latent.layers).clone()  # [N, M, L]
             if m == 1 and fed is not None:
                 alpha *= fed
@@ -142,13 +150,13 @@ class Judge:
     def __init__(
         self,
         editor: FusedEditor,
-        alphas: Sequence[float],
+        alphas: Alphas,
         fed: torch.Tensor | None = None,
         seed: int = 0,
         edited: int = EDITED,
     ) -> None:
         """Choose the pictures, see `parity_cases`."""
-        self.editor = editor
+        self.editor, self.fed = editor, fed
         self.cases = parity_cases(editor, alphas, seed, fed, edited)
         self.images = sum(len(case.codes) for case in self.cases)
         self._expected: dict[int, Arrays] = {}
@@ -206,44 +214,37 @@ class Judge:
 
 
 def check_parity(
-    editor: FusedEditor,
+    judge: Judge,
     engines: Mapping[str, Engine],
-    alphas: Sequence[float],
     gate: Gate = GATES["exact"],
     precision: str = "fp32",
     say: Callable[[str], None] = lambda line: None,
     notice: float = NOTICE_S,
-    fed: torch.Tensor | None = None,
-    judge: Judge | None = None,
 ) -> list[Certificate]:
     """Certify engines; also that a bad row is reported and hurts no other, and the bounds of M.
 
     Args:
-        editor: The eager editor in float32, on the CPU.
+        judge: Of the eager editor in float32, on the CPU.
         engines: name -> function of numpy arrays in `forward`'s order.
-        alphas: Strengths to try, none of them zero.
         gate: What they must reach.
         precision: Of the engines, for the certificates.
         say: Is told how long it takes, if that is long.
         notice: Seconds that are long.
-        fed: Mask [L] of the latent inputs at which directions act by default; None for all.
-        judge: One of this editor that has drawn its pictures already; then `alphas` and `fed` are its own.
 
     Raises:
         ExportError: An engine misses the gate, or handles bad rows, no edits or too many otherwise.
     """
-    judge = judge or Judge(editor, alphas, fed)
     certificates = []
     for name, comparison in judge.compare(engines, say, notice).items():
         certificate = comparison.certificate(name, precision, gate)
         if not certificate.passed:
             raise ExportError(f"parity failed, nothing is published: {certificate}: {why_not(comparison, gate)}")
-        check_robustness(editor, name, engines[name])
+        check_robustness(judge.editor, name, engines[name])
         certificates.append(certificate)
     return certificates
 
 
-def overflow_of(edits: Arrays, row: int) -> str:
+def overflow_of(edits: Sequence[np.ndarray[Any, np.dtype[Any]]], row: int) -> str:
     """Say which edit (direction [N, M], alpha [N, M, L]) the eager editor calls invalid, in one line."""
     direction, alpha = edits[0][row].tolist(), np.abs(edits[1][row]).max(initial=0)
     edit = f"directions {', '.join(map(str, direction))} with strengths up to {alpha:g}" if direction else "no edit"
@@ -291,15 +292,26 @@ def check_robustness(editor: FusedEditor, name: str, engine: Engine) -> None:
 
 
 def _check_bad_rows(editor: FusedEditor, name: str, engine: Engine) -> None:
-    inputs = [tensor.numpy().copy() for tensor in editor.example_inputs(3, 1)]
+    inputs = [tensor.numpy() for tensor in editor.example_inputs(3, 1)]
     good, _ = engine(*inputs)
-    inputs[1][0] = editor.directions.k  # one past the last direction
-    inputs[2][2] = np.nan
-    image, valid = engine(*inputs)
-    if valid.tolist() != [False, True, False] or image[::2].any():
-        raise ExportError(f"{name}: bad rows are not reported: valid {valid.tolist()}, expected [False, True, False]")
-    if not np.array_equal(image[1], good[1]):
-        raise ExportError(f"{name}: a bad row changed the other rows of its batch")
+    code, direction, alpha, classes = range(4)
+    bad: list[tuple[str, int, float]] = [
+        ("direction", direction, editor.directions.k), ("direction", direction, -1), ("alpha", alpha, np.nan),
+        ("alpha", alpha, -np.inf), ("code", code, np.nan), ("code", code, np.inf),
+    ]  # fmt: skip
+    if editor.conditional:
+        bad += [("class_id", classes, len(editor.generator.class_names or ())), ("class_id", classes, -1)]
+    for (what, place, value), (other, its_place, its_value) in zip(bad[::2], bad[1::2], strict=True):
+        given = [array.copy() for array in inputs]
+        given[place][0], given[its_place][2] = value, its_value
+        image, valid = engine(*given)
+        if valid.tolist() != [False, True, False] or image[::2].any():
+            raise ExportError(
+                f"{name}: bad rows ({what} {value:g}, good, {other} {its_value:g}) are not reported: valid"
+                f" {valid.tolist()}, expected [False, True, False]"
+            )
+        if not np.array_equal(image[1], good[1]):
+            raise ExportError(f"{name}: a bad row changed the other rows of its batch")
 
 
 def _check_edit_counts(editor: FusedEditor, name: str, engine: Engine) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,25 @@ from export.engines import BACKENDS, Graphs, check_engines, export_graphs
 from export.errors import ExportError
 from export.fastest import AUTO, candidates, fastest, fastest_of
 from export.golden import MOST_CODES, save_golden
-from export.manifest import build_manifest
+from export.manifest import build_manifest, slider_ranges
 from export.onnx import OPSET
+from export.openvino_lowered import NO_BF16
 from export.options import TritonOptions
-from export.parity import EDITED, Judge, check_parity, parity_cases
+from export.parity import EDITED, Alphas, Judge, check_parity, parity_cases, slider_alphas
 from export.preview import EDITED as LIKENESS
 from export.preview import QUALITY as PREVIEW_QUALITY
 from export.preview import measure_likeness, preview_editor
-from export.reduced import check_precision, export_reduced
+from export.reduced import check_precision, export_reduced, reference_of
 from export.repository import check_left_behind, check_no_ensemble, publish
-from latentclr.config import TrainConfig, slider_end
+from latentclr.config import TrainConfig
 from latentclr.files import sha256_of
 from latentclr.method.step import feed_mask
-from latentclr.scores.report import read_scores
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.certificate import GATES, Certificate, Gate
 from serving.contract.errors import CatalogError
 from serving.contract.layout import encoder_of, photo_of, preview_of
 from serving.contract.manifest import Preview, preview_entry
-from serving.contract.openvino_engine import OpenVINOError, import_openvino
+from serving.contract.openvino_engine import OpenVINOError, has_bf16, import_openvino
 from serving.contract.published import PublishedModel
 from serving.contract.temporary import remove_dead_folders, temporary_folder
 
@@ -102,21 +102,18 @@ def export_run(
         options = replace(options, max_batch_size=max_batch_size)
     automatic = engines is not None and AUTO in engines
     if automatic:
-        engines = candidates(engines or (), precision, preview_precision)
-    if preview_precision != "fp32":
-        if preview is None:
-            raise ExportError(f"--preview-precision {preview_precision} is of a preview: give --preview PIXELS as well")
-        engines = check_precision(preview_precision, engines, options, say)
-    engines = check_precision(precision, engines, options, say)
+        engines = candidates(engines or (), options, precision, preview_precision)
+    if preview_precision != "fp32" and preview is None:
+        raise ExportError(f"--preview-precision {preview_precision} is of a preview: give --preview PIXELS as well")
+    engines = check_precision(precision, engines, options, say, preview_precision)
     check_engines(engines)
-    if not automatic:
-        besides = [*([] if preview is None else [preview_of(name)]), *([encoder_of(name)] if with_encoder else [])]
-        for model in (name, *besides):
-            check_left_behind(repository, model, [BACKENDS[engine] for engine in engines])
+    besides = [*([] if preview is None else [preview_of(name)]), *([encoder_of(name)] if with_encoder else [])]
+    for model in (name, *besides):  # one engine takes the name itself, whichever it will be
+        check_left_behind(repository, model, [BACKENDS[engine] for engine in engines[: 1 if automatic else None]])
     if not with_encoder:
         check_no_ensemble(repository, name, "export --with-encoder as well, under another --name")
     if "openvino" in engines:
-        check_openvino(options, say)
+        check_openvino(options, say, {precision, preview_precision})
     config, checkpoint = open_run(run, words, TrainConfig)
     generator = trained_generator(config, checkpoint)
     saved = read_encoder(checkpoint.path.parent, generator) if with_encoder else None
@@ -138,15 +135,12 @@ def export_run(
     fed = feed_mask(config.feed_layers, generator.latent.layers)  # [L]
     editor = FusedEditor(generator, checkpoint.directions, latent_input)
     smaller = None if preview is None else preview_editor(editor, preview)
-    end = slider_end(checkpoint.config["model"]["alpha"])
-    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
     plan = Plan(
         engines,
         automatic,
         precision,
         gate,
-        alphas=(-end, -end / 2, end / 4, end),
-        ranges=[one.range for one in scores.directions] if scores else [(-end, end)] * editor.directions.k,
+        ranges=slider_ranges(checkpoint),
         fed=fed,
         opset=opset,
         pictures=checkpoint.path.parent,
@@ -185,7 +179,7 @@ def export_run(
                     engines=tuple(full.engines),
                     automatic=False,
                     precision=preview_precision,
-                    gate=gate if preview_precision == "fp32" else Gate.parse(PREVIEW_QUALITY),
+                    gate=preview_gate(preview_precision, precision, gate),
                     pictures=None,
                 )
                 small, its = make(preview_of(name), smaller, its_plan)
@@ -206,7 +200,9 @@ def export_run(
                 proofs = check_encoder(editor, saved, found.engines, photos)
                 for proof in proofs:
                     say(str(proof))
-                golden = save_golden_photos(folder / encoder_of(name), editor, saved, manifest, photos)
+                golden = save_golden_photos(
+                    folder / encoder_of(name), editor, saved, manifest, photos, full.engines, gate
+                )
                 its = encoder_manifest(name, manifest, found, golden, proofs)
                 manifest["encoder"] = encoder_info(saved, its["files_sha256"])
                 beside[encoder_of(name)] = (found.files, its)
@@ -226,8 +222,7 @@ class Plan:
         automatic: Take only that of them which is fastest here.
         precision: Of the arithmetic.
         gate: What every graph must hold.
-        alphas: Strengths of the certificates and the golden requests.
-        ranges: Lowest and highest strength of each direction, for calibration.
+        ranges: Lowest and highest strength of each direction, in certificates, golden requests and calibration.
         fed: Mask [L] of the latent inputs at which directions act by default.
         opset: ONNX operator set.
         pictures: Folder for what a search in reduced precision draws.
@@ -238,12 +233,29 @@ class Plan:
     automatic: bool
     precision: str
     gate: Gate
-    alphas: Sequence[float]
     ranges: Sequence[tuple[float, float]]
     fed: Tensor
     opset: int = OPSET
     pictures: Path | None = None
     edited: int = EDITED
+
+    @property
+    def alphas(self) -> Alphas:
+        """Strengths to try, of each direction."""
+        return slider_alphas(self.ranges)
+
+
+def preview_gate(precision: str, full: str, gate: Gate) -> Gate:
+    """Return what a preview must hold: in float32 what a full picture in float32 must.
+
+    Args:
+        precision: Of the preview.
+        full: Of the full pictures.
+        gate: Of these.
+    """
+    if precision != "fp32":
+        return Gate.parse(PREVIEW_QUALITY)
+    return gate if full == "fp32" else GATES["exact"]
 
 
 def prove(
@@ -263,18 +275,16 @@ def prove(
             made, certificates = fastest(
                 made,
                 request,
-                lambda name, engine: check_parity(editor, {name: engine}, (), plan.gate, say=say, judge=judge),
+                lambda name, engine: check_parity(judge, {name: engine}, plan.gate, say=say),
                 say,
             )
         else:
-            certificates = check_parity(editor, made.engines, (), plan.gate, say=say, judge=judge)
+            certificates = check_parity(judge, made.engines, plan.gate, say=say)
     else:
+        reference = reference_of(editor, plan.ranges, folder / "float32", plan.fed, plan.opset)
 
         def reduced(names: Sequence[str], place: Path) -> tuple[Graphs, list[Certificate]]:
-            return export_reduced(
-                editor, names, plan.precision, plan.gate, place,
-                alphas=plan.alphas, ranges=plan.ranges, fed=plan.fed, opset=plan.opset, pictures=plan.pictures, say=say,
-            )  # fmt: skip
+            return export_reduced(reference, names, plan.precision, plan.gate, place, pictures=plan.pictures, say=say)
 
         if plan.automatic:
             made, certificates = fastest_of(plan.engines, reduced, request, folder, say)
@@ -305,16 +315,20 @@ def unknown_names(repository: Path, name: str, manifest: Mapping[str, Any]) -> l
     ]
 
 
-def check_openvino(options: TritonOptions, say: Callable[[str], None]) -> None:
-    """Refuse what OpenVINO's backend cannot do, before the work is done, and tell what has no effect there.
+def check_openvino(options: TritonOptions, say: Callable[[str], None], precisions: Collection[str] = ()) -> None:
+    """Refuse what OpenVINO's backend or this CPU cannot do, before the work is done, and tell what has no effect there.
 
     Raises:
-        ExportError: OpenVINO is not installed, or the target is a GPU, which that backend refuses.
+        ExportError: OpenVINO is not installed, the target is a GPU, which that backend refuses, or this CPU has no
+            bfloat16, so that such a graph could not be tried.
     """
     try:
         import_openvino()
+        untried = "bf16" in precisions and not has_bf16()
     except OpenVINOError as error:
         raise ExportError(str(error)) from None
+    if untried:
+        raise ExportError(NO_BF16)
     if options.target == "gpu":
         raise ExportError("openvino runs on CPUs (Triton's backend of that name refuses others), got target gpu")
     say(

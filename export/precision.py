@@ -182,10 +182,10 @@ def search(
     )  # fmt: skip
 
     def attempt(keep: Iterable[str]) -> bool:
-        """Try a set on few pictures, and on all if it holds there."""
-        point, built = trial.point(frozenset(keep), ranking)
-        if point.passed:
-            point = trial.proof(point, built, judge)
+        """Try a set on few pictures, and on all if these leave it a chance."""
+        point, hopeful = trial.point(frozenset(keep), ranking, judge.images)
+        if hopeful is not None:
+            point = trial.proof(point, hopeful, judge)
         found.points.append(point)
         return point.passed
 
@@ -220,7 +220,8 @@ class _Trial:
         self.folder.mkdir(parents=True)
         return self.lowered.build(keep, self.folder)
 
-    def point(self, keep: frozenset[str], judge: Judge) -> tuple[Point, Engine | None]:
+    def point(self, keep: frozenset[str], judge: Judge, images: int) -> tuple[Point, Engine | None]:
+        """Return a graph held against a judge, and its engine if it may still hold the gate for so many images."""
         cost = math.inf if self.clock else 100 * sum(self.costs[name] for name in keep)
         try:
             engine = self.build(keep).engine
@@ -230,10 +231,10 @@ class _Trial:
             comparison = judge.compare({self.lowered.engine: engine}, what="search")[self.lowered.engine]
         except ExportError as error:  # such as an overflow, which makes rows invalid
             return Point(keep, cost, None, False, False, str(error)), None
-        return self._judged(keep, cost, comparison, proven=False), engine
+        hopeless = comparison.is_hopeless(self.gate, images)
+        return self._judged(keep, cost, comparison, proven=False), None if hopeless else engine
 
-    def proof(self, point: Point, engine: Engine | None, judge: Judge) -> Point:
-        assert engine is not None
+    def proof(self, point: Point, engine: Engine, judge: Judge) -> Point:
         try:
             compared = judge.compare({self.lowered.engine: engine}, what="proof", stop=self.gate)
         except ExportError as error:

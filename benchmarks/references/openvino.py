@@ -8,7 +8,7 @@ from typing import Any
 
 from common.engines import Array, Engine
 
-from serving.contract.openvino_engine import has_bf16, import_openvino
+from serving.contract.openvino_engine import core, has_bf16, import_openvino
 
 
 def has_openvino() -> bool:
@@ -32,7 +32,6 @@ def openvino_engine(path: Path, precision: str, threads: int) -> Engine:
     openvino = import_openvino()
     from openvino import properties
 
-    core = openvino.Core()
     settings: dict[Any, Any] = {
         properties.hint.inference_precision(): getattr(openvino.Type, precision),
         properties.hint.performance_mode(): properties.hint.PerformanceMode.LATENCY,
@@ -44,9 +43,9 @@ def openvino_engine(path: Path, precision: str, threads: int) -> Engine:
     def run(*arrays: Array) -> Array:
         shapes = tuple(array.shape for array in arrays)
         if shapes not in requests:
-            model = core.read_model(path)
+            model = core().read_model(path)
             model.reshape({tensor.any_name: list(shape) for tensor, shape in zip(model.inputs, shapes, strict=True)})
-            requests[shapes] = core.compile_model(model, "CPU", settings).create_infer_request()
+            requests[shapes] = core().compile_model(model, "CPU", settings).create_infer_request()
         image: Array = requests[shapes].infer(list(arrays))[0]
         return image.copy()  # the request writes its next picture into the same memory
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from export.editor import FusedEditor
 from export.golden import save_golden
-from export.manifest import build_manifest
+from export.manifest import build_manifest, slider_ranges
 from export.onnx import OPSET
+from export.parity import slider_alphas
 from export.web.memory import PHONE_BYTES, browser_bytes, check_browser
 from export.web.page import check_folder, page_files, visitor_bytes, write_page
 from export.web.runtime import runtime_files
 from export.web.smallest import ENGINE, smallest_graph
-from latentclr.config import TrainConfig, slider_end
+from latentclr.config import TrainConfig
 from latentclr.method.step import feed_mask
 from latentclr.training.experiment import named_edits, open_run, trained_generator
 from serving.contract.certificate import GATES, Gate
@@ -71,8 +72,7 @@ def export_web(
     for problem in problems:
         say(f"named edits: {problem}")
     fed = feed_mask(config.feed_layers, generator.latent.layers)  # [L]
-    end = slider_end(checkpoint.config["model"]["alpha"])
-    alphas = (-end, -end / 2, end / 4, end)
+    alphas = slider_alphas(slider_ranges(checkpoint))
     remove_dead_folders()
     with temporary_folder("export") as place:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import torch
 from export.editor import FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx, read_graph
-from export.parity import Judge, check_robustness, why_not
+from export.parity import Alphas, Judge, check_robustness, why_not
 from export.precision import RANKING
+from export.reduced import RANKING_SEED
 from export.web.runtime import gzipped
 from export.web.weights import HALF_BITS, stored
 from serving.contract.certificate import Certificate, Comparison, Gate
@@ -21,7 +22,6 @@ from serving.contract.certificate import Certificate, Comparison, Gate
 ENGINE = "onnxruntime-web"
 FEWEST_BITS, MORE_BITS = 4, 14  # the latter where float16 does not do
 PRECISIONS = ("fp32", "fp16")
-_RANKING_SEED = 1  # other codes than the certificate's
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def smallest_graph(
     gate: Gate,
     folder: Path,
     *,
-    alphas: Sequence[float],
+    alphas: Alphas,
     fed: torch.Tensor | None = None,
     precision: str | None = None,
     opset: int,
@@ -64,7 +64,7 @@ def smallest_graph(
         editor: In float32, on the CPU.
         gate: What must hold.
         folder: Where to write.
-        alphas: Strengths of the certificate.
+        alphas: Strengths of the certificate, see `Alphas`.
         fed: Mask [L] of the latent inputs at which directions act by default; None for all.
         precision: `fp32` or `fp16`, whole, of the stored weights; None for the fewest bits.
         opset: ONNX operator set.
@@ -90,7 +90,7 @@ def smallest_graph(
     judge = Judge(editor, alphas, fed)
     tries: list[int | None] = [None if precision == "fp32" else HALF_BITS]
     if precision is None:
-        few = Judge(editor, alphas, fed, _RANKING_SEED, RANKING)
+        few = Judge(editor, alphas, fed, RANKING_SEED, RANKING)
         start = _fewest_bits(lambda bits: not gate.misses(compared(few, bits, gate).measured()))
         tries = [*range(start, HALF_BITS + 1), MORE_BITS, None]
     for bits in tries:

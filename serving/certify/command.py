@@ -60,13 +60,14 @@ def certify(
     from serving.certify.proof import prove, prove_photos, work
     from serving.client.client import EditClient
     from serving.contract.certificate import CertificateError, Gate
+    from serving.contract.layout import preview_of
 
     chosen = None if quality is None else Gate.parse(quality)
     with EditClient(url, model, timeout) as client:
         description = client.description
         its = description.manifest
-        if its.encoder_of:
-            raise CertificateError(f"{model} is certified with the model that it was published with: {its.encoder_of}")
+        if editor := its.encoder_of or its.photo_of:
+            raise CertificateError(f"{model} is certified with the model that it was published with: {editor}")
         engine, precision, gate = published(description)
         gate = chosen or gate
         path, requested = open_golden(description, repository, golden)
@@ -100,6 +101,8 @@ def certify(
                 record["encoder"] = {**seen.as_dict(), "codes_apart": found.apart, "p50_ms": round(found.p50_ms(), 3)}
             elif its.encoder is not None:
                 click.echo("its encoder is not asked: that takes --golden-photos FILE, the golden.npz beside it")
+            if its.preview is not None:
+                click.echo(f"its preview is certified by itself: --model {preview_of(model)}")
         finally:  # an encoder that does not answer takes nothing from what is known of the editor
             if output is not None:
                 _write(output, record)

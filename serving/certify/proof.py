@@ -104,8 +104,10 @@ def prove(
                 done(len(rows))
             compare_golden(proof.comparison, golden, drawn)
         single = [row for row in range(len(golden)) if golden.edits[row] == 1]
-        for row in itertools.islice(itertools.cycle(single), requests):
-            arrays = golden.request([row])
+        for turn, row in enumerate(itertools.islice(itertools.cycle(single), requests), start=1):
+            code, direction, alpha, *rest = golden.request([row])
+            unlike = np.float32(1 + turn * np.finfo(np.float32).eps)  # the others, or a response cache would answer
+            arrays = (code, direction, alpha * unlike, *rest)
             start = time.perf_counter()
             client.edit_rows(*arrays)
             proof.seconds.append(time.perf_counter() - start)
@@ -145,7 +147,7 @@ def prove_photos(
             ) from error
         if image.shape != (1, *golden.images.shape[1:]):
             raise CertificateError(f"the server drew a picture of shape {list(image.shape)} of golden photo {row}")
-        proof.apart = max(proof.apart, golden.apart(row, codes))
+        proof.apart = float(np.maximum(proof.apart, golden.apart(row, codes)))  # keeps what is not a number
         proof.comparison.add(golden.images[row : row + 1], image, [[]])
         done(1)
     return proof

@@ -125,14 +125,14 @@ def check_onnxruntime() -> Iterator[Finding]:
 
 def check_openvino() -> Iterator[Finding]:
     """Run a model of one operation with OpenVINO, and tell what arithmetic this CPU has."""
-    from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, has_bf16, import_openvino
+    from serving.contract.openvino_engine import OpenVINOError, OpenVINOMissing, core, has_bf16, import_openvino
 
     try:
         openvino = import_openvino()
         from openvino import opset13 as operations
 
         x = operations.parameter([1], openvino.Type.f32)
-        compiled = openvino.compile_model(openvino.Model([operations.relu(x)], [x]), "CPU")
+        compiled = core().compile_model(openvino.Model([operations.relu(x)], [x]), "CPU")
         compiled([_one()])
         bf16 = "has bfloat16" if has_bf16() else "has no bfloat16 (AVX-512 BF16 or AMX)"
     except OpenVINOMissing:

@@ -326,10 +326,10 @@ def test_served_precision(trained: Path) -> None:
 
 
 @pytest.mark.full
-def test_preview() -> None:
-    got = record(
-        "preview.py", "--resolution", "32", "--preview", "16", "--runs", "2", "--pictures", "2", random_weights=True
-    )
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_preview(engine: str) -> None:
+    got = record("preview.py", "--resolution", "32", "--preview", "16", "--engine", engine, "--runs", "2",
+                 "--pictures", "2", random_weights=True)  # fmt: skip
     assert [(row["way"], row["pixels"]) for row in got["results"]] == [
         ("session", 16), ("session", 32), ("served, edit", 32), ("served, preview", 16),
     ]  # fmt: skip

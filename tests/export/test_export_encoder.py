@@ -15,7 +15,7 @@ from small_stylegan2 import D, K, manifest_of, train_small
 from tiny_models import nudge
 
 from export.editor import FusedEditor
-from export.encoder import ServedEncoder, certified_photos, check_encoder, export_encoder
+from export.encoder import ServedEncoder, certified_photos, check_encoder, export_encoder, save_golden_photos
 from export.errors import ExportError
 from export.parity import run_eager
 from export.repository import rollback
@@ -26,6 +26,7 @@ from latentclr.inversion.encoder import ENCODER_FILE, Encoder, EncoderSpec, Save
 from latentclr.training.experiment import open_run, trained_generator
 from latentclr.training.rng import stream
 from serving import TritonServer
+from serving.contract.certificate import GATES
 from serving.contract.golden import GOLDEN_FILE, GoldenError
 from serving.contract.golden_photos import CODES_APART, read_golden_photos
 from serving.contract.manifest import parse_manifest
@@ -247,6 +248,21 @@ def test_a_graph_that_finds_other_codes_is_not_published(trained, tmp_path):
 
     with pytest.raises(ExportError, match="cannot encode 1 pictures: out of memory"):
         check_encoder(editor, saved, {"onnxruntime": wrong}, certified_photos(editor, 12))
+
+
+def test_photos_that_no_server_could_draw_are_not_kept(trained, published, tmp_path):
+    """A graph may hold the gate for the certificate's codes and miss it for those of photos."""
+    editor, saved = editor_of(trained), load_encoder(trained / ENCODER_FILE)
+    manifest, _ = manifest_of(published[0] / "faces")
+
+    def dark(*given):
+        image, valid = run_eager(editor, *given)
+        return image // 2, valid
+
+    given = editor, saved, manifest, certified_photos(editor, 12)
+    with pytest.raises(ExportError, match=r"dark draws golden photos outside exact, nothing is published: worst step"):
+        save_golden_photos(tmp_path, *given, {"dark": dark}, GATES["exact"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_zeros_ask_for_the_unedited_picture(trained):

@@ -18,6 +18,7 @@ from export.editor import FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor
 from export.parity import run_eager
+from export.pipeline import preview_gate
 from export.precision import Clock
 from export.preview import EDITED, averaged_down, measure_likeness, preview_editor
 from export.preview import QUALITY as PREVIEW_QUALITY
@@ -28,13 +29,14 @@ from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
 from latentclr.method.directions import build_directions
 from latentclr.training.checkpoint import load_checkpoint
-from serving.contract.certificate import SAME_DB
+from serving.contract.certificate import GATES, SAME_DB, Gate
 from serving.contract.files import sha256_of
 from serving.contract.golden import read_golden
 from serving.contract.manifest import parse_manifest
 from serving.contract.published import PublishedModel
 
 MODELS = ["faces", "faces_preview", "faces_preview_torchscript", "faces_torchscript"]
+LOOSE = Gate.parse("psnr=20")
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +102,16 @@ def test_beside_half_precision_the_preview_stays_in_float32(trained, invoke, tmp
 
 @pytest.mark.slow
 def test_a_preview_in_int8_beside_a_picture_in_float32(trained, invoke, tmp_path, monkeypatch):
-    monkeypatch.setattr(Clock, "ms", lambda clock, engine: 0.5 * clock.reference_ms)  # as it is for large pictures
+    monkeypatch.setattr(
+        Clock, "ms", lambda clock, engine, patience=1: 0.5 * clock.reference_ms
+    )  # as it is for large pictures
     words = ("export", trained, "--repository", tmp_path, "--name", "mixed", "--preview", "8")
     result = invoke(*words, "--preview-precision", "int8")
     assert result.exit_code == 0, result.output
     assert "int8: only for onnxruntime; TorchScript stays in fp32" in result.stdout
     assert "preview of 8 pixels, in int8:" in result.stdout
     assert sorted(path.name for path in tmp_path.glob("mixed*")) == ["mixed", "mixed_preview"]
+    assert preview_gate("fp32", "int8", LOOSE) is GATES["exact"] and preview_gate("fp32", "fp32", LOOSE) is LOOSE
     for model, precision, gate in (("mixed", "fp32", "exact"), ("mixed_preview", "int8", PREVIEW_QUALITY)):
         manifest, _ = manifest_of(tmp_path / model)
         (proof,) = manifest["parity"].values()
@@ -124,6 +129,10 @@ def test_a_preview_in_int8_beside_a_picture_in_float32(trained, invoke, tmp_path
      "torchscript is published in fp32 only; leave it out, or export in fp32"),
     (["--preview", "8", "--preview-precision", "bf16", "--engine", "onnxruntime"],
      "ONNX Runtime has no bfloat16 arithmetic on CPUs"),
+    (["--preview", "8", "--preview-precision", "bf16", "--precision", "fp16"],
+     "no engine has both --precision fp16 and --preview-precision bf16"),
+    (["--preview", "8", "--preview-precision", "int8", "--precision", "fp16", "--tensorrt", "fp16"],
+     "--tensorrt needs --preview-precision fp32 or fp16, got int8"),
 ])  # fmt: skip
 def test_precisions_that_a_preview_cannot_have(trained, tmp_path, invoke, refused, words, said):
     assert said in refused(invoke("export", trained, "--repository", tmp_path / "new", *words))

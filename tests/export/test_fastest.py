@@ -14,6 +14,7 @@ import export.fastest
 from export.engines import Graphs
 from export.errors import ExportError
 from export.fastest import candidates, fastest, fastest_of
+from export.options import TritonOptions
 
 REQUEST = (np.zeros((1, 6), np.float32),)
 
@@ -78,19 +79,24 @@ def test_in_reduced_precision_those_that_hold_are_timed(tmp_path, monkeypatch):
     assert "torchscript is not taken: it misses certified" in said
 
 
+CPU = TritonOptions()
+
+
 def test_who_takes_part(monkeypatch):
     everything = ("onnxruntime", "openvino", "torchscript")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert candidates(["auto"], "fp32") == everything
-    assert candidates(["auto"], "int8") == ("onnxruntime", "openvino")
-    assert candidates(["auto"], "bf16") == ("openvino",)
-    assert candidates(["auto"], "fp32", "int8") == ("onnxruntime", "openvino")  # a preview's precision
+    assert candidates(["auto"], CPU, "fp32") == everything
+    assert candidates(["auto"], CPU, "int8") == ("onnxruntime", "openvino")
+    assert candidates(["auto"], CPU, "bf16") == ("openvino",)
+    assert candidates(["auto"], CPU, "fp32", "int8") == ("onnxruntime", "openvino")  # a preview's precision
+    assert candidates(["auto"], TritonOptions(target="gpu"), "fp32") == ("onnxruntime", "torchscript")
+    assert candidates(["auto"], TritonOptions(cuda={"use_tf32": "0"}), "fp32") == ("onnxruntime",)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "openvino" else name)
-    assert candidates(["auto"], "fp32") == ("onnxruntime", "torchscript")
+    assert candidates(["auto"], CPU, "fp32") == ("onnxruntime", "torchscript")
     with pytest.raises(ExportError, match="no engine that is installed here has bf16"):
-        candidates(["auto"], "bf16", "bf16")
+        candidates(["auto"], CPU, "bf16", "bf16")
     with pytest.raises(ExportError, match="auto chooses one engine by itself, got auto, openvino"):
-        candidates(["auto", "openvino"], "fp32")
+        candidates(["auto", "openvino"], CPU, "fp32")
 
 
 def test_from_the_command_line(trained, tmp_path, invoke, monkeypatch):
@@ -103,3 +109,11 @@ def test_from_the_command_line(trained, tmp_path, invoke, monkeypatch):
     assert [path.name for path in (tmp_path / "repository").iterdir() if path.is_dir()] == ["edit"]
     main = {"onnxruntime": "model.onnx", "openvino": "model.xml", "torchscript": "model.pt"}[taken[0]]
     assert (tmp_path / "repository" / "edit" / "1" / main).is_file()
+
+
+def test_twins_are_asked_for_before_the_work(trained, tmp_path, invoke, refused):
+    """Whichever engine it will be takes the name itself."""
+    words = ("export", trained, "--repository", tmp_path / "repository", "--name", "edit")
+    assert invoke(*words).exit_code == 0
+    line = refused(invoke(*words, "--engine", "auto"))
+    assert "also holds edit_torchscript, which would go on serving the older version" in line

@@ -17,7 +17,7 @@ import export.parity
 from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
 from export.onnx import OnnxEditor, export_onnx
-from export.parity import EDITED, Judge, check_parity, parity_cases, run_eager
+from export.parity import EDITED, Judge, check_parity, parity_cases, run_eager, slider_alphas
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.method.directions import build_directions
 from serving.contract.certificate import GATES, Certificate
@@ -187,7 +187,7 @@ def test_newer_opsets(tmp_path, opset):
     made = editor(False)
     export_onnx(made, tmp_path / "model.onnx", opset)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == opset
-    (report,) = check_parity(made, {"onnx": OnnxEditor(tmp_path / "model.onnx")}, ALPHAS)
+    (report,) = check_parity(Judge(made, ALPHAS), {"onnx": OnnxEditor(tmp_path / "model.onnx")})
     assert report.worst_step <= 1
 
 
@@ -271,6 +271,18 @@ def test_the_check_for_overflow_in_half_precision_all_the_way(half_graph):
     assert valid.tolist() == [True, True, False, False, True]
 
 
+def test_each_direction_is_proven_up_to_its_own_ends():
+    made = editor(False)
+    made.directions = build_directions("global", 3, 6, torch.Generator().manual_seed(1))
+    ranges = [(-1.0, 2.0), (-8.0, 0.5), (-3.0, 3.0)]
+    for case in parity_cases(made, slider_alphas(ranges)):
+        for which, alpha in zip(case.inputs[1].ravel(), case.inputs[2].reshape(-1, 3), strict=True):
+            low, high = ranges[which]
+            assert np.all((low <= alpha) & (alpha <= high))
+            if case.inputs[1].shape[1] == 1:
+                assert set(alpha) <= {low, low / 2, high / 4, high}
+
+
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 10, 16, 17, 24, 25, 33, 47, 100])
 def test_parity_covers_what_it_promises(k):
     made = editor(True)
@@ -343,14 +355,14 @@ class OffBy:
 
 def test_parity_numbers():
     made = editor(False)
-    (same,) = check_parity(made, {"same": lambda *given: run_eager(made, *given)}, ALPHAS)
+    (same,) = check_parity(Judge(made, ALPHAS), {"same": lambda *given: run_eager(made, *given)})
     assert dataclasses.asdict(same) == {
         "engine": "same", "precision": "fp32", "images": 225, "worst_step": 0, "mean_step": 0.0, "p999_step": 0,
         "psnr_db": None, "ssim": 1.0, "edit_fidelity": pytest.approx(1), "gate": "exact", "passed": True,
     }  # fmt: skip
     start = "same fp32: 225 images, worst 0/255, mean 0/255, 99.9 % within 0/255, identical, SSIM 1.0000, edit fidelity"
     assert str(same) == f"{start} 1.0000; holds exact"
-    (one,) = check_parity(made, {"one": OffBy(made, 1)}, ALPHAS)
+    (one,) = check_parity(Judge(made, ALPHAS), {"one": OffBy(made, 1)})
     pixels = SIZE * SIZE * 3
     assert (one.worst_step, one.images) == (1, 225)
     assert one.mean_step == pytest.approx(1 / pixels)
@@ -361,9 +373,9 @@ def test_parity_numbers():
 def test_a_long_proof_is_announced():
     made, lines = editor(False), []
     engine = {"same": lambda *given: run_eager(made, *given)}
-    check_parity(made, engine, ALPHAS, say=lines.append, notice=1e9)
+    check_parity(Judge(made, ALPHAS), engine, say=lines.append, notice=1e9)
     assert lines == []
-    check_parity(made, engine, ALPHAS, say=lines.append, notice=0.0)
+    check_parity(Judge(made, ALPHAS), engine, say=lines.append, notice=0.0)
     (line,) = lines
     assert re.fullmatch(r"parity of 225 images takes about .+; Ctrl-C ends it, and nothing is published", line)
 
@@ -375,7 +387,7 @@ def test_two_steps_in_one_pixel_fail():
         r"worst step 2 instead of at most 1 \(unedited pictures\)"
     )
     with pytest.raises(ExportError, match=message):
-        check_parity(made, {"good": lambda *given: run_eager(made, *given), "bad": OffBy(made, 2)}, ALPHAS)
+        check_parity(Judge(made, ALPHAS), {"good": lambda *given: run_eager(made, *given), "bad": OffBy(made, 2)})
 
 
 @pytest.mark.parametrize(("wrong", "named"), [
@@ -391,7 +403,7 @@ def test_the_directions_that_fail_are_named(wrong, named):
 
     message = rf"engine int8: .*; MISSES certified: .*edit fidelity \S+ instead of at least 0.98 \({named}\)$"
     with pytest.raises(ExportError, match=message):
-        check_parity(made, {"engine": engine}, ALPHAS, gate=GATES["certified"], precision="int8")
+        check_parity(Judge(made, ALPHAS), {"engine": engine}, gate=GATES["certified"], precision="int8")
 
 
 def test_eager_pictures_are_drawn_once(monkeypatch):
@@ -408,7 +420,7 @@ def test_what_eager_itself_cannot_draw_proves_nothing():
     made = editor(False)
     line = r"own picture is not finite for directions [\d, ]+ with strengths up to \S+e\+38"
     with pytest.raises(ExportError, match=line):
-        check_parity(made, {"same": lambda *given: run_eager(made, *given)}, [3e38, -3e38])
+        check_parity(Judge(made, [3e38, -3e38]), {"same": lambda *given: run_eager(made, *given)})
 
 
 def test_other_faults_of_an_engine_fail():
@@ -446,4 +458,4 @@ def test_other_faults_of_an_engine_fail():
 
     for engine in (halved, floating, trusting, contagious, showing, lost, boundless, OffBy(made, 0, valid_too=True)):
         with pytest.raises(ExportError):
-            check_parity(made, {"engine": engine}, ALPHAS)
+            check_parity(Judge(made, ALPHAS), {"engine": engine})

@@ -31,7 +31,7 @@ from export.onnx import export_onnx
 from export.openvino import OpenVINOEditor, export_openvino
 from export.openvino_lowered import BFloat16Graph, Int8Graph
 from export.options import TritonOptions
-from export.parity import check_parity, run_eager
+from export.parity import Judge, check_parity, run_eager
 from export.pipeline import export_run
 from export.repository import rollback
 from export.triton_config import model_config
@@ -77,7 +77,7 @@ def test_a_conditional_editor_is_exact(tmp_path):
     made = FusedEditor(generator, build_directions("nonlinear", K, generator.latent.dim, rng, depth=2))
     graphs = export_graphs(made, ["openvino"], tmp_path)
     assert [path.name for path in graphs.all_files] == ["model.xml", "model.bin"]
-    (certificate,) = check_parity(made, graphs.engines, ALPHAS)
+    (certificate,) = check_parity(Judge(made, ALPHAS), graphs.engines)
     assert (certificate.engine, certificate.passed) == ("openvino", True)
 
 

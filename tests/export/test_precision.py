@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -26,7 +27,7 @@ from export.operations import find_operations
 from export.options import TritonOptions
 from export.parity import Judge, check_parity, parity_cases, run_eager
 from export.precision import Built, Clock, Operation, search
-from export.reduced import calibration_samples, check_precision, export_reduced, why_none
+from export.reduced import calibration_samples, check_precision, export_reduced, reference_of, why_none
 from latentclr.generators.base import Generator, LatentSpec
 from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
@@ -157,7 +158,7 @@ def test_a_half_that_overflows_is_found_and_stays_in_float32(loud, tmp_path):
     lowered, ranking, judge = HalfGraph(path), Judge(editor, ALPHAS, seed=1, edited=8), Judge(editor, ALPHAS)
     built = lowered.build(frozenset(), tmp_path)
     with pytest.raises(ExportError, match=r"parity failed|valid is"):
-        check_parity(editor, {"twin": built.engine}, ALPHAS, CERTIFIED, "fp16")
+        check_parity(Judge(editor, ALPHAS), {"twin": built.engine}, CERTIFIED, "fp16")
     lines = []
     found = search(lowered, ranking, judge, CERTIFIED, tmp_path / "search", say=lines.append)
     assert lines == ["fp16 misses the gate where all is lowered: ranking 4 operations"]
@@ -228,7 +229,7 @@ def test_int8_holds_a_loose_gate_and_misses_a_strict_one(styled, judges, samples
 def test_a_graph_whose_weights_were_nudged_fails(styled, tmp_path):
     editor, path = styled
     file = HalfGraph(path).build(frozenset(), tmp_path).files[0]
-    check_parity(editor, {"onnxruntime": OnnxEditor(file, threads=1)}, ALPHAS, CERTIFIED, "fp16")
+    check_parity(Judge(editor, ALPHAS), {"onnxruntime": OnnxEditor(file, threads=1)}, CERTIFIED, "fp16")
     model = onnx.load(file)
     (weight,) = (t for t in model.graph.initializer if t.name == "generator.convs.1.weight_float16")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float16(1.05), weight.name))
@@ -236,7 +237,7 @@ def test_a_graph_whose_weights_were_nudged_fails(styled, tmp_path):
     bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.05), bias.name))
     onnx.save(model, file)
     with pytest.raises(ExportError, match=r"nothing is published: onnxruntime fp16: .* MISSES certified: mean step"):
-        check_parity(editor, {"onnxruntime": OnnxEditor(file, threads=1)}, ALPHAS, CERTIFIED, "fp16")
+        check_parity(Judge(editor, ALPHAS), {"onnxruntime": OnnxEditor(file, threads=1)}, CERTIFIED, "fp16")
 
 
 def test_no_faster_is_not_published(styled, judges, samples, tmp_path, monkeypatch):
@@ -315,6 +316,8 @@ def test_an_unfaithful_edit_does_not_end_the_proof(styled, tmp_path):
     strong = {first + number: unedited_at(judge, number) for number in (30,)}
     held = search(Faulty(editor, faults=strong), ranking, judge, gate, tmp_path)
     assert held.best is not None and held.best.measured["images"] == judge.images == 225
+    early = strong | {first - 1: unedited_at(ranking, first - 1)}  # one of the few that operations are ranked on
+    assert search(Faulty(editor, faults=early), ranking, judge, gate, tmp_path).best is not None
     more = strong | {first + number: unedited_at(judge, number) for number in (31, 32)}
     missed = search(Faulty(editor, faults=more), ranking, judge, gate, tmp_path)
     assert missed.best is None
@@ -381,6 +384,12 @@ def test_calibration_has_each_directions_own_range_and_other_codes(styled):
         ("fp32", None, {"tensorrt": "fp16"}, "--tensorrt fp16 needs --precision fp16, got fp32"),
         ("fp16", None, {"tensorrt": "fp32"}, "--tensorrt fp32 needs --precision fp32, got fp16"),
         ("int8", None, {"tensorrt": "fp16"}, "--tensorrt fp16 needs --precision fp16, got int8"),
+        (
+            "fp32",
+            ("openvino", "torchscript"),
+            {"cuda": {"use_tf32": "0"}},
+            "TensorRT and CUDA options are ONNX Runtime's, got --engine openvino torchscript",
+        ),
     ],
 )
 def test_what_does_not_go_together(precision, engines, options, message):
@@ -391,8 +400,9 @@ def test_what_does_not_go_together(precision, engines, options, message):
 def test_engines_by_default():
     lines = []
     assert check_precision("fp32", None, TritonOptions(tensorrt="fp32"), lines.append) == ("onnxruntime", "torchscript")
-    assert check_precision("fp16", None, TritonOptions(tensorrt="fp16"), lines.append) == ("onnxruntime",)
-    assert check_precision("bf16", None, TritonOptions(), lines.append) == ("openvino",)
+    assert check_precision("fp16", None, TritonOptions(tensorrt="fp16"), lines.append) == ["onnxruntime"]
+    assert check_precision("bf16", None, TritonOptions(), lines.append) == ["openvino"]
+    assert check_precision("bf16", None, TritonOptions(), lambda line: None, "int8") == ["openvino"]
     assert check_precision("int8", ("onnxruntime",), TritonOptions(), lines.append) == ("onnxruntime",)
     only = [("fp16", "onnxruntime"), ("bf16", "openvino")]
     assert lines == [f"{precision}: only for {engine}; TorchScript stays in fp32" for precision, engine in only]
@@ -433,13 +443,53 @@ def test_outside_the_gate_nothing_is_published(run, invoke, refused, tmp_path, m
     assert not (tmp_path / "new").exists()
 
 
+def test_a_read_only_run_is_published_without_its_picture(loud, tmp_path):
+    editor, _ = loud
+    lines = []
+    reference = reference_of(editor, [(-3.0, 3.0)] * K, tmp_path / "float32")
+    made, _ = export_reduced(
+        reference, ["onnxruntime"], "fp16", CERTIFIED, tmp_path, pictures=Path("/proc/none"), say=lines.append
+    )
+    assert made.all_files and any(line.startswith("no picture of time against error: ") for line in lines)
+
+
+class Clamped(Loud):
+    """With a bound on one side alone, which ONNX writes as an input that is not there; and a bias that is computed."""
+
+    def synthesize(self, ps, class_id=None):
+        x = ps[:, 0, :, None, None] * self.places
+        x = F.conv2d(x, self.weights[0], padding=1).clamp(max=1.0)
+        x = torch.tanh(F.conv2d(x, self.weights[2], ps[:, 0].mean(0), padding=1))
+        return torch.tanh(F.conv2d(x, self.weights[3], padding=1))
+
+
+def test_inputs_that_are_not_there_and_biases_that_are_computed(tmp_path):
+    editor, path = fused(Clamped()), tmp_path / "model.onnx"
+    export_onnx(editor, path)
+    assert any("" in node.input for node in onnx.load(path).graph.node if node.op_type == "Clip")
+    (tmp_path / "half").mkdir()
+    built = HalfGraph(path).build(frozenset(), tmp_path / "half")
+    assert onnx.load(built.files[0]).graph.node
+    nodes = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert sum(len(node.input) > 2 for node in nodes) == 1
+    lowered = Int8Graph(path, calibration_samples(editor, [(-3.0, 3.0)] * K), tmp_path)
+    assert len(lowered.operations) == len(nodes) - 1
+    lowered.build(frozenset(), tmp_path)
+
+
+def test_what_overflows_is_not_calibrated_with(loud, tmp_path):
+    editor, path = loud
+    with pytest.raises(ExportError, match="int8 cannot be calibrated: an edit within the sliders overflows"):
+        Int8Graph(path, calibration_samples(editor, [(-3e38, 3e38)] * K), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_weights_of_a_half_are_split_off(loud, tmp_path, monkeypatch):
     editor, path = loud
     monkeypatch.setattr("export.reduced.export_onnx", lambda editor, target, opset: shutil.copy(path, target))
     monkeypatch.setattr("export.reduced.split_weights", lambda path, weights: split(path, weights, 1000))
-    made, (certificate,) = export_reduced(
-        editor, ["onnxruntime"], "fp16", CERTIFIED, tmp_path, alphas=ALPHAS, ranges=[(-3.0, 3.0)] * K
-    )
+    reference = reference_of(editor, [(-3.0, 3.0)] * K, tmp_path / "float32")
+    made, (certificate,) = export_reduced(reference, ["onnxruntime"], "fp16", CERTIFIED, tmp_path)
     assert certificate.passed and [path.name for path in made.all_files] == ["model.onnx", "generator.bin"]
     image, valid = OnnxEditor(made.files["onnxruntime"])(*(t.numpy() for t in editor.example_inputs(2, 1)))
     assert valid.all() and image.any()

@@ -9,7 +9,7 @@ from tiny_generators import CLASSES, LAYERS, D, MappedGenerator
 
 from export.editor import FusedEditor
 from export.onnx import OnnxEditor, export_onnx
-from export.parity import check_parity
+from export.parity import Judge, check_parity
 from export.torchscript import TorchScriptEditor, export_torchscript
 from latentclr.config import TrainConfig
 from latentclr.method.attributes import fit_attributes
@@ -70,7 +70,7 @@ def test_the_served_editor_maps_with_the_row_s_class(generator, directions, late
     export_onnx(editor, tmp_path / "model.onnx")
     export_torchscript(editor, tmp_path / "model.pt")
     engines = {"onnx": OnnxEditor(tmp_path / "model.onnx"), "torchscript": TorchScriptEditor(tmp_path / "model.pt")}
-    check_parity(editor, engines, [-2.0, 0.0, 2.0])
+    check_parity(Judge(editor, [-2.0, 0.0, 2.0]), engines)
     z = generator.sample_seeds(0, 1).expand(3, -1)
     classes = torch.tensor([1, 3, len(CLASSES)])  # the last one does not exist
     still = torch.zeros(3, 0, dtype=torch.int64), torch.zeros(3, 0, LAYERS)

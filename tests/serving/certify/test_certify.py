@@ -214,6 +214,19 @@ def test_pictures_of_another_shape(server, repository):
         prove(client, small, 0)
 
 
+def test_no_two_timed_requests_are_alike(server, repository, monkeypatch):
+    """A response cache would answer them, and what is timed would be the cache."""
+    golden = read_golden(repository / "latent_edit" / "1" / GOLDEN_FILE)
+    sent = []
+    asked = EditClient.edit_rows
+    monkeypatch.setattr(EditClient, "edit_rows", lambda *given: (sent.append(given[1:]), asked(*given))[1])
+    with EditClient(server.grpc_url) as client:
+        prove(client, golden, 60)
+    timed = {b"".join(array.tobytes() for array in arrays) for arrays in sent[-60:]}
+    before = {b"".join(array.tobytes() for array in arrays) for arrays in sent[:-60]}
+    assert len(timed) == 60 and not timed & before
+
+
 def test_every_row_is_sent_alone_and_in_the_largest_batches(repository):
     golden = read_golden(repository / "latent_edit" / "1" / GOLDEN_FILE)
     assert sorted(row for rows in batches(golden, 1) for row in rows) == list(range(len(golden)))

@@ -119,7 +119,6 @@ benchmarks: $(INSTALLED)  ## measure this machine (most of an hour); writes benc
 	    $(BIN)/python benchmarks/preview.py --preview $$size --output $(RESULTS)/preview_$$size.json || exit; \
 	done
 	$(BIN)/python benchmarks/preview.py --preview 256 --precision int8 --output $(RESULTS)/preview_256_int8.json
-	$(BIN)/python benchmarks/preview.py --engine openvino --output $(RESULTS)/preview_256_openvino.json
 	$(BIN)/python benchmarks/preview.py --engine openvino --precision int8 \
 	    --output $(RESULTS)/preview_256_openvino_int8.json
 	$(BIN)/python benchmarks/client_transport.py --output $(RESULTS)/client_transport.json

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from latentclr.files import replacing
+from serving.contract.certificate import Certificate
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -155,8 +156,9 @@ def block(results: Path = RESULTS) -> str:
     kinds = (("directions", _directions), ("recipes", _recipes), ("recipe_sweep", _sweep),
              ("attributes_limit", _limit), ("scoring", _scoring), ("photos", _photos), ("encoder", _encoder),
              ("discovery", _discovery), ("training_step", _training), ("edit_latency", _latency),
-             ("precision", _precision), ("served_precision", _served_precision), ("serving_load", _load),
-             ("soak", _soak), ("robustness", _robustness), ("bf16_rounding", _rounding), ("web", _web))  # fmt: skip
+             ("precision", _precision), ("served_precision", _served_precision), ("preview", _preview),
+             ("serving_load", _load), ("soak", _soak), ("robustness", _robustness), ("bf16_rounding", _rounding),
+             ("web", _web))  # fmt: skip
     records = [(kind, _read(path)) for name, kind in kinds for path in sorted(results.glob(f"{name}*.json"))]
     tables = "".join(f"\n## {title}\n\n{text}" for title, text in (kind(record) for kind, record in records))
     return f"{_promises([record for _, record in records])}{tables}"
@@ -414,6 +416,24 @@ def _served_precision(record: Record) -> Section:
             f" {row['gate']} |"
         )
     return "Served faces in certified precision", _sourced(lines, record)
+
+
+def _preview(record: Record) -> Section:
+    settings = record["settings"]
+    engine, precision = settings.get("engine", "onnxruntime"), settings.get("precision", "fp32")
+    lines = [
+        f"StyleGAN2 of {settings['resolution']} pixels under {engine}: bare sessions in float32 that stop at each size,"
+        f" and served, full pictures in float32 and previews in {precision}.\n",
+        "| way | pixels | p50 ms | p90 ms | of the full picture's time | features and picture there, MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in record["results"]:
+        kept = "" if row["kept_mib"] is None else f"{row['kept_mib']:.1f}"
+        times = f"{row['p50_ms']:.0f} | {row['p90_ms']:.0f} | {row['share']:.2f}"
+        lines.append(f"| {row['way']} | {row['pixels']} | {times} | {kept} |")
+    if settings.get("certificate"):
+        lines.append(f"\nThe preview itself: {Certificate(**settings['certificate'])}")
+    return f"Previews of {settings['preview']} pixels in {precision}, {engine}", _sourced(lines, record)
 
 
 def _load(record: Record) -> Section:

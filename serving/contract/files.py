@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+
+from serving.contract.lock import holding
 
 Stamp = tuple[int, int, int]
 """Time of the last change (ns), size and inode: a file with the same three is the same file."""
@@ -74,28 +75,11 @@ def locked(path: Path) -> Iterator[None]:
     such a process left half-written (`write_whole`) is removed.
 
     Raises:
-        OSError: The folder cannot be written.
+        OSError: The folder cannot be written, or what stands there is no lock file.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Whoever had it before removed it: then this handle locks a file that nobody else will ever open.
-            if os.path.samestat(os.stat(lock), os.fstat(handle)):
-                break
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-    try:
+    with holding(path.with_name(f".{path.name}.lock")):
         _sweep(path)
         yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def _sweep(path: Path) -> None:

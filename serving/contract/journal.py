@@ -26,8 +26,9 @@ JOURNAL = ".journal.json"
 PATIENCE_S = 5.0
 """Seconds to wait for another command: most have a repository for a moment only."""
 _LARGEST = 100_000
-# The last two kinds were written by versions that named the edits of a published model without a journal.
-_FILES = ("*/.tmp-config-*", "*/*/.tmp-config-*", "*/.config.pbtxt.*", "*/*/.config.pbtxt.*", ".*.lock")
+# The last two were written by versions that named the edits of a published model without a journal. Lock files are
+# none of these: whoever has the repository alone need not have a catalog in it, whose lock is then held.
+_FILES = ("*/.tmp-config-*", "*/*/.tmp-config-*", "*/.config.pbtxt.*", "*/*/.config.pbtxt.*")
 # What a repository of ours changes; a journal in a foreign one moves nothing else.
 _TARGET = re.compile(r"(?!\.)[\w.-]+(/\d+)?(/config\.pbtxt)?", re.ASCII)
 _STAGED = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+){0,2}", re.ASCII)

@@ -2,6 +2,8 @@
 
 The lock is the kernel's (`flock`), so it goes with its holder, however that ends. The file `.lock` that carries it says
 who the holder is. Triton takes only folders for models, and readers of run folders look for files by name.
+
+Only its holder removes a lock file: whoever finds it removed makes another one, and would be inside as well.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import math
 import os
 import re
 import shlex
@@ -43,13 +46,30 @@ def alone(folder: Path, patience_s: float = 0.0) -> Iterator[None]:
         Busy: Somebody has it, and still has after that time; the message says who.
         OSError: The folder cannot be written.
     """
-    path = folder / LOCK_FILE
-    handle = _take(path, time.monotonic() + patience_s)
-    try:
+    with holding(folder / LOCK_FILE, patience_s) as handle:
         with contextlib.suppress(OSError):  # who it is matters less than that it is locked: the disk may be full
             os.ftruncate(handle, 0)
             os.pwrite(handle, _myself().encode(errors="replace"), 0)
         yield
+
+
+@contextlib.contextmanager
+def holding(path: Path, patience_s: float = math.inf) -> Iterator[int]:
+    """Hold a lock file, which is made if missing and goes when the work is done, and yield its handle.
+
+    One that a killed process left holds nobody up.
+
+    Args:
+        path: The lock file, in a folder that exists.
+        patience_s: Seconds to wait for whoever holds it.
+
+    Raises:
+        Busy: Somebody holds it, and still does after that time; the message says who.
+        OSError: The folder cannot be written, or what stands there is no lock file.
+    """
+    handle = _take(path, time.monotonic() + patience_s)
+    try:
+        yield handle
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -79,7 +99,7 @@ def _take(path: Path, until: float) -> int:
         try:
             status = os.fstat(handle)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-                raise OSError(errno.EINVAL, f"{path} is no lock file")
+                raise OSError(errno.EINVAL, f"{path.name} is no lock file", str(path))
             try:
                 _lock(handle)
             except BlockingIOError:

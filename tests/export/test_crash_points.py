@@ -15,6 +15,7 @@ import pytest
 from crash_points import MANIFEST, graphs
 
 from export.repository import publish, rollback
+from serving.contract.files import locked
 from serving.contract.journal import JOURNAL, JournalError, changing
 from serving.contract.lock import LOCK_FILE, Busy, alone
 from serving.contract.published import PublishedModel
@@ -113,6 +114,16 @@ def test_a_foreign_journal_moves_nothing(tmp_path, move):
     assert (tmp_path / "precious").read_text() == "precious"
 
 
+def test_a_catalog_s_lock_in_a_repository_stays_its_holder_s(tmp_path):
+    """`studio --catalog model_repository/catalog.yaml`: a second writer would make a new one and be inside as well."""
+    with locked(tmp_path / "catalog.yaml"):
+        before = (tmp_path / ".catalog.yaml.lock").stat()
+        with changing(tmp_path):
+            pass
+        assert os.path.samestat((tmp_path / ".catalog.yaml.lock").stat(), before)
+    assert os.listdir(tmp_path) == []
+
+
 def test_the_doctor_sees_twins_apart_and_what_a_kill_left(tmp_path):
     repository = tmp_path / "repository"
     made = graphs(tmp_path / "graphs")
@@ -122,7 +133,6 @@ def test_the_doctor_sees_twins_apart_and_what_a_kill_left(tmp_path):
     (repository / "edit_torchscript" / "config.pbtxt").write_text(old.read_text())
     old_kinds = [
         repository / "edit" / ".tmp-config-0123456789ab.pbtxt", repository / "edit" / "2" / ".config.pbtxt.0123abcd",
-        repository / ".edit.lock",
     ]  # fmt: skip
     for path in old_kinds:
         path.touch()

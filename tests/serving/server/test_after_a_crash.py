@@ -24,7 +24,7 @@ def repository(tmp_path: Path) -> Path:
     staging = tmp_path / ".tmp-repository-abcd1234"
     staging.mkdir()
     (folder / JOURNAL).write_text(json.dumps({"staging": staging.name, "beside": True, "moves": []}))
-    for path in (folder / ".lock", folder / ".latent_edit.lock", version.parent / ".config.pbtxt.0123abcd",
+    for path in (folder / ".lock", version.parent / ".config.pbtxt.0123abcd",
                  version / ".config.pbtxt.0123abcd", version.parent / ".tmp-config-0123456789ab.pbtxt"):  # fmt: skip
         path.write_text("left")
     return folder

@@ -15,7 +15,7 @@ import yaml
 
 from serving.contract.catalog import CatalogFile, without
 from serving.contract.documents import read_yaml
-from serving.contract.errors import CatalogError
+from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.named_edit import NamedEdit, check_name, entry_of
 from serving.studio.names import Names
 
@@ -221,6 +221,20 @@ def test_a_lock_that_a_killed_process_left_holds_nobody_up(path: Path) -> None:
     (path.parent / ".catalog.yaml.lock").touch()
     Catalog(path).save("smile", EDIT)
     assert os.listdir(path.parent) == ["catalog.yaml"]
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused(path: Path, tmp_path: Path) -> None:
+    """Neither is opened: the one may point anywhere, the other keeps who opens it waiting."""
+    lock = path.parent / ".catalog.yaml.lock"
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CatalogWriteError, match="cannot write the catalog"):
+        Catalog(path).save("smile", EDIT)
+    lock.unlink()
+    os.mkfifo(lock)
+    with pytest.raises(CatalogWriteError, match=r"cannot write the catalog .*: \.catalog\.yaml\.lock is no lock file"):
+        Catalog(path).save("smile", EDIT)
+    assert not path.exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_threads_do_not_lose_entries(path: Path) -> None:

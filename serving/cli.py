@@ -35,7 +35,7 @@ _SETTINGS = {"show_default": True, "max_content_width": 110}
 @click.option("--grpc-port", type=click.IntRange(0, 65535), default=8001, help="gRPC port; 0 picks a free one.")
 @click.option("--metrics-port", type=click.IntRange(0, 65535), default=8002, help="Metrics port; 0 picks a free one.")
 @click.option("--model", "models", multiple=True, help="Serve only this model; repeat for several.  [default: all]")
-@click.option("--log-file", type=click.Path(path_type=Path), help="Keep Triton's log here.")
+@click.option("--log-file", type=click.Path(path_type=Path), help="Add Triton's log to this file.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, help="Seconds to become ready.")
 @click.option("--poll", "poll_s", type=click.IntRange(1, 86400), metavar="SECONDS",
               help="Look for new versions this often, and switch to them.  [default: load once]")  # fmt: skip

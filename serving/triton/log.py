@@ -1,4 +1,8 @@
-"""What Triton's log says about a failed start, in one line, and about a stop."""
+"""What Triton's log says about a failed start, in one line, and about a stop.
+
+A log goes on over many starts, so each of these reads from a byte on, its size at the moment in question. One that was
+rotated away reads as empty.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,12 @@ _STATUS = re.compile(
 )
 
 
-def model_failures(log: Path) -> dict[str, str]:
+def model_failures(log: Path, start: int = 0) -> dict[str, str]:
     """Find the models that failed to load and Triton's reason for each.
 
     Args:
         log: Triton's log file.
+        start: Its size when Triton was started.
 
     Returns:
         Reasons by model name, in the order of the log; empty when no model failed. Ensembles are left out where they
@@ -30,7 +35,7 @@ def model_failures(log: Path) -> dict[str, str]:
     """
     failures: dict[str, str] = {}
     ensembles: dict[str, str] = {}
-    for line in _lines(log):
+    for line in _text(log, start).splitlines():
         match = _MODEL.search(line) or _POLL.search(line)
         if match:
             failures.setdefault(match["model"], _tidy(match["reason"]))
@@ -39,16 +44,17 @@ def model_failures(log: Path) -> dict[str, str]:
     return failures or ensembles
 
 
-def last_error(log: Path) -> str:
+def last_error(log: Path, start: int = 0) -> str:
     """Return the line that says best why the server ended.
 
     Args:
         log: Triton's log file.
+        start: Its size when Triton was started.
 
     Returns:
         The last fatal error, else the last error, else the last line of the log.
     """
-    lines = [line for line in _lines(log) if line.strip()]
+    lines = [line for line in _text(log, start).splitlines() if line.strip()]
     for pattern in (_FATAL, _ERROR):
         for line in reversed(lines):
             match = pattern.search(line)
@@ -57,23 +63,35 @@ def last_error(log: Path) -> str:
     return _tidy(lines[-1]) if lines else "it wrote no log"
 
 
+def was_serving(log: Path, start: int = 0) -> bool:
+    """Return whether all models were loaded, and requests answered.
+
+    Args:
+        log: Triton's log file.
+        start: Its size when Triton was started.
+    """
+    return "Started GRPCInferenceService" in _text(log, start)
+
+
 def have_models_stopped(log: Path, start: int) -> bool:
-    """Return whether no request is in flight any more, and no other can come.
+    """Return whether no request is in flight any more, and no other can come; False also where no log tells.
 
     Args:
         log: Triton's log file.
         start: Its size when Triton was asked to end.
     """
-    with log.open("rb") as file:
-        file.seek(start)
-        return b"All models are stopped" in file.read()
+    return "All models are stopped" in _text(log, start)
 
 
-def _lines(log: Path) -> list[str]:
+def _text(log: Path, start: int) -> str:
     try:
-        return log.read_text(errors="replace").splitlines()
+        if not log.is_file():  # a pipe (`--log-file /dev/stderr`) would keep us waiting
+            return ""
+        with log.open("rb") as file:
+            file.seek(start)
+            return file.read().decode(errors="replace")
     except OSError:
-        return []
+        return ""
 
 
 def _tidy(reason: str) -> str:

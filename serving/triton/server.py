@@ -29,7 +29,7 @@ from typing import Any
 from serving.contract.journal import recover_if_free
 from serving.errors import ServerStartError, ServerUnavailable
 from serving.triton.control import choose_models, control_arguments, restriction_arguments
-from serving.triton.log import have_models_stopped, last_error, model_failures
+from serving.triton.log import have_models_stopped, last_error, model_failures, was_serving
 from serving.triton.needs import CACHE_BYTES, repository_needs
 from serving.triton.ports import Ports, claim_ports, unsent
 from serving.triton.repository import check_repository
@@ -72,7 +72,8 @@ class TritonServer:
             host: Address to bind. Anything but a loopback address lets the network in.
             ports: HTTP, gRPC and metrics ports, 8000 to 8002 if not given; 0 picks a free one.
             models: Load only these models; all if empty.
-            log_file: Where Triton's log goes; without it, to a temporary file that goes with the server.
+            log_file: Where Triton's log goes, after what stands there; without it, to a temporary file that goes with
+                the server.
             poll_s: Seconds between looks for new and changed models; None loads once.
             grpc_only: Open neither the HTTP nor the metrics port.
             shared_memory: Let clients of this machine register shared memory for their pictures.
@@ -85,6 +86,7 @@ class TritonServer:
         self._grpc_only, self._shared_memory = grpc_only, shared_memory
         self._channel: Any = None
         self._log_file = None if log_file is None else Path(log_file)
+        self._log_start = 0  # its size when Triton was started
         self._folder: ServerFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._stubs: dict[int, str] = {}
@@ -274,10 +276,11 @@ class TritonServer:
         assert log_path is not None
         assert self._folder is not None
         try:
-            log = log_path.open("wb")
+            log = log_path.open("ab")  # why the last one died must outlive the next start
         except OSError as error:
             raise ServerStartError(f"cannot write the log {log_path}: {error.strerror}") from error
         with log:
+            self._log_start = os.fstat(log.fileno()).st_size
             return subprocess.Popen(
                 command,
                 env=dict(runtime.environment),
@@ -346,16 +349,12 @@ class TritonServer:
         status = None if self._process is None else self._process.poll()
         if log is None or status is None:
             return "the Triton server is not running"
-        failures = model_failures(log)
-        if failures and not self._was_serving(log):
+        failures = model_failures(log, self._log_start)
+        if failures and not was_serving(log, self._log_start):
             return "; ".join(f"model {name!r} failed to load: {reason}" for name, reason in failures.items())
         if status < 0:
             return f"the Triton server was killed by {signal.Signals(-status).name}"
-        return f"the Triton server ended with exit code {status}: {last_error(log)}"
-
-    @staticmethod
-    def _was_serving(log: Path) -> bool:
-        return "Started GRPCInferenceService" in log.read_text(errors="replace")
+        return f"the Triton server ended with exit code {status}: {last_error(log, self._log_start)}"
 
     def _dead_models(self) -> list[str]:
         """Model instances whose process ended although Triton did not unload them.

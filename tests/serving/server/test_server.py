@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -287,6 +288,38 @@ def test_an_error_of_the_model_is_quoted(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written(one_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match="cannot write the log"):
         TritonServer(one_model, ports=FREE, log_file=tmp_path / "missing" / "log").start()
+
+
+@pytest.mark.triton
+def test_a_log_goes_on_and_only_its_new_part_counts(one_model: Path, tmp_path: Path) -> None:
+    """A server that is started again must not erase why the last one died, nor report that one's end as its own."""
+    log = tmp_path / "triton.log"
+    earlier = "failed to load 'other' version 1: gone\nStarted GRPCInferenceService at 127.0.0.1:1\nerror: earlier\n"
+    log.write_text(earlier)
+    break_onnx(one_model)
+    broken = TritonServer(one_model, ports=FREE, log_file=log)
+    with pytest.raises(ServerStartError, match=r"^model 'latent_edit' failed to load: (?!.*other)"), broken:
+        pass
+    assert log.read_text().startswith(earlier)
+    assert len(log.read_text()) > len(earlier)
+
+
+@pytest.mark.triton
+def test_a_log_that_was_rotated_away_does_not_disturb_the_stop(tmp_path: Path) -> None:
+    """The request in flight is answered as ever."""
+    version = add_model(tmp_path / "models", "latent_edit", config("latent_edit", "python"))
+    began, log = tmp_path / "began", tmp_path / "triton.log"
+    tells = f"open({str(began)!r}, 'w').close(); time.sleep(1)"
+    (version / "model.py").write_text(SLOW_MODEL.format(load=0, run=1).replace("time.sleep(1)", tells))
+    with TritonServer(tmp_path / "models", ports=FREE, log_file=log) as slow, EditClient(slow.grpc_url) as client:
+        assert client.manifest.name == "latent_edit"
+        log.rename(tmp_path / "triton.log.1")
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.edit, seed=1)
+            wait_until(began.exists)
+            slow.stop()
+        with pytest.raises(RequestFailed, match="slow"):
+            answer.result()
 
 
 def test_wrong_platform(one_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

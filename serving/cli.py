@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import secrets
 import shlex
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from serving.contract.layers import parse_layers
 from serving.contract.layout import DEFAULT_MODEL
 from serving.errors import InvalidEdit
+from serving.interrupt import interruptible
 
 # Whatever is slow to import (numpy, PIL, gRPC) is imported inside the commands: `--help` must be instant.
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from serving.triton.ports import Ports
 
 _SETTINGS = {"show_default": True, "max_content_width": 110}
+_EMBEDDED_ONLY = ("log_file", "timeout", "shared_memory")
+_DOCKER_ONLY = ("image",)
 
 
 @click.command(context_settings=_SETTINGS)
@@ -78,8 +80,10 @@ def serve(
 
     ports = Ports(http_port, grpc_port, metrics_port)
     if engine == "docker":
-        _serve_with_docker(repository, host, ports, models, poll_s, image, print_command)
+        _refuse(_EMBEDDED_ONLY, "--engine docker has no")
+        _serve_with_docker(repository, host, ports, models, poll_s, grpc_only, image, print_command)
         return
+    _refuse(_DOCKER_ONLY, "only --engine docker has")
     server = TritonServer(
         repository, host=host, ports=ports, models=models, log_file=log_file, poll_s=poll_s,
         grpc_only=grpc_only, shared_memory=shared_memory,
@@ -89,22 +93,19 @@ def serve(
         return
     if not (host.startswith("127.") or host in ("localhost", "::1")):
         click.echo(f"warning: {host} is open to the network, and this Triton is an old release for local use", err=True)
-    # Installed by hand, since a shell starts background jobs with Ctrl-C ignored.
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        server.start()
-        server.wait_ready(timeout)
-        rest = "" if grpc_only else f", HTTP {server.http_url}, metrics {server.metrics_url}"
-        click.echo(f"ready: gRPC {server.grpc_url}{rest}; models {', '.join(server.ready_models())} (Ctrl-C stops)")
-        while True:
-            keep_alive(server, lambda text: click.echo(text, err=True))
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        click.echo("stopping")
-    finally:
-        server.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with interruptible():
+        try:
+            server.start()
+            server.wait_ready(timeout)
+            rest = "" if grpc_only else f", HTTP {server.http_url}, metrics {server.metrics_url}"
+            click.echo(f"ready: gRPC {server.grpc_url}{rest}; models {', '.join(server.ready_models())} (Ctrl-C stops)")
+            while True:
+                keep_alive(server, lambda text: click.echo(text, err=True))
+                time.sleep(0.2)
+        except KeyboardInterrupt:
+            click.echo("stopping")
+        finally:
+            server.stop()
 
 
 @click.command(context_settings=_SETTINGS)
@@ -351,38 +352,51 @@ def _load_codes(path: Path) -> NDArray[np.generic]:
         raise InvalidEdit(f"{path} {error}") from error
 
 
+def _refuse(names: tuple[str, ...], why: str) -> None:
+    """Refuse options of the other engine that stand on the command line.
+
+    Raises:
+        UsageError: There are some; the first of them is named as it is typed.
+    """
+    context = click.get_current_context()
+    given = {name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    for parameter in context.command.params:
+        if parameter.name in given:
+            raise click.UsageError(f"{why} {parameter.opts[-1]}")
+
+
 def _serve_with_docker(
     repository: Path,
     host: str,
     ports: Ports,
     models: tuple[str, ...],
     poll_s: int | None,
+    grpc_only: bool,
     image: str | None,
     only_print: bool,
 ) -> None:
     from serving.contract.journal import recover_if_free
     from serving.triton.docker import IMAGE, docker_command, run_docker
-    from serving.triton.ports import claim_ports
+    from serving.triton.ports import Ports, claim_ports
     from serving.triton.repository import check_repository
 
     if not only_print:
         recover_if_free(repository)
     check_repository(repository, models)
-    ports = claim_ports(host, ports)
-    command = docker_command(repository, host, ports, models, poll_s, image or IMAGE)
-    click.echo(shlex.join(command), err=not only_print)
+    ports = claim_ports(host, Ports(0, ports.grpc, 0) if grpc_only else ports)
+    key = secrets.token_hex(16)
+    command = docker_command(repository, host, ports, models, poll_s, image or IMAGE, key, grpc_only)
     if only_print:
+        click.echo(shlex.join(command))
         return
+    # What runs goes into journals and logs of CI. A shell stumbles over <key>, so nobody starts a server with that one.
+    click.echo(shlex.join(command).replace(key, "<key>"), err=True)
     try:
-        run_docker(command)
+        with interruptible():
+            run_docker(command)
     except KeyboardInterrupt:
         click.echo("stopping")
 
 
 def _warn(line: str) -> None:
     click.echo(f"warning: {line}", err=True)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    logging.getLogger(__name__).info("%s", signal.Signals(number).name)
-    raise KeyboardInterrupt

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import click
 
 from serving.contract.layout import DEFAULT_MODEL
 from serving.errors import InvalidEdit, ServerStartError
+from serving.interrupt import interruptible
 
 _EXTRA = ("fastapi", "uvicorn", "yaml")
 
@@ -92,9 +91,8 @@ def studio(
     for line in edits.bring_up():
         click.echo(f"{model} learns {line}")
 
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with ExitStack() as stack:
+        with interruptible(), ExitStack() as stack:
             if triton is not None:
                 click.echo("starting Triton ...")
                 stack.callback(triton.stop)
@@ -123,13 +121,6 @@ def studio(
                 time.sleep(0.2)
     except KeyboardInterrupt:
         click.echo("stopping")
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

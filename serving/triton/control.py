@@ -4,7 +4,8 @@ Triton trusts its clients. In its explicit mode any of them may load a model wit
 request itself brings, which runs the client's code; the logging and trace interfaces turn on what fills a disk; and
 whoever registers shared memory may read and write other programs' regions. A web page can send such requests to
 127.0.0.1, too. So no server of ours runs in explicit mode (a choice of models is a folder that holds only these), and
-the other interfaces want a key that is drawn anew at each start and that nobody is told.
+the other interfaces want a key that is drawn anew at each start. Nothing but `--print-command` prints it, but it stands
+in the arguments of the process, where `ps` shows it to whoever has an account on the machine.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from pathlib import Path
 
 KEY_NAME = "latentclr-admin"
 """Name of the HTTP header that carries the key; gRPC's is `triton-grpc-protocol-latentclr-admin`."""
+
+GRPC_ONLY = ("--allow-http=false", "--allow-metrics=false")
+"""Triton's options that open gRPC's port alone."""
 
 RESTRICTED = ("logging", "trace")
 SHARED_MEMORY = "shared-memory"

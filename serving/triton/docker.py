@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from serving.contract.layout import TENSORRT_CACHE
 from serving.errors import ServerStartError
-from serving.triton.control import control_arguments, restriction_arguments
+from serving.triton.control import GRPC_ONLY, control_arguments, restriction_arguments
 from serving.triton.needs import CACHE_BYTES, Needs, repository_needs
 from serving.triton.ports import Ports
 
@@ -27,17 +26,20 @@ def docker_command(
     poll_s: int | None = None,
     image: str = IMAGE,
     key: str | None = None,
+    grpc_only: bool = False,
 ) -> list[str]:
     """Return the command that serves a repository with NVIDIA's container.
 
     Args:
         repository: Folder with one folder per model; mounted read-only.
         host: Address of this machine to which the ports are bound.
-        ports: Ports on this machine; none of them 0.
+        ports: Ports on this machine; none that is opened may be 0.
         models: Serve only these; all if empty.
         poll_s: Seconds between looks for new versions; None loads once.
         image: The container image.
-        key: Opens what is closed to requests, see `control`; None for a random one, which nobody gets to know.
+        key: Opens what is closed to requests, see `control`; None for a random one. It stands in the command, and so in
+            what `ps` shows.
+        grpc_only: Open neither the HTTP nor the metrics port.
     """
     ports = ports or Ports()
     needs = repository_needs(repository)
@@ -48,7 +50,8 @@ def docker_command(
     # NVIDIA's advice for its containers: the default of 64 MB shared memory is too small for backends that use it.
     command += ["--shm-size", "1g", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
     command += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
-    for outside, inside in ((ports.http, 8000), (ports.grpc, 8001), (ports.metrics, 8002)):
+    opened = {8001: ports.grpc} if grpc_only else {8000: ports.http, 8001: ports.grpc, 8002: ports.metrics}
+    for inside, outside in opened.items():
         command += ["-p", f"{address}:{outside}:{inside}"]
     # Of some models each is mounted by itself: Triton's own way to choose, its explicit mode, lets clients load others.
     for part in models or ("",):
@@ -56,33 +59,37 @@ def docker_command(
         command += ["--mount", f"type=bind,source={source},target={target},readonly"]
     if needs.tensorrt:
         command += ["--mount", f"type=volume,source=latentclr-tensorrt,target={TENSORRT_CACHE}"]
-    return [*command, image, "tritonserver", *server_arguments(needs, key or secrets.token_hex(16), poll_s)]
+    arguments = server_arguments(needs, key or secrets.token_hex(16), poll_s, grpc_only)
+    return [*command, image, "tritonserver", *arguments]
 
 
-def server_arguments(needs: Needs, key: str, poll_s: int | None = None) -> list[str]:
+def server_arguments(needs: Needs, key: str, poll_s: int | None = None, grpc_only: bool = False) -> list[str]:
     """Return what the container's `tritonserver` is told; the configurations are complete, so none is guessed."""
     arguments = [f"--model-repository={MODELS}", "--disable-auto-complete-config", "--strict-readiness=true"]
     if needs.cache:
         arguments.append(f"--cache-config=local,size={CACHE_BYTES}")
+    if grpc_only:
+        arguments += GRPC_ONLY
     return [*arguments, *restriction_arguments(key), *control_arguments(poll_s)]
 
 
 def run_docker(command: Sequence[str]) -> None:
-    """Run the container in the foreground until it ends; Ctrl-C reaches it.
+    """Run the container in the foreground until it ends; a KeyboardInterrupt ends it in order.
 
     Raises:
         ServerStartError: Docker is missing, or the container ended with an error, which stands above.
     """
     if shutil.which(command[0]) is None:
         raise ServerStartError(
-            "docker is not installed; install it, use `--engine embedded`, or run this command where docker is: "
-            + shlex.join(command)
+            "docker is not installed; install it, use `--engine embedded`, or run where docker is what "
+            "`--print-command` prints"
         )
     process = subprocess.Popen(command)
     try:
         code = process.wait()
     except KeyboardInterrupt:
-        process.wait()  # the terminal's Ctrl-C reached docker too, which passes it on
+        process.terminate()  # docker passes it on; a terminal's Ctrl-C reached it already, systemd's SIGTERM only us
+        process.wait()
         raise
     if code:
         hint = "docker could not start the container" if code in (125, 126, 127) else "the container ended"

@@ -28,7 +28,7 @@ from typing import Any
 
 from serving.contract.journal import recover_if_free
 from serving.errors import ServerStartError, ServerUnavailable
-from serving.triton.control import choose_models, control_arguments, restriction_arguments
+from serving.triton.control import GRPC_ONLY, choose_models, control_arguments, restriction_arguments
 from serving.triton.log import have_models_stopped, last_error, model_failures, was_serving
 from serving.triton.needs import CACHE_BYTES, repository_needs
 from serving.triton.ports import Ports, claim_ports, unsent
@@ -296,7 +296,7 @@ class TritonServer:
         cache = []
         if repository_needs(repository).cache:
             cache = [f"--cache-config=local,size={CACHE_BYTES}", f"--cache-directory={runtime.caches}"]
-        closed = ["--allow-http=false", "--allow-metrics=false"] if self._grpc_only else []
+        closed = GRPC_ONLY if self._grpc_only else ()
         return [
             f"--model-repository={repository}",
             f"--backend-directory={runtime.backends}",

@@ -8,7 +8,9 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -291,7 +293,7 @@ def test_every_option_is_one_that_tritonserver_knows(tmp_path: Path) -> None:
         [str(runtime.program), "--help"], env=dict(runtime.environment), capture_output=True, text=True, check=False
     )
     known = set(re.findall(r"--([a-z][a-z0-9-]+)", done.stdout + done.stderr))
-    command = docker_command(tmp_path, models=("a",)), docker_command(tmp_path, poll_s=3)
+    command = docker_command(tmp_path, models=("a",)), docker_command(tmp_path, poll_s=3, grpc_only=True)
     for source in ("Dockerfile", "compose.yaml", "kubernetes.yaml", "kserve.yaml", *map(shlex.join, command)):
         arguments = triton_arguments(source)
         if source != "kserve.yaml":  # whose runtime says these
@@ -378,18 +380,80 @@ def test_docker_is_missing(models: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     result = invoke(models, "--engine", "docker")
     assert isinstance(result.exception, ServerStartError)
     assert str(result.exception).startswith("docker is not installed; install it, use `--engine embedded`, or run")
-    assert IMAGE in str(result.exception)
+    assert "--print-command" in str(result.exception)
+
+
+def test_docker_with_grpc_only_opens_neither_http_nor_metrics(models: Path) -> None:
+    """Also on another address than this machine's own, and with their usual ports in use."""
+    command = shlex.split(invoke(models, "--engine", "docker", "--print-command", "--grpc-only").output)
+    assert published_ports(command) == [8001]
+    assert {"--allow-http=false", "--allow-metrics=false"} <= set(command[command.index("tritonserver") :])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--engine", "docker", "--shared-memory"], "--engine docker has no --shared-memory"),
+        (["--engine", "docker", "--log-file", "triton.log"], "--engine docker has no --log-file"),
+        (["--engine", "docker", "--timeout", "300"], "--engine docker has no --timeout"),
+        (["--image", "mine:1"], "only --engine docker has --image"),
+    ],
+)
+def test_an_option_of_the_other_engine_is_refused(models: Path, words: list[str], message: str) -> None:
+    """What is silently left out, somebody relies on."""
+    result = invoke(models, "--print-command", *words)
+    assert result.exit_code == 2
+    assert result.output.splitlines()[-1] == f"Error: {message}"
+
+
+def docker_in(folder: Path, script: str) -> Path:
+    """A program in docker's place."""
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_the_key_is_in_no_log(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error goes into journald, or into a log of CI that others read."""
+    docker_in(tmp_path, f'for word; do echo "$word"; done > {tmp_path}/words')
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = invoke(models, "--engine", "docker")
+    assert result.exit_code == 0, result.output
+    key = secret_of((tmp_path / "words").read_text().splitlines())
+    assert key not in result.output
+    assert "latentclr-admin=<key> " in result.output
+    assert secret_of(shlex.split(invoke(models, "--engine", "docker", "--print-command").output)) != key
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_us_alone_ends_the_container(models: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """As systemd and `kill` send it; a terminal's Ctrl-C reaches docker by itself."""
+    ends = f"trap 'echo > {tmp_path}/ended; exit 143' TERM"
+    docker_in(tmp_path, f"{ends}\necho ready\nfor _ in $(seq 600); do sleep 0.05; done")  # or after 30 s by itself
+    ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "latentclr", "serve", "--engine", "docker", "--repository", str(models), *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (0, "stopping\n")
+    assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize(("code", "message"), [(125, "docker could not start the container"), (1, "container ended")])
 def test_docker_ends_with_an_error(tmp_path: Path, code: int, message: str) -> None:
-    program = tmp_path / "docker"
-    program.write_text(f"#!/bin/sh\nexit {code}\n")
-    program.chmod(0o755)
+    program = docker_in(tmp_path, f"exit {code}")
     with pytest.raises(ServerStartError, match=rf"{message} \(exit code {code}\); the reason is above"):
         run_docker([str(program), "run"])
-    program.write_text("#!/bin/sh\nexit 0\n")
-    run_docker([str(program), "run"])
+    run_docker([str(docker_in(tmp_path, "exit 0")), "run"])
 
 
 @pytest.mark.skipif(shutil.which("docker") is None, reason="docker is not installed")

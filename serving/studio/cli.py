@@ -78,7 +78,7 @@ def studio(
         raise InvalidEdit(f"--host {host} is open to the network, so it needs --token; 127.0.0.1 does not")
     if token and len(token) < SHORTEST_TOKEN:
         raise InvalidEdit(f"--token must have at least {SHORTEST_TOKEN} characters, got {len(token)}")
-    if repository is None and url is None:
+    if repository is None and not url:
         repository = Path("model_repository")
     triton = None
     if not url:

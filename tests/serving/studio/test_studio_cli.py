@@ -43,8 +43,10 @@ def test_another_host_needs_a_token_of_some_length(monkeypatch: pytest.MonkeyPat
     assert "at least 16 characters, got 5" in refusal("--host", "0.0.0.0", "--token", "short", "--url", "127.0.0.1:9")
 
 
-def test_what_cannot_work_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_what_cannot_work_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     assert "no model repository" in refusal("--repository", str(tmp_path / "none"))
+    assert "no model repository" in refusal("--url", "")  # of a variable that is not set: as without it
     assert "host:port" in refusal("--url", "http://127.0.0.1:8001")
     assert "no folder" in refusal("--catalog", str(tmp_path / "none" / "catalog.yaml"), "--url", "127.0.0.1:9")
     (tmp_path / "catalog.yaml").write_text("- a")

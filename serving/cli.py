@@ -185,6 +185,8 @@ def edit(
             raise InvalidEdit(
                 "--from brings seed, edits, layers and class; give only -o, --url, --model, --z, --w or --photo"
             )
+        if sum(given is not None for given in (z_file, w_file, photo)) > 1:
+            raise InvalidEdit("--from takes one of --z, --w and --photo: whichever the picture is of")
         _edit_again(source, output, z_file or w_file, photo, (url, model, timeout), force)
         return
     if force:

@@ -100,6 +100,8 @@ def test_codes_from_a_file_and_the_models_own_range(server: TritonServer) -> Non
         (["--layers", "all"], "must be like 4-5"),
         (["--class-id", "1"], "has no classes"),
         (["--seed", "1", "--z", "bad.npy"], "not both"),
+        (["--from", "a.png", "--z", "bad.npy", "--w", "wrong.npy"], "--from takes one of --z, --w and --photo"),
+        (["--from", "a.png", "--z", "bad.npy", "--photo", "a.jpg"], "--from takes one of --z, --w and --photo"),
         (["--z", "missing.npy"], "missing.npy cannot be read: No such file"),
         (["--z", "bad.npy"], "not a plain .npy"),
         (["--z", "wrong.npy"], r"z must be of shape \[N, 4\]"),

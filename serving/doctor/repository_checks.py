@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from serving.contract.documents import read_manifest
 from serving.contract.files import sha256_of
 from serving.contract.golden import GOLDEN_FILE
 from serving.contract.journal import JOURNAL, leftovers
@@ -43,6 +42,18 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
         repository: Folder with one folder per model; None for `model_repository`, which need not be there.
         running: A server whose models may be these, to be compared with them.
     """
+    yield from _readable("model repository", _check_models(repository, running))
+
+
+def _readable(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Pass findings on; what cannot be read on the way is one too, and the last."""
+    try:
+        yield from findings
+    except OSError as error:
+        yield Finding(BAD, subject, f"cannot read {error.filename or 'it'}: {error.strerror or error}")
+
+
+def _check_models(repository: Path | None, running: Running | None) -> Iterator[Finding]:
     folder = repository or DEFAULT
     if not folder.is_dir():
         missing = f"there is no {folder}; `latentclr export` writes one"
@@ -61,11 +72,9 @@ def check_models(repository: Path | None, running: Running | None = None) -> Ite
             )
             yield Finding(WARN, "model repository", text)
         else:
-            problems = list(_problems(model))
-            yield from problems
-            if not any(finding.status == BAD for finding in problems):
-                versions = ", ".join(map(str, served_versions(model)))
-                yield Finding(OK, f"model {model.name}", f"version {versions}, files match their manifest")
+            findings = list(_readable(f"model {model.name}", _check_model(model)))
+            yield from findings
+            if not any(finding.status == BAD for finding in findings):
                 yield from _compare(model, running)
 
 
@@ -143,7 +152,7 @@ def _manifest_of(model: Path) -> Manifest | None:
         return None
 
 
-def _problems(model: Path) -> Iterator[Finding]:
+def _check_model(model: Path) -> Iterator[Finding]:
     subject = f"model {model.name}"
     try:
         config = read_config(model / CONFIG_FILE)
@@ -152,10 +161,13 @@ def _problems(model: Path) -> Iterator[Finding]:
         return
     if config.name and config.name != model.name:
         yield Finding(BAD, subject, f"its configuration is of {config.name!r}; Triton wants the folder's name")
-    if config.platform == ENSEMBLE:
-        for step in steps_of(config):
-            if not (model.parent / step / CONFIG_FILE).is_file():
-                yield Finding(BAD, subject, f"asks {step}, which is not there: export it again")
+    if config.platform == ENSEMBLE:  # which has no files
+        steps = steps_of(config)
+        missing = [step for step in steps if not (model.parent / step / CONFIG_FILE).is_file()]
+        for step in missing:
+            yield Finding(BAD, subject, f"asks {step}, which is not there: export it again")
+        if steps and not missing:
+            yield Finding(OK, subject, f"asks {' and '.join(steps)}, which are there")
     elif config.backend not in ENGINES:
         known = ", ".join(ENGINES)
         yield Finding(WARN, subject, f"has backend {config.backend!r}, which this doctor does not know ({known})")
@@ -170,12 +182,12 @@ def _problems(model: Path) -> Iterator[Finding]:
             text = f"its configuration names version {version}, there is {there}: latentclr rollback --to ..."
             yield Finding(BAD, subject, text)
             continue
-        if config.platform != ENSEMBLE:  # which has no files
+        if config.platform != ENSEMBLE:
             yield from _check_files(subject, model / str(version), config)
 
 
 def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
-    """Compare a version's files with the SHA-256 that the manifest has of them."""
+    """Compare a version's files with the SHA-256 that the manifest has of them; say that they match if they do."""
     main = ENGINES[config.backend].file
     if not (folder / main).is_file():
         yield Finding(BAD, subject, f"{folder / main} is missing")
@@ -183,20 +195,21 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
     if "manifest" not in config.parameters:
         yield Finding(WARN, subject, "does not describe itself (no manifest), so its files cannot be checked")
         return
-    text = config.parameters["manifest"].string_value
     try:
-        parse_manifest(text)
-        expected = read_manifest(text)["files_sha256"]
-    except (ManifestError, ValueError, KeyError, TypeError) as error:
+        listed = parse_manifest(config.parameters["manifest"].string_value).files_sha256
+    except ManifestError as error:
         yield Finding(BAD, subject, f"its manifest cannot be read: {error}")
         return
+    expected = {name: digest for name, digest in listed.items() if "/" not in name and name not in (".", "..")}
+    for name in sorted(set(listed) - set(expected)):  # a path could lead to any file of this machine
+        yield Finding(BAD, subject, f"its manifest names {name[:80]!r}, which is no file of a version's folder")
     if main not in expected:
-        yield Finding(WARN, subject, f"its manifest does not know {main}")
+        yield Finding(WARN, subject, f"its manifest does not know {main}, so it cannot be checked")
     mine = files_of(config.backend, expected) | {name for name in expected if (folder / name).exists()}
     if GOLDEN_FILE in set(expected) - mine:
         text = f"{folder / GOLDEN_FILE} is missing: `latentclr certify` then needs --golden FILE"
         yield Finding(WARN, subject, text)
-    whole = True
+    whole = len(expected) == len(listed)
     for name in sorted(mine & set(expected)):
         path = folder / name
         if not path.is_file():
@@ -208,6 +221,8 @@ def _check_files(subject: str, folder: Path, config: Any) -> Iterator[Finding]:
             yield Finding(BAD, subject, f"{path} is not the file that was published: {short}; export or roll back")
     if config.backend == "openvino" and whole:
         yield from _check_openvino(subject, folder / main)
+    if whole and main in expected:
+        yield Finding(OK, subject, f"version {folder.name}, files match their manifest")
 
 
 def _check_openvino(subject: str, path: Path) -> Iterator[Finding]:
@@ -227,8 +242,7 @@ def _compare(model: Path, running: Running | None) -> Iterator[Finding]:
         return
     versions = served_versions(model)
     mine, theirs = (", ".join(map(str, numbers)) for numbers in (versions, served.versions))
-    text = read_config(model / CONFIG_FILE).parameters["manifest"].string_value
-    its = parse_manifest(text) if text else None
+    its = _manifest_of(model)
     files = its.files_sha256 if its else {}
     if tuple(versions) == served.versions and files == served.files:
         if its and GOLDEN_FILE in files and not its.encoder_of:  # which is certified with its editor

@@ -291,9 +291,50 @@ def test_configurations_that_do_not_match(models: Path) -> None:
     assert "has backend 'tensorflow'" in words(rewrite(models, '"onnxruntime"', '"tensorflow"'), WARN)
     policy = "version_policy { specific { versions: [ 2 ] } }\nmax_batch_size"
     assert "names version 2, there is 1" in words(rewrite(models, "max_batch_size", policy), BAD)
-    assert "its manifest cannot be read" in words(rewrite(models, "files_sha256", "files"), BAD)
+    assert "its manifest does not know model.onnx" in words(rewrite(models, "files_sha256", "files"), WARN)
     assert "its manifest cannot be read" in words(rewrite(models, "sampler", "simpler"), BAD)
     assert "does not describe itself" in words(rewrite(models, '"manifest"', '"other"'), WARN)
+
+
+def with_files(models: Path, files: Any) -> list[Finding]:
+    text = config("edit", manifest={**MANIFEST, "files_sha256": files})
+    (models / "edit" / "config.pbtxt").write_text(text)
+    return [finding for finding in check_models(models) if finding.subject == "model edit"]
+
+
+def test_files_that_nobody_compared_are_not_called_right(models: Path) -> None:
+    assert "edit: version 1, files match" in words(list(check_models(models)), OK)
+    for old, new in (('"manifest"', '"other"'), ('"onnxruntime"', '"python"'), ("model.onnx", "model.other")):
+        assert "model edit" not in words(rewrite(models, old, new), OK)
+    assert [finding.status for finding in with_files(models, None)] == [WARN]
+
+
+@pytest.mark.parametrize("name", ["../../../secret", "/etc/passwd", "..", "sub/file"])
+def test_no_file_outside_a_version_is_read(models: Path, tmp_path: Path, name: str) -> None:
+    """A manifest may be anybody's, and even the beginning of a hash tells what a file holds."""
+    (tmp_path / "secret").write_text("12345")
+    digest = sha256(models / "edit" / "1" / "model.onnx")
+    found = with_files(models, {"model.onnx": digest, name: "0" * 64})
+    assert words(found, BAD) == f"model edit: its manifest names {name!r}, which is no file of a version's folder"
+    assert not words(found, OK)
+
+
+def test_what_cannot_be_read_is_one_line_and_the_next_model_is_checked(models: Path) -> None:
+    """As files are that the user may not read; root may read all, so here it is a name that no file can have."""
+    digest = sha256(models / "edit" / "1" / "model.onnx")
+    found = with_files(models, {"model.onnx": digest, "x" * 300: "0" * 64})
+    (bad,) = (finding.text for finding in found if finding.status == BAD)
+    assert bad.startswith("cannot read ") and bad.endswith("xxx: File name too long")
+    assert "model twin: version 1" in words(list(check_models(models)), OK)
+
+
+def test_a_repository_that_cannot_be_listed_is_one_line(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    (found,) = check_models(models)
+    assert (found.status, found.text) == (BAD, f"cannot read {models}: Permission denied")
 
 
 def test_a_missing_file_of_weights(models: Path) -> None:

@@ -155,6 +155,8 @@ def _loader() -> Any:
             mark: Any = event.start_mark
             if isinstance(event, yaml.AliasEvent):
                 raise yaml.composer.ComposerError(None, None, "aliases (*name) are not read", mark)
+            if event.tag is not None:  # also one of YAML's own: !!int makes a number of what is none
+                raise yaml.composer.ComposerError(None, None, "tags (!name) are not read", mark)
             self.left -= 1
             if self.left < 0 or self.depth > DEEPEST:
                 what = "more values" if self.left < 0 else "deeper nesting"
@@ -171,13 +173,19 @@ def _loader() -> Any:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"a whole number must have at most {MOST_DIGITS} digits", node.start_mark
                 )
-            return self.construct_yaml_int(node)
+            return self._number(self.construct_yaml_int, node)
 
         def construct_real(self, node: Any) -> Any:
             """Read a number, in no base of 60."""
             if ":" in node.value or len(node.value) > 1000:
                 raise yaml.constructor.ConstructorError(None, None, "not a number", node.start_mark)
-            return self.construct_yaml_float(node)
+            return self._number(self.construct_yaml_float, node)
+
+        def _number(self, construct: Any, node: Any) -> Any:
+            try:
+                return construct(node)
+            except ValueError:  # YAML 1.1's pattern of a number also matches 0x_
+                raise yaml.constructor.ConstructorError(None, None, "not a number", node.start_mark) from None
 
     core = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "int", "float", "bool", "null")}
     plain = yaml.SafeLoader.yaml_constructors

@@ -13,7 +13,7 @@ import pytest
 import tiny_editor
 
 from serving.contract.arrays import read_npy
-from serving.contract.documents import read_json, read_json_file
+from serving.contract.documents import read_json, read_json_file, read_yaml
 from serving.contract.errors import CatalogError, CatalogWriteError
 from serving.contract.pbtxt import LARGEST_CONFIG, read_pbtxt
 from serving.contract.published import PublishedModel
@@ -56,6 +56,21 @@ def test_json_is_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)  # nobody has so much memory: only its beginning is read
     with refused("must be at most 1000000 bytes"):
         read_json_file(tmp_path / "sparse.json")
+
+
+@pytest.mark.parametrize(
+    "value", ['!!int ""', "!!int +", "!!float abc", "!!bool maybe", "!!str 1", "! a", "!!seq []", "!!map {}", "!a b"]
+)
+def test_yaml_has_no_tags(value: str) -> None:
+    """YAML's own have its constructors read what its patterns never matched, and they fail in ways of their own."""
+    with refused(r"is not YAML, line 2: tags \(!name\) are not read"):
+        read_yaml(f"b: 1\na: {value}\n")
+
+
+@pytest.mark.parametrize("value", ["0x_", "-0b_"])
+def test_a_yaml_number_without_digits_is_none(value: str) -> None:
+    with refused("is not YAML, line 2: not a number"):
+        read_yaml(f"b: 1\na: {value}\n")
 
 
 def test_a_model_is_given_no_names_that_make_it_unreadable(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ def read_npz(path: Path, largest: int = LARGEST_ARRAY) -> dict[str, NDArray[np.g
                 name = member.filename.removesuffix(".npy")
                 if name == member.filename or name in arrays:
                     raise ValueError(f"is not a plain .npz archive: it holds {member.filename[:80]!r}")
+                if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # numpy writes no others
+                    raise ValueError(f"is not a plain .npz archive: it compresses {member.filename[:80]!r} otherwise")
                 with archive.open(member) as file:
                     try:
                         arrays[name] = array = _read(file, member.file_size, largest)

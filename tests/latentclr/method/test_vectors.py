@@ -128,6 +128,19 @@ def npy_bytes(array):
     return file.getvalue()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_archives_that_numpy_does_not_write(tmp_path, method):
+    """Damage in them is an error of each method's own."""
+    path = tmp_path / "v.npz"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.npy", npy_bytes(V))
+    content = bytearray(path.read_bytes())
+    content[50] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is not a plain .npz archive: it compresses 'a.npy' otherwise"):
+        read_npz(path)
+
+
 def test_archives_that_lie(tmp_path):
     path, good = tmp_path / "v.npz", npy_bytes(V)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import math
+import re
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ _KINDS = {404: Kind.NOT_FOUND, 502: Kind.UNAVAILABLE, 503: Kind.UNAVAILABLE, 504
 _CHUNK = 1 << 20
 _LARGEST_JSON = 1 << 24  # bytes of an answer without pictures; a configuration holds the manifest as a text
 _HEADER = "Inference-Header-Content-Length"
+_LENGTH = re.compile("[0-9]{1,12}")
 
 
 class HttpTransport:
@@ -84,7 +86,9 @@ class HttpTransport:
         body = b"".join([text, *(array.tobytes() for array in arrays.values())])
         headers = {_HEADER: str(len(text)), "Content-Type": "application/octet-stream"}
         path = f"/v2/models/{quote(model, safe='')}/infer"
-        length, answer = self._ask("POST", path, timeout, body, headers)
+        rows = len(next(iter(arrays.values())))
+        pictures = rows * math.prod(description.manifest.generator.size) * 3
+        length, answer = self._ask("POST", path, timeout, body, headers, pictures)
         results, version = _read_tensors(length, answer)
         try:
             return Answer(tuple(results[name] for name in description.outputs), version)
@@ -116,14 +120,19 @@ class HttpTransport:
         timeout: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        pictures: int = 0,
     ) -> tuple[int | None, bytes]:
-        """Send a request; returns the length of the answer's JSON part, None if it is all JSON, and the answer."""
+        """Send a request, which is answered with so many bytes of pictures.
+
+        Returns:
+            The length of the answer's JSON part, None if it is all JSON, and the answer.
+        """
         deadline = time.monotonic() + timeout
         while True:
             connection, kept = self._take()
             try:
                 connection.begin(deadline)
-                status, length, answer = _exchange(connection, method, self._path + path, body, headers or {})
+                status, length, answer = _exchange(connection, method, self._path + path, body, headers or {}, pictures)
             except TimeoutError as error:
                 connection.close()
                 raise Failure(Kind.TIMEOUT, str(error)) from error
@@ -208,14 +217,14 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _exchange(
-    connection: _Connection, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    connection: _Connection, method: str, path: str, body: bytes | None, headers: Mapping[str, str], pictures: int
 ) -> tuple[int, int | None, bytes]:
     connection.request(method, path, body, dict(headers))
     response = connection.getresponse()
     parts = []
     with contextlib.closing(response):  # which may be all that still holds the socket
-        length = response.getheader(_HEADER)
-        most = _LARGEST_JSON if length is None else math.inf  # pictures are bounded by what was asked for, and the time
+        length = response.getheader(_HEADER, "")
+        most = _LARGEST_JSON + (pictures if response.status == 200 else 0)
         size = 0
         while part := response.read(_CHUNK):  # by pieces: what is promised may be more than the memory
             parts.append(part)
@@ -224,7 +233,7 @@ def _exchange(
                 raise Failure(Kind.FOREIGN, f"the answer must be at most {most} bytes")
         if response.length:
             raise http.client.IncompleteRead(b"", response.length)
-    return response.status, int(length) if length is not None and length.isdecimal() else None, b"".join(parts)
+    return response.status, int(length) if _LENGTH.fullmatch(length) else None, b"".join(parts)
 
 
 def _left(deadline: float) -> float:

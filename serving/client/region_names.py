@@ -20,7 +20,7 @@ GRACE_S = 60.0
 
 Servers of before 2025 unmap a region under a running request, which ends them.
 """
-_NAME = re.compile(r"latentclr_client_(\d+)_(\d+)_(\d+)_(\d+)_[0-9a-f]{32}")
+_NAME = re.compile("latentclr_client_" + "([0-9]{1,20})_" * 4 + "[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)

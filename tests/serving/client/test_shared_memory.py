@@ -203,3 +203,8 @@ class TestOwners:
         assert not is_lost(make_name(time.monotonic()))
         assert not any(map(is_lost, ("", "r", "latentclr_client_" + "0" * 32, "latentclr_client_1_1_1_1_x")))
         assert not is_lost(f"latentclr_client_1_4194305_1_0_{'0' * 32}")
+
+
+def test_a_name_of_endless_digits_is_nobodys() -> None:
+    """The names come from the server, and Python refuses to read so many digits."""
+    assert not is_lost(f"latentclr_client_1_2_3_{'9' * 5000}_{'a' * 32}")

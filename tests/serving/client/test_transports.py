@@ -21,15 +21,17 @@ import numpy as np
 import pytest
 from test_client import draw
 from test_server import wait_until
-from tiny_editor import L, assert_close, expected
+from tiny_editor import MANIFEST, L, assert_close, expected
 from tritonclient.utils import InferenceServerException
 
 from serving import EditClient, TritonServer
 from serving.client.address import Address, parse_address
+from serving.client.description import Description
 from serving.client.failures import Failure, Kind
-from serving.client.http_transport import _read_tensors
+from serving.client.http_transport import HttpTransport, _read_tensors
 from serving.client.region_names import this_process
 from serving.client.retry import LONGEST_S, attempt, pauses
+from serving.contract.manifest import parse_manifest
 from serving.errors import InvalidEdit, ModelUnavailable, RequestFailed, RequestTimeout, ServerUnavailable, ServingError
 
 WAYS: dict[str, dict[str, Any]] = {"grpc": {}, "http": {}, "shared": {"shared_memory": True}}
@@ -212,7 +214,7 @@ class Odd(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     status, body, promised, trickle = 200, b"{}", None, 0.0
     delay = head_trickle = 0.0
-    requests, says_close = 0, False
+    requests, says_close, json_length = 0, False, ""
 
     def do_GET(self) -> None:
         type(self).requests += 1
@@ -223,6 +225,8 @@ class Odd(http.server.BaseHTTPRequestHandler):
         self.send_response(self.status)
         if self.says_close:
             self.send_header("Connection", "close")
+        if self.json_length:
+            self.send_header("Inference-Header-Content-Length", self.json_length)
         self.send_header("Content-Length", str(len(self.body) if self.promised is None else self.promised))
         self.end_headers()
         step = 1 if self.trickle else len(self.body) or 1
@@ -278,6 +282,8 @@ class Pours(Odd):
 
     def do_GET(self) -> None:
         self.send_response(200)
+        if self.json_length:
+            self.send_header("Inference-Header-Content-Length", self.json_length)
         self.send_header("Connection", "close")
         self.end_headers()
         with contextlib.suppress(OSError):
@@ -287,8 +293,10 @@ class Pours(Odd):
     sent = 0
 
 
-def test_an_answer_without_an_end_is_not_kept() -> None:
-    with odd_server(do_GET=Pours.do_GET, do_POST=Pours.do_GET, sent=0) as (url, handler):
+@pytest.mark.parametrize("header", ["", "7"])
+def test_an_answer_without_an_end_is_not_kept(header: str) -> None:
+    """Also one that says to bring pictures where none were asked for."""
+    with odd_server(do_GET=Pours.do_GET, do_POST=Pours.do_GET, sent=0, json_length=header) as (url, handler):
         with EditClient(url, timeout=30, retries=0) as client:
             transport: Any = client._connection._transport
             with pytest.raises(Failure, match="the answer must be at most 16777216 bytes"):
@@ -304,6 +312,24 @@ def test_answers_that_are_no_json_of_ours(body: bytes) -> None:
             transport.ready_models(30)
         assert caught.value.kind == Kind.FOREIGN
         assert len(str(caught.value)) < 200
+
+
+def test_pictures_are_bounded_by_what_was_asked_for() -> None:
+    manifest = parse_manifest(json.dumps(MANIFEST))
+    description = Description("latent_edit", manifest, 8, ("image", "valid"), 192)
+    arrays = dict(zip(("z", "direction", "alpha"), draw(2, 1), strict=True))
+    with odd_server(do_POST=Pours.do_GET, sent=0, json_length="7") as (url, handler):
+        transport = HttpTransport(parse_address(url))
+        with pytest.raises(Failure, match=f"the answer must be at most {(16 << 20) + 2 * 192} bytes"):
+            transport.infer("latent_edit", description, arrays, 30)
+    assert handler.sent < 64 << 20  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-1", "x", "\u00b2"])
+def test_a_length_that_is_none_is_not_read(length: str) -> None:
+    """Python refuses to read so many digits, with an error of its own."""
+    with odd_server(body=INDEX, json_length=length) as (url, _):
+        assert ready(url, 5) == [["a"]]
 
 
 @pytest.mark.parametrize("size", ["1e999", "-1", '"x"', "[]", "9" * 5000])

@@ -344,7 +344,10 @@ class AsyncEditClient:
         for start, arrays in request.parts(description):
             outputs = requested(description)
             result = await self._ask("infer", timeout, self._model, tensors(arrays), outputs=outputs)
-            answer = read_answer(result, description)
+            try:
+                answer = read_answer(result, description)
+            except Failure as failure:
+                raise await self._explain(failure, PROBE_S) from failure
             now = description.seen(answer.version)
             if now is not description and self._description is description:
                 self._description = now

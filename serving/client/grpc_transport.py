@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
@@ -94,11 +96,9 @@ class GrpcTransport:
             else:
                 regions.put_back(region)
             raise
-        image, valid = description.outputs
-        shape = tuple(result.get_output(image).shape)
-        images = region.read(size).reshape(shape)  # [N, H, W, 3]
+        pixels = region.read(size)
         regions.put_back(region)
-        return Answer((images, result.as_numpy(valid)), result.get_response().model_version)
+        return read_answer(result, description, pixels)
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
@@ -156,10 +156,31 @@ def read_config(config: Any) -> Description:
     )
 
 
-def read_answer(result: Any, description: Description) -> Answer:
-    """Read tritonclient's result of a request."""
-    version = str(result.get_response().model_version)
-    return Answer(tuple(result.as_numpy(name) for name in description.outputs), version)
+def read_answer(result: Any, description: Description, pixels: NDArray[np.uint8] | None = None) -> Answer:
+    """Read tritonclient's result of a request.
+
+    Args:
+        result: What the server sent.
+        description: The model, as `describe` told.
+        pixels: All bytes of the pictures, if they came through shared memory.
+
+    Raises:
+        Failure: An output is missing, or its bytes are not of its shape.
+    """
+    shared = [pixels] + [None] * (len(description.outputs) - 1)  # pictures first
+    outputs = tuple(_output(result, name, data) for name, data in zip(description.outputs, shared, strict=True))
+    return Answer(outputs, str(result.get_response().model_version))
+
+
+def _output(result: Any, name: str, data: NDArray[np.uint8] | None) -> NDArray[Any]:
+    found = result.get_output(name)
+    if found is None:
+        raise Failure(Kind.OTHER, f"the answer lacks the output {name!r}")
+    try:
+        array: NDArray[Any] = result.as_numpy(name) if data is None else data.reshape(tuple(found.shape))
+    except (ValueError, struct.error) as error:  # the latter: of texts
+        raise Failure(Kind.OTHER, f"the output {name!r} cannot be read: {error}") from error
+    return array
 
 
 def ready_names(index: Any) -> list[str]:

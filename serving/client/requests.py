@@ -226,15 +226,20 @@ def check_answer(manifest: Manifest, arrays: Arrays, start: int, answer: Answer)
 
     Raises:
         InvalidEdit: The server refused a row.
-        RequestFailed: The answer has the wrong shape.
+        RequestFailed: The answer has a wrong shape or type.
         PhotoError: The encoder found no code.
     """
     if manifest.encoder_of:
         return check_code(manifest, answer.outputs[0])
     images, valid = answer.outputs
     rows = len(arrays[DIRECTION])
-    if images.ndim != 4 or len(images) != rows or valid.size != rows:
-        raise RequestFailed(f"the server answered {rows} rows with images of shape {list(images.shape)}")
+    wanted = (rows, *manifest.generator.size, 3)
+    if images.dtype != np.uint8 or images.shape != wanted:
+        got = f"{images.dtype} of shape {list(images.shape)}"
+        raise RequestFailed(f"the server answered with pictures as {got}, expected uint8 of shape {list(wanted)}")
+    if valid.dtype != np.bool_ or valid.size != rows:
+        got = f"{valid.dtype} of shape {list(valid.shape)}"
+        raise RequestFailed(f"the server marked {rows} rows with {got}, expected as many truth values")
     refused = np.flatnonzero(~valid.reshape(-1))
     if len(refused):
         index, count, most = int(refused[0]), manifest.directions.count, manifest.directions.max_edits

@@ -124,7 +124,7 @@ def name(
     if scores is not None and direction < len(scores.directions):
         low, high = scores.directions[direction].slider
         reach = (-high, -low) if reverse else (low, high)
-    edit = NamedEdit(direction, chosen, reach, " ".join(note.split()), reverse)
+    edit = NamedEdit(direction, chosen, reach, note, reverse)
     _, problems = fitting_edits({name: edit}, checkpoint.directions.k, checkpoint.generator.get("layers"))
     if problems:  # of one's own words nothing is dropped
         raise ConfigError(problems[0].rpartition(": ")[0])

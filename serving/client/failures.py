@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
+from serving.contract.printable import printable
 from serving.errors import ModelUnavailable, RequestFailed, RequestTimeout, ServerUnavailable, ServingError
 
 
@@ -30,7 +31,7 @@ class Failure(Exception):
     def __init__(self, kind: Kind, message: str) -> None:
         """Keep the kind and the words."""
         self.kind = kind
-        self.message = " ".join(message.split())
+        self.message = printable(message)
         super().__init__(self.message)
 
 
@@ -94,4 +95,4 @@ def asks_for_door(failure: Failure, ready: Sequence[str] | None) -> bool:
 def _list(ready: Sequence[str] | None) -> str:
     if ready is None:
         return "the server does not list its models"
-    return f"ready models: {', '.join(ready)}" if ready else "no model is ready"
+    return f"ready models: {printable(', '.join(ready))}" if ready else "no model is ready"

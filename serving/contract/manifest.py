@@ -314,7 +314,7 @@ def _build(raw: Mapping[str, Any]) -> Manifest:
                 direction=_whole(edit["direction"], f"edits.{name}.direction"),
                 layers=_layers(edit, f"edits.{name}"),
                 alpha=_range(edit.get("alpha_range", list(slider)), f"edits.{name}.alpha_range"),
-                note=_word(edit.get("note", ""), f"edits.{name}.note"),
+                note=_text(edit.get("note", ""), f"edits.{name}.note"),
                 reverse=_truth(edit.get("reverse", False), f"edits.{name}.reverse"),
             )
             for name, edit in _tables(raw.get("edits") or {}, "edits")
@@ -432,16 +432,22 @@ def _words(value: object, key: str) -> dict[str, str]:
     return {_name(name, key): _word(text, f"{key}.{name}") for name, text in _table(value, key).items()}
 
 
-def _word(value: object, key: str) -> str:
+def _text(value: object, key: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text, got {_shown(value)}")
     return value
 
 
-def _name(value: object, key: str) -> str:
+def _word(value: object, key: str) -> str:
     """A text that stands in messages, which are one line."""
-    if not 0 < len(_word(value, key)) <= _LONGEST_NAME or not str(value).isprintable():
+    if not _text(value, key).isprintable():
         raise ValueError(f"{key} must be a printable text, got {_shown(value)}")
+    return str(value)
+
+
+def _name(value: object, key: str) -> str:
+    if not 0 < len(_word(value, key)) <= _LONGEST_NAME:
+        raise ValueError(f"{key} must be a text of 1 to {_LONGEST_NAME} characters, got {_shown(value)}")
     return str(value)
 
 

@@ -7,6 +7,8 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
+from serving.contract.printable import printable
+
 NAME_LENGTH = 40
 DEFAULT_ALPHA = (-6.0, 6.0)
 """How far a slider reaches where nobody said: twice what directions are usually trained with."""
@@ -22,7 +24,7 @@ class NamedEdit:
         direction: Its index in [0, K).
         layers: Latent inputs at which it acts, in rising order; empty where the name says nothing of layers.
         alpha: (low, high), how far a slider should reach.
-        note: What the name does not say.
+        note: What the name does not say, in one printable line; what it is made with becomes one.
         reverse: Whether a strength of this name goes against the direction, so that `+` is more of what it names.
     """
 
@@ -31,6 +33,10 @@ class NamedEdit:
     alpha: tuple[float, float] = DEFAULT_ALPHA
     note: str = ""
     reverse: bool = False
+
+    def __post_init__(self) -> None:
+        """Make a line of the note, which comes from files and servers and is printed as it is."""
+        object.__setattr__(self, "note", printable(self.note))
 
     @property
     def alpha_range(self) -> tuple[float, float]:
@@ -88,13 +94,18 @@ def parse_entry(name: Any, entry: Any) -> tuple[str, NamedEdit]:
     name = check_name(name if isinstance(name, str) else str(name)[: NAME_LENGTH + 1])
     try:
         layers = entry.get("layers") or []
-        low, high = (float(end) for end in entry.get("alpha", NamedEdit.alpha))
+        alpha = entry.get("alpha", NamedEdit.alpha)
         reverse = entry.get("reverse", False)
+        if not isinstance(layers, list | tuple) or not isinstance(alpha, list | tuple):
+            raise ValueError
         if any(type(number) is not int or number < 0 for number in (entry["direction"], *layers)):
             raise ValueError
+        if any(type(end) not in (int, float) for end in alpha):  # of "19", float would make 1 and 9
+            raise ValueError
+        low, high = map(float, alpha)
         if not -math.inf < low < high < math.inf or type(reverse) is not bool:
             raise ValueError
-        note = " ".join(str(entry.get("note") or "").split())
+        note = str(entry.get("note") or "")
         return name, NamedEdit(entry["direction"], tuple(sorted(set(layers))), (low, high), note, reverse)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):  # what was written is not repeated here
         raise ValueError(

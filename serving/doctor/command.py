@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from serving.contract.printable import printable
 from serving.contract.temporary import temporary_folder
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.errors import ServerStartError
@@ -252,7 +253,8 @@ def _triton_at(name: str, host: str, port: int) -> str:
 
     transport = GrpcTransport(Address("grpc", f"{host}:{port}"))
     try:
-        return f"a running Triton that serves {', '.join(transport.ready_models(_KNOCK_S)) or 'no model yet'}"
+        served = printable(", ".join(transport.ready_models(_KNOCK_S)))
+        return f"a running Triton that serves {served or 'no model yet'}"
     except Failure:
         return ""
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from serving.contract.documents import read_json, read_manifest
+from serving.contract.printable import printable
 
 _TIMEOUT_S = 2.0
 _LARGEST = 1 << 24  # bytes of an answer; a configuration holds the manifest as a text
@@ -33,7 +34,7 @@ class Running:
     def __str__(self) -> str:
         """Say what it serves."""
         names = [f"{name} (version {', '.join(map(str, it.versions))})" for name, it in self.models.items()]
-        return f"a running Triton that serves {', '.join(names) or 'no model yet'}"
+        return printable(f"a running Triton that serves {', '.join(names) or 'no model yet'}")
 
 
 def find_running(host: str, port: int) -> Running | None:

@@ -341,7 +341,7 @@ class Service:
         layers = sorted(set(request.layers))
         if layers == sorted(set(manifest.directions.layers or range(manifest.latent.layers))):
             layers = []  # where directions act anyway
-        edit = Named(direction, tuple(layers), (low, high), " ".join(request.note.split()), request.reverse)
+        edit = Named(direction, tuple(layers), (low, high), request.note, request.reverse)
         self.names.save(manifest, name, edit, request.move)
         return _named(name, self.names.for_model(manifest)[0][name])
 

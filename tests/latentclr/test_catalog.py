@@ -88,6 +88,11 @@ def test_a_flow_table_takes_no_line_but_keeps_its_edits(tmp_path):
         ("smile: {direction: 1, alpha: [7, -7]}\n", "smile must be like"),
         ("smile: {direction: 1, alpha: [-.inf, 7]}\n", "smile must be like"),
         ("smile: {direction: 1, alpha: 7}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: '19'}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: {1: 0, 9: 0}}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: [false, true]}\n", "smile must be like"),
+        ("smile: {direction: 1, alpha: ['-7', '7']}\n", "smile must be like"),
+        ("smile: {direction: 1, layers: {4: 0}}\n", "smile must be like"),
         ("3: {direction: 1}\n", "begin with a letter, got '3'"),
         ("a/b: {direction: 1}\n", "begin with a letter"),
         ("smile: {direction: 1\n", "is not YAML, line 2"),
@@ -107,6 +112,12 @@ def test_a_file_that_is_no_catalog_is_refused_and_stays(tmp_path, text, message,
         write_catalog(tmp_path, {"smile": SMILE})
     assert path.read_bytes() == text.encode("latin-1")
     assert [p.name for p in tmp_path.iterdir()] == ["catalog.yaml"]
+
+
+def test_a_note_is_a_line_that_no_terminal_obeys(run, invoke):
+    (run / "catalog.yaml").write_text('smile: {direction: 2, note: "mouth\\n\\e[2J \\u202eonly"}\n')
+    assert read_catalog(run)["smile"].note == "mouth [2J only"
+    assert "\x1b" not in invoke("names", run).output
 
 
 def test_a_bad_entry_does_not_take_the_others_along(run, invoke):

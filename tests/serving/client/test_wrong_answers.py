@@ -15,6 +15,7 @@ from tiny_editor import MANIFEST, SIZE, config
 from tritonclient.grpc import service_pb2 as pb
 
 from serving import AsyncEditClient, EditClient
+from serving.client.failures import Failure, Kind, explain
 from serving.contract.pbtxt import read_pbtxt
 from serving.errors import RequestFailed
 
@@ -103,3 +104,9 @@ def test_a_wrong_answer_through_shared_memory_leaves_no_region_in_use(case: str,
                 client.edit(seed=1)
         transport: Any = client._connection._transport
         assert (len(transport._regions._idle), transport._regions._used) == (1, set())
+
+
+def test_the_words_of_a_server_are_nothing_that_a_terminal_obeys() -> None:
+    failure = Failure(Kind.NOT_FOUND, "no\n\x1b[2J")
+    assert str(failure) == "no [2J"
+    assert "ready models: a[2J" in str(explain(failure, "127.0.0.1:8001", "m", 1, ["a\x1b[2J"]))

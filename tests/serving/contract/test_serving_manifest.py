@@ -48,6 +48,13 @@ def test_scores_and_reversed_names_are_written_and_read_again() -> None:
     assert parse_manifest(json.dumps(manifest.as_dict())) == manifest
 
 
+def test_a_note_is_a_line_that_no_terminal_obeys() -> None:
+    """It is left out and not refused: a model that is served has such a note for good."""
+    raw = copy.deepcopy(tiny_editor.MANIFEST)
+    raw["edits"]["smile"]["note"] = "two\nlines\x1b[2J"
+    assert parse_manifest(json.dumps(raw)).edits["smile"].note == "two lines[2J"
+
+
 FACE = [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
 ENCODER: dict[str, Any] = {"space": "z", "sha256": "1" * 64, "files_sha256": {"model.onnx": "2" * 64}}
 
@@ -134,6 +141,9 @@ def test_classes() -> None:
         (["latent", "input"], [], r"latent.input must be one of z, w, w\+, got \[\]"),
         (["generator", "random_weights"], "no", "random_weights must be true or false"),
         (["generator", "name"], "a\nb", "generator.name must be a printable text"),
+        (["generator", "name"], "", "generator.name must be a text of 1 to 500 characters"),
+        (["directions", "model"], "\x1b[2J", "directions.model must be a printable text"),
+        (["files_sha256"], {"model.onnx": "\x1b[2J"}, "files_sha256.model.onnx must be a printable text"),
         (["generator", "classes"], {"names": ["a", "b"], "default": [7]}, r"default must be .* in \[0, 1\], got 7"),
         (["generator", "classes"], {"names": []}, "names must not be empty"),
         (["generator", "classes"], {"names": "abc"}, "names must be a list, got 'abc'"),

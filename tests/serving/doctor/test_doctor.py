@@ -19,7 +19,7 @@ from serving import TritonServer
 from serving.doctor import command as doctor
 from serving.doctor.findings import BAD, OK, WARN, Finding
 from serving.doctor.repository_checks import check_models
-from serving.doctor.running import find_running
+from serving.doctor.running import Running, Served, find_running
 from serving.errors import ServerStartError
 from serving.triton.ports import Ports
 
@@ -235,6 +235,12 @@ def test_what_the_repository_holds_is_not_what_the_server_serves(models: Path) -
         assert "serves other files as version 1" in words(list(check_models(models, running)), WARN)
         assert find_running("127.0.0.1", server.ports.grpc) is None
     assert find_running("127.0.0.1", server.ports.http) is None
+
+
+def test_names_of_others_are_nothing_that_a_terminal_obeys() -> None:
+    """Whoever listens on Triton's port may be somebody else."""
+    running = Running("http://127.0.0.1:8000", {"a\x1b[2J\n": Served((1,))})
+    assert str(running) == "a running Triton that serves a[2J (version 1)"
 
 
 def test_previews(tmp_path: Path) -> None:

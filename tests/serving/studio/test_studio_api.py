@@ -488,6 +488,12 @@ def test_an_edit_is_named_used_and_deleted(studio: Any, pixels: Any, formula: An
     assert http.delete("/api/catalog/smile").status_code == 404  # the model's own
 
 
+def test_a_note_is_saved_as_a_line_that_no_terminal_obeys(studio: Any) -> None:
+    body = {"direction": 1, "alpha": [-2, 6], "note": "mouth\n\x1b[2Jonly"}
+    assert studio.http.put("/api/catalog/frown", json=body).json()["note"] == "mouth [2Jonly"
+    assert "note: 'mouth [2Jonly'}" in studio.catalog.read_text()
+
+
 def test_a_name_is_saved_reversed(studio: Any, pixels: Any, formula: Any) -> None:
     body = {"direction": 1, "alpha": [-2, 6], "reverse": True}
     assert studio.http.put("/api/catalog/frown", json=body).json()["reverse"] is True

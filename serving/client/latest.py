@@ -11,9 +11,8 @@ left to finish: cancelling it too would leave the screen without any picture for
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 from serving.client.async_client import AsyncEditClient
 from serving.client.client import EditClient
 from serving.client.edited import Edited
-from serving.errors import Superseded
+from serving.errors import RequestFailed, Superseded
 
 
 class LatestWins:
@@ -37,6 +36,7 @@ class LatestWins:
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="latest-edit")
         self._newest: Future[Edited] | None = None
+        self._closed = False
 
     def submit(self, *arguments: Any, **options: Any) -> Future[Edited]:
         """Ask for an edit and return at once.
@@ -46,7 +46,10 @@ class LatestWins:
             options: The same.
 
         Returns:
-            The future pictures; a newer edit cancels the future while it waits.
+            The future pictures; a newer edit, or `close`, cancels the future while it waits.
+
+        Raises:
+            RequestFailed: This was closed.
         """
         return self._put(self._client.edit, *arguments, **options)
 
@@ -55,33 +58,32 @@ class LatestWins:
 
         Raises:
             Superseded: Another thread asked for a newer one before this was sent.
-            ServingError: As `EditClient.edit`.
+            ServingError: As `EditClient.edit`, or this was closed.
         """
-        with _superseded():
-            return self.submit(*arguments, **options).result()
+        return self._wait(self.submit(*arguments, **options))
 
     def preview(self, *arguments: Any, **options: Any) -> Edited:
         """Do as `EditClient.preview`.
 
         Raises:
             Superseded: Another thread asked for a newer one before this was sent.
-            ServingError: As `EditClient.preview`.
+            ServingError: As `EditClient.preview`, or this was closed.
         """
-        with _superseded():
-            return self._put(self._client.preview, *arguments, **options).result()
+        return self._wait(self._put(self._client.preview, *arguments, **options))
 
     def sweep(self, *arguments: Any, **options: Any) -> Edited:
         """Do as `EditClient.sweep`.
 
         Raises:
             Superseded: Another thread asked for a newer one before this was sent.
-            ServingError: As `EditClient.sweep`.
+            ServingError: As `EditClient.sweep`, or this was closed.
         """
-        with _superseded():
-            return self._put(self._client.sweep, *arguments, **options).result()
+        return self._wait(self._put(self._client.sweep, *arguments, **options))
 
     def close(self) -> None:
-        """Drop what waits, and wait for the one under way."""
+        """Drop what waits, and wait for the one under way; any later edit raises `RequestFailed`."""
+        with self._lock:
+            self._closed = True
         self._thread.shutdown(cancel_futures=True)
 
     def __enter__(self) -> LatestWins:
@@ -96,10 +98,22 @@ class LatestWins:
 
     def _put(self, call: Callable[..., Edited], *arguments: Any, **options: Any) -> Future[Edited]:
         with self._lock:
+            if self._closed:
+                raise RequestFailed("this slider was closed")
             if self._newest is not None:
                 self._newest.cancel()  # does nothing to one that runs or is done
             self._newest = self._thread.submit(call, *arguments, **options)
             return self._newest
+
+    def _wait(self, future: Future[Edited]) -> Edited:
+        try:
+            return future.result()
+        except CancelledError as error:
+            with self._lock:
+                closed = future is self._newest  # so no newer one took its place
+            if closed:
+                raise RequestFailed("this slider was closed before the edit was sent") from error
+            raise Superseded("a newer edit took the place of this one") from error
 
 
 class AsyncLatestWins:
@@ -166,11 +180,3 @@ class AsyncLatestWins:
             waiting.set_result(None)
         else:
             self._busy = False
-
-
-@contextlib.contextmanager
-def _superseded() -> Iterator[None]:
-    try:
-        yield
-    except CancelledError as error:
-        raise Superseded("a newer edit took the place of this one") from error

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from test_client import draw, seed_code
+from test_server import wait_until
 from tiny_editor import L, assert_close, expected
 
 from serving import AsyncEditClient, AsyncLatestWins, EditClient, LatestWins, TritonServer
@@ -146,6 +147,21 @@ class Slow:
     sweep = edit
 
 
+class Held(Slow):
+    """Draws nothing before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.go_on = threading.Event()
+
+    def edit(self, seed: int) -> Edited:
+        self.asked.append(seed)
+        self.go_on.wait(60)
+        return Edited(np.full((1, 1, 1, 3), seed, np.uint8))
+
+    sweep = preview = edit
+
+
 class AsyncSlow(Slow):
     async def edit(self, seed: int) -> Edited:  # type: ignore[override]
         self.asked.append(seed)
@@ -188,6 +204,31 @@ class TestLatestWins:
                 second.result()
             assert first.result().images.item(0) == 0
             assert third.result().images.item(0) == 2
+
+    def test_closing_is_told_from_a_newer_edit(self) -> None:
+        client: Any = Held()
+        slider = LatestWins(client)
+        with futures.ThreadPoolExecutor(3) as pool:
+            first = slider.submit(seed=0)
+            wait_until(lambda: bool(client.asked))
+            replaced = pool.submit(slider.edit, seed=1)
+            wait_until(lambda: slider._newest is not first)
+            second = slider._newest
+            waits = pool.submit(slider.edit, seed=2)
+            wait_until(lambda: slider._newest is not second)
+            closing = pool.submit(slider.close)
+            try:
+                with pytest.raises(Superseded, match="newer"):
+                    replaced.result()
+                with pytest.raises(RequestFailed, match="closed before the edit was sent"):
+                    waits.result()
+            finally:
+                client.go_on.set()
+            closing.result()
+            assert first.result().images.item(0) == 0
+        for call in (slider.submit, slider.edit, slider.preview, slider.sweep):
+            with pytest.raises(RequestFailed, match="closed"):
+                call(seed=3)
 
     def test_an_error_does_not_stop_it(self) -> None:
         client: Any = Slow(0)

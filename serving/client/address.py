@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import reprlib
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -9,7 +10,16 @@ from urllib.parse import urlsplit
 from serving.errors import ServingError
 
 PROTOCOLS = ("grpc", "http")
-_LOOPBACK = ("127.", "localhost", "[::1]", "ipv4:127.", "ipv6:[::1]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at an address, as far as the name tells."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,10 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether the server runs on this machine, as far as the name tells."""
-        return self.target.removeprefix("http://").startswith(_LOOPBACK)
+        place = self.target
+        for scheme in ("http://", "ipv4:", "ipv6:"):  # the last two are gRPC's
+            place = place.removeprefix(scheme)
+        return is_loopback(place.partition("/")[0].rpartition(":")[0])
 
 
 def parse_address(url: str, protocol: str | None = None) -> Address:

@@ -8,7 +8,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from serving.studio.security import is_loopback
+from serving.client.address import is_loopback
 
 HEAD_S = 5.0
 """Seconds for a request's complete headers, from the connection's start or, on a kept one, from their first byte."""

@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.client.address import is_loopback
 from serving.contract.photo.reader import LARGEST_FILE
 from serving.studio.failures import failure
 from serving.studio.tries import Tries
@@ -63,16 +64,6 @@ class Refused(Exception):
 def largest_body(path: str) -> int:
     """Return how many bytes may be sent to a path."""
     return LARGEST_FILE if path == PHOTOS else LARGEST_BODY
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class Policy:

@@ -11,8 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from serving.client.address import is_loopback
 from serving.studio import security, tries
-from serving.studio.security import COOKIE, HEADERS, LARGEST_BODY, Policy, is_loopback
+from serving.studio.security import COOKIE, HEADERS, LARGEST_BODY, Policy
 
 TOKEN = "correct horse battery staple"
 FRAME = {"content-type": "application/json"}

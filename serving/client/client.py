@@ -462,7 +462,7 @@ class EditClient:
 
 def _transport(address: Address, shared_memory: bool | str) -> Transport:
     """Choose who speaks; the libraries of the other are not needed."""
-    if shared_memory not in (True, False, "auto"):
+    if not isinstance(shared_memory, bool) and shared_memory != "auto":
         raise ServingError(f'shared_memory must be True, False or "auto", got {shared_memory!r}')
     if address.protocol == "http":
         from serving.client.http_transport import HttpTransport

@@ -25,7 +25,7 @@ class Description:
         max_batch_size: Rows a request may have; 0 means that the server sets no limit.
         outputs: Names of the outputs that are asked for: an editor's pictures and the marks of good rows, or the codes
             of an encoder.
-        image_bytes: Size of one picture, H * W * 3; 0 if the configuration leaves it open, and of an encoder.
+        image_bytes: Size of one picture, H * W * 3; 0 of an encoder, which draws none.
         versions: The model's versions that it describes; empty if the configuration leaves that to the server.
         backend: Triton's name for what runs it; empty if the configuration leaves that to the server.
         accelerators: What the backend is to use, such as `tensorrt fp16`.
@@ -93,17 +93,15 @@ def describe_model(
         raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
     its = parse_manifest(manifest)
     names = tuple(_output(outputs, output) for output in ([its.latent.tensor] if its.encoder_of else OUTPUTS))
-    shape = list(outputs[names[0]])
-    if max_batch_size == 0:
-        shape = shape[1:]  # of one row
-        if max_rows is not None and not (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10):
+    if max_batch_size == 0 and max_rows is not None:
+        if not (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10):
             raise ManifestError(f"model {name!r}: parameter {MAX_ROWS} must be a number of rows, got {max_rows[:40]!r}")
     return Description(
         name=name,
         manifest=its,
         max_batch_size=max_batch_size or int(max_rows or 0),
         outputs=names,
-        image_bytes=math.prod(shape) if min(shape, default=0) > 0 and not its.encoder_of else 0,
+        image_bytes=0 if its.encoder_of else math.prod(its.generator.size) * 3,
         versions=tuple(str(version) for version in versions),
         backend=backend,
         accelerators=tuple(

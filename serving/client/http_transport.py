@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import math
 import re
 import socket
 import threading
@@ -87,7 +86,7 @@ class HttpTransport:
         headers = {_HEADER: str(len(text)), "Content-Type": "application/octet-stream"}
         path = f"/v2/models/{quote(model, safe='')}/infer"
         rows = len(next(iter(arrays.values())))
-        pictures = rows * math.prod(description.manifest.generator.size) * 3
+        pictures = rows * description.image_bytes
         length, answer = self._ask("POST", path, timeout, body, headers, pictures)
         results, version = _read_tensors(length, answer)
         try:

@@ -64,6 +64,9 @@ class Regions:
         Args:
             smallest: Bytes of pictures from which it is used.
             required: Whether it is an error if the server does not see this machine's memory.
+
+        Raises:
+            ServingError: It is required, and this machine has none.
         """
         self._smallest, self._required = smallest, required
         self._lock = threading.Lock()
@@ -72,6 +75,8 @@ class Regions:
         self._abandoned: list[tuple[float, str]] = []  # since when, and the name
         self._generation = 0
         self._usable = _FOLDER.is_dir()
+        if required and not self._usable:
+            raise ServingError(f"this machine has no shared memory at {_FOLDER}: leave out shared_memory")
 
     def worth(self, size: int) -> bool:
         """Whether an answer of this size should come through shared memory."""

@@ -26,7 +26,7 @@ from tritonclient.utils import InferenceServerException
 
 from serving import EditClient, TritonServer
 from serving.client.address import Address, parse_address
-from serving.client.description import Description
+from serving.client.description import Description, describe_model
 from serving.client.failures import Failure, Kind
 from serving.client.http_transport import HttpTransport, _read_tensors
 from serving.client.region_names import this_process
@@ -154,6 +154,19 @@ def test_addresses(url: str, protocol: str | None, wanted: Address) -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "here"),
+    [
+        ("localhost:8001", True), ("127.9.9.9:8001", True), ("[::1]:8001", True), ("http://127.0.0.1:80/a:1", True),
+        ("ipv4:127.0.0.1:8001", True), ("ipv6:[::1]:8001", True), ("localhost.example.org:8001", False),
+        ("127.example.org:8001", False), ("http://localhost@example.org:80", False), ("10.0.0.1:8001", False),
+    ],
+)  # fmt: skip
+def test_this_machine_is_told_by_the_whole_name(target: str, here: bool) -> None:
+    """For others no shared memory is tried and no proxy passed by."""
+    assert Address("grpc", target).is_loopback is here
+
+
+@pytest.mark.parametrize(
     ("url", "protocol"),
     [
         ("a", None),
@@ -170,7 +183,14 @@ def test_bad_addresses(url: str, protocol: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"retries": -1}, {"shared_memory": "often"}, {"shared_memory": True, "protocol": "http"}]
+    "options",
+    [
+        {"retries": -1},
+        {"shared_memory": "often"},
+        {"shared_memory": 1},
+        {"shared_memory": 0},
+        {"shared_memory": True, "protocol": "http"},
+    ],
 )
 def test_bad_options(options: Any) -> None:
     with pytest.raises(ServingError):
@@ -467,6 +487,17 @@ class TestSharedMemory:
         with connect(server, "shared") as client, pytest.raises(ServingError, match="cannot map"):
             client.edit(seed=1)
         assert not list(tmp_path.iterdir())
+
+    def test_a_machine_without_shared_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("serving.client.shared_memory._FOLDER", tmp_path / "none")
+        with pytest.raises(ServingError, match=r"has no shared memory at .*none: leave out shared_memory"):
+            EditClient("127.0.0.1:8001", shared_memory=True)
+        EditClient("127.0.0.1:8001", shared_memory="auto").close()
+
+    def test_a_configuration_that_leaves_the_size_open(self) -> None:
+        """As one may that is written by hand: the manifest says it too."""
+        described = describe_model("m", 8, {"image": [-1, -1, 3], "valid": [1]}, json.dumps(MANIFEST))
+        assert described.image_bytes == 8 * 8 * 3
 
     def test_a_region_of_a_timed_out_request_is_not_used_again(self, server: TritonServer) -> None:
         with connect(server, "shared", "together") as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,13 +78,15 @@ def run_invert(
     """Find the codes of pictures; write CODES.npy, CODES.json and CODES.png, all or none, and tell what was reached.
 
     Raises:
-        LatentCLRError: There is no encoder, it is another generator's, or an option is out of range.
+        LatentCLRError: There is no encoder, it is another generator's, an option is out of range, or a file that would
+            be written is a picture that is read, is not `invert`'s own or is that of two pictures.
         ServingError: A picture cannot be read, or shows no face or several where one is wanted.
     """
     if output.suffix != ".npy":
         raise ConfigError(f"-o must name an .npy file, got {output}")
     if len(pictures) > MOST_PICTURES:
         raise ConfigError(f"at most {MOST_PICTURES} pictures at once, got {len(pictures)}")
+    _check_targets(pictures, output, [_pasted(path, output) for path in pictures] if paste else [])
     folder = run if run.is_dir() else run.parent
     saved = load_encoder(folder / ENCODER_FILE)
     config, generator = opened(saved, [*words, *([] if device is None else [f"device={device}"])])
@@ -125,7 +128,7 @@ def run_invert(
     }
     if paste:
         contents |= {
-            output.parent / f"{path.stem}.pasted.png": _png(Image.fromarray(paste_back(photo.pixels, crop, image)))
+            _pasted(path, output): _png(Image.fromarray(paste_back(photo.pixels, crop, image)))
             for path, photo, crop, image in zip(pictures, photos, crops, stages[-1].images, strict=True)
         }
     write_together(contents)
@@ -222,6 +225,26 @@ def judge(stage: Stage, wanted: Pixels, saved: SavedEncoder, codes: Tensor) -> N
         stage.psnr.append(picture_psnr(one, other))
         stage.ssim.append(ssim(one, other))
     stage.from_prior = from_prior(saved.encoder, codes).tolist()
+
+
+def _pasted(picture: Path, output: Path) -> Path:
+    return output.parent / f"{picture.stem}.pasted.png"
+
+
+def _check_targets(pictures: Sequence[Path], output: Path, pasted: Sequence[Path]) -> None:
+    """Refuse to write over a picture that is read, over what `invert` did not write, or one file twice."""
+    files = {(status.st_dev, status.st_ino) for path in pictures if path.is_file() for status in [path.stat()]}
+    beside = [output.with_suffix(suffix) for suffix in (".json", ".png")]
+    targets = [output, *beside, *pasted]
+    for path in targets:
+        if path.is_file() and (path.stat().st_dev, path.stat().st_ino) in files:
+            raise ConfigError(f"{path} is one of the pictures and would be overwritten: choose another -o")
+    for path in [] if output.exists() else beside:  # the three are written together: without codes it is not ours
+        if path.exists():
+            raise ConfigError(f"{path} exists, and {output.name} does not: move it, or choose another -o")
+    for path, times in Counter(targets).items():
+        if times > 1:
+            raise ConfigError(f"--paste would write {path} twice: rename a picture, or invert them one by one")
 
 
 def _entry(path: Path, photo: Photo, crop: Crop, how: str, stages: Sequence[Stage], row: int) -> dict[str, Any]:

@@ -90,6 +90,42 @@ def test_bad_options_are_one_line_and_write_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_picture_of_ones_own_is_never_overwritten(encoded, pictures, tmp_path, invoke, refused):
+    """CODES.png and CODES.json lie beside CODES.npy, where the picture that is read often lies too."""
+    own, other = pictures
+    linked = tmp_path / "linked.png"
+    linked.symlink_to(own)
+    (tmp_path / "notes.json").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for output, told in {
+        "own.npy": "own.png is one of the pictures",
+        "linked.npy": "linked.png is one of the pictures",
+        "wide.npy": "wide.png exists, and wide.npy does not",
+        "notes.npy": "notes.json exists, and notes.npy does not",
+    }.items():
+        assert told in refused(invoke("invert", own, "--run", encoded, "-o", tmp_path / output))
+    pasted = own.rename(tmp_path / "wide.pasted.png")
+    line = refused(invoke("invert", other, pasted, "--run", encoded, "-o", tmp_path / "a.npy", "--paste"))
+    assert "wide.pasted.png is one of the pictures" in line
+    pasted.rename(own)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_what_invert_wrote_before_is_replaced(encoded, pictures, tmp_path, invoke):
+    for picture in pictures:
+        assert invoke("invert", picture, "--run", encoded, "-o", tmp_path / "codes.npy").exit_code == 0
+    assert json.loads((tmp_path / "codes.json").read_text())["pictures"][0]["picture"] == "wide.png"
+
+
+def test_pictures_of_one_name_are_not_pasted_over_each_other(encoded, pictures, tmp_path, invoke, refused):
+    (tmp_path / "b").mkdir()
+    again = shutil.copy(pictures[1], tmp_path / "b" / "own.png")
+    words = ("--run", encoded, "-o", tmp_path / "found" / "codes.npy")
+    assert "own.pasted.png twice" in refused(invoke("invert", pictures[0], again, *words, "--paste"))
+    assert not (tmp_path / "found").exists()
+    assert invoke("invert", pictures[0], again, *words).exit_code == 0
+
+
 def test_bad_pictures_and_encoders(encoded, pictures, trained, tmp_path, invoke, refused):
     (tmp_path / "text.png").write_text("no picture")
     output = tmp_path / "codes.npy"

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 _NO_MEMORY = re.compile(
     r"allocate memory|out of memory|not enough memory|Storage size calculation overflowed|numel: integer"
 )
-_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _LONGEST = 300  # characters of an error in a table
 
 

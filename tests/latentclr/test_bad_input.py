@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny_generators import dcgan_tensors
+
+from latentclr.errors import of_the_machine
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:
@@ -93,6 +96,26 @@ def test_train_with_weights_that_are_none(short, invoke, refused, tmp_path):
         assert message in refused(invoke("train", *short, weights, f"output_dir={tmp_path / 'run'}"))
     assert not (tmp_path / "executed").exists()
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_what_the_machine_forbids_is_told(number):
+    reason = os.strerror(number)
+    assert of_the_machine(OSError(number, reason, "outputs/run")) == f"{reason}: 'outputs/run'"
+
+
+def test_a_folder_that_may_not_be_looked_into(short, invoke, refused, tmp_path):
+    """`Path.exists` says no for what is missing, and raises for what may not be seen."""
+    if os.geteuid() == 0:
+        pytest.skip("root may look into everything")
+    run = tmp_path / "locked" / "run"
+    run.parent.mkdir()
+    run.parent.chmod(0)
+    try:
+        for words in (["train", *short, f"output_dir={run}"], ["eval", run], ["gen", run], ["score", run]):
+            assert f"Permission denied: '{run}" in refused(invoke(*words))
+    finally:
+        run.parent.chmod(0o700)
 
 
 GEN = [

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from latentclr.compose import plain
 from latentclr.config import TrainConfig
-from latentclr.errors import CheckpointError, LatentCLRError, SaveError, first_reason
+from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError, first_reason
 from latentclr.method.directions import MLPDirections
 from latentclr.progress import Watch, progress_bar
 from latentclr.training.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
@@ -32,6 +32,8 @@ from latentclr.training.rounding import measure_rounding
 
 logger = logging.getLogger(__name__)
 AXIS_CODES = 1024  # that say in which sense a direction points (model.orient)
+# What every optimizer reads anew at each step. Others come with state of their own, as amsgrad does, or do not matter.
+CHANGEABLE = ("lr", "betas", "eps", "weight_decay", "momentum", "dampening", "nesterov", "alpha", "rho", "maximize")
 ADVICE = ": lower hparams.optimizer.lr or set hparams.grad_clip_max_norm"
 
 
@@ -81,6 +83,7 @@ class Trainer:
         return {
             "format": FORMAT,
             "config": plain(self.config),
+            "weights_sha256": self.step.generator.weights_sha256,
             "threads": torch.get_num_threads(),
             "iteration": self.iteration,
             "best_loss": self.best_loss,
@@ -98,8 +101,15 @@ class Trainer:
         """Take up a run where `state` left it.
 
         Raises:
-            CheckpointError: The state does not fit this run.
+            CheckpointError: The state does not fit this run, or is of another generator.
+            ConfigError: The optimizer is given what it cannot change any more.
         """
+        recorded, generator = state.get("weights_sha256"), self.step.generator
+        if recorded is not None and recorded != generator.weights_sha256:  # states of before have none
+            raise CheckpointError(
+                f"{self.run / RESUME_FILE} is of a {generator.name} with other weights: bring those back, or train anew"
+                " into another folder"
+            )
         try:
             self.step.directions.load_state_dict(state["directions"])
             self.step.projector.load_state_dict(state["projector"])
@@ -117,17 +127,28 @@ class Trainer:
                 if self.iteration < 0 or len(getattr(self.history, name)) != self.iteration:
                     raise ValueError(f"{len(getattr(self.history, name))} entries of {name} in {self.iteration} steps")
             finite = all_finite(tensors_in(state))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None
         if not finite:
             raise CheckpointError(f"{self.run / RESUME_FILE} holds numbers that are not finite: train anew{ADVICE}")
 
     def _change_arguments(self, saved: Mapping[str, Any]) -> None:
-        """Give the optimizer what differs from the saved configuration; the schedule's progress stays in the rate."""
+        """Give the optimizer what differs from the saved configuration; the schedule's progress stays in the rate.
+
+        Raises:
+            ConfigError: It needs more for that than the run has.
+        """
         for key, value in self.config.hparams.optimizer.items():
             if key == "name" or value == saved.get(key):
                 continue
             for group in self.optimizer.param_groups:
+                if key != "lr" and group.get(key) == value:
+                    continue
+                if key not in CHANGEABLE:
+                    known = ", ".join(name for name in CHANGEABLE if name in group)
+                    raise ConfigError(f"hparams.optimizer.{key} cannot be changed on resume (what can: {known})")
+                if (key == "lr" and not group["initial_lr"]) or (key == "momentum" and not group[key]):
+                    raise ConfigError(f"hparams.optimizer.{key} is 0 in this run and cannot be changed on resume")
                 if key == "lr":
                     group["lr"] *= value / group["initial_lr"]
                     group["initial_lr"] = value

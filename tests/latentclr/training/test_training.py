@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_plugin
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -16,7 +19,7 @@ from latentclr.commands import run_train
 from latentclr.compose import compose_run, compose_train
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError
-from latentclr.training.checkpoint import load_checkpoint, load_resume
+from latentclr.training.checkpoint import load_checkpoint, load_resume, save_resume
 from latentclr.training.distributed import Processes
 from latentclr.training.evaluation import held_out
 from latentclr.training.experiment import new_step, open_run, trained_step
@@ -174,7 +177,7 @@ def test_a_run_of_the_origin_is_not_overwritten(short, tmp_path):
         ("projector=linear", "projector=linear: this run was trained with projector identity"),
         (
             "generator.weights=OTHER",
-            "RUN/resume.pt does not fit this run: size mismatch for ",
+            "RUN/resume.pt is of a dcgan with other weights: bring those back, or train anew",
         ),
     ],
 )
@@ -184,6 +187,56 @@ def test_resume_refuses_another_model(run, tmp_path, invoke, refused, change, me
     line = refused(invoke("train", f"checkpoint={run}", change, "hparams.iterations=20"))
     assert message.replace("RUN", str(run)) in line
     assert load_resume(run / "resume.pt")["iteration"] == 12
+
+
+def test_resume_refuses_weights_that_were_replaced(short, tmp_path, invoke, refused):
+    """What a run learns is of one network: another file of the same name and shapes would go on without a word."""
+    weights, run = tmp_path / "a.safetensors", tmp_path / "run"
+    save_file(dcgan_tensors(), weights)
+    words = [*short, f"generator.weights={weights}", "tensorboard=false"]
+    assert run_train([*words, f"output_dir={run}"])
+    other = {name: -tensor if name == "main.0.weight" else tensor for name, tensor in dcgan_tensors().items()}
+    save_file(other, weights)
+    line = refused(invoke("train", f"checkpoint={run}", "hparams.iterations=14"))
+    assert f"{run / 'resume.pt'} is of a dcgan with other weights" in line
+    state = load_resume(run / "resume.pt")
+    assert state["iteration"] == 12
+    del state["weights_sha256"]  # as states of before are
+    save_resume(run / "resume.pt", state)
+    assert run_train([f"checkpoint={run}", "hparams.iterations=14"])
+
+
+def test_resume_refuses_a_generator_of_ones_own_that_was_edited(short, tmp_path, invoke, refused):
+    """docs/your-own-gan.md: another generator under the same word is refused."""
+    file, run = tmp_path / "mine.py", tmp_path / "run"
+    shutil.copy(Path(tiny_plugin.__file__), file)
+    word = f"generator={file}:make"
+    words = [word, *short[1:], "tensorboard=false", "hparams.iterations=2"]
+    assert run_train([*words, f"output_dir={run}"])
+    file.write_text(file.read_text().replace("manual_seed(seed)", "manual_seed(seed + 1)"))
+    line = refused(invoke("train", f"checkpoint={run}", word, "hparams.iterations=4"))
+    assert "is of a make with other weights" in line
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "told"),
+    [
+        (
+            "lr=0.001",
+            "amsgrad=true",
+            "amsgrad cannot be changed on resume (what can: lr, betas, eps, weight_decay, maxim",
+        ),
+        ("lr=0.001", "fused=true", "fused cannot be changed"),
+        ("lr=0", "lr=0.001", "lr is 0 in this run and cannot be changed"),
+        ("name=RMSprop", "momentum=0.9", "momentum is 0 in this run and cannot be changed"),
+    ],
+)
+def test_resume_refuses_what_an_optimizer_cannot_change(short, tmp_path, invoke, refused, before, changed, told):
+    """State that the new argument asks for was never kept, so that the next step would fail."""
+    run, key = tmp_path / "run", "hparams.optimizer"
+    assert run_train([*short, f"{key}.{before}", "hparams.iterations=2", "tensorboard=false", f"output_dir={run}"])
+    line = refused(invoke("train", f"checkpoint={run}", f"{key}.{changed}", "hparams.iterations=4"))
+    assert f"{key}.{told}" in line
 
 
 def test_a_lower_rate_on_resume_is_taken(run):
@@ -338,7 +391,7 @@ def test_states_that_do_not_fit_are_refused(short, tmp_path):
     made = Trainer(compose_train([*short, "tensorboard=false"]), tmp_path / "run", ALONE)
     good = made.state()
     for key in good:
-        if key in ("format", "config", "scaler", "threads"):  # read before, unused without fp16, or only told
+        if key in ("format", "config", "scaler", "threads", "weights_sha256"):  # read before, unused, told, or compared
             continue
         for bad in ({**good, key: "text"}, {k: v for k, v in good.items() if k != key}, {**good, key: [[1]]}):
             with pytest.raises(LatentCLRError, match="does not fit this run"):

@@ -248,7 +248,8 @@ def gen(words: tuple[str, ...], config_path: Path | None) -> None:
     """Draw labelled grids of edited images, and walks, into RUN/gen or output_dir.
 
     Strengths are the run's own, as `latentclr score` measured them, unless alphas=[...] names others. What gen drew
-    there before is replaced, also where it was more; files that it did not write, or that were changed since, stay.
+    there before is replaced, also where it was more; files that it did not write, or that were changed since, stay, and
+    where one is in the way nothing is drawn.
 
     \b
     Example:

@@ -40,14 +40,15 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
     """Draw one labelled grid (and walk) for each sample into `RUN/gen` or `output_dir`.
 
     Raises:
-        LatentCLRError: The run cannot be opened, or an option is out of range.
+        LatentCLRError: The run cannot be opened, an option is out of range, or a file that is not `gen`'s would be
+            overwritten.
     """
     overrides = parse_overrides(words)
     config, checkpoint = open_run(run, overrides, NamedGenConfig)
     given = overrides.keys
     if config.edits is not None and "iterative" not in given:
         config = dataclasses.replace(config, iterative=False)  # what names were given to, and what is served
-    alphas = _alphas(shown_alphas(checkpoint.config["model"]["alpha"]) if config.alphas is None else config.alphas)
+    alphas = _alphas(shown_alphas(config.model.alpha) if config.alphas is None else config.alphas)
     chosen = _chosen(config.n_dirs, config.k, config.seed)
     if config.walk not in ("none", "gif", "webp"):
         raise ConfigError(f"walk must be none, gif or webp, got {config.walk!r}")
@@ -66,6 +67,8 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         click.echo(RANDOM_NOTICE)
     folder = Path(config.output_dir) if "output_dir" in given and config.output_dir else checkpoint.path.parent / "gen"
     gallery = Gallery(folder)
+    gallery.check_free(f"sample_{i}.png" for i in range(len(samples)))
+    gallery.check_free(f"walk_{i}.{config.walk}" for i in range(len(samples)))
     first_class = generator.class_ids[0] if generator.class_ids else None
     shown = len(chosen) * len(alphas) if edits is None else len(edits) * len(own_alphas or alphas)
     walked = 0 if config.walk == "none" else WALK_FRAMES * (len(chosen) if edits is None else len(edits))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from latentclr.errors import ConfigError
 from latentclr.files import replacing, sha256_of
 from serving.contract.documents import read_json_file
 
@@ -27,6 +28,21 @@ class Gallery:
         self.folder = folder
         self.written: list[Path] = []
         self._digests: dict[str, str] = {}
+
+    def check_free(self, names: Iterable[str]) -> None:
+        """Check, before anything is drawn, that files of these names are missing or of the call before.
+
+        Raises:
+            ConfigError: One is not, or was changed since; the message names it.
+        """
+        recorded = self._recorded()
+        for name in names:
+            path = self.folder / name
+            if path.exists() and not (path.is_file() and sha256_of(path) == recorded.get(name)):
+                raise ConfigError(
+                    f"{path} would be overwritten, and gen did not write it or it was changed since: move it, or choose"
+                    " another output_dir"
+                )
 
     def save(self, name: str, write: Callable[[Path], None]) -> None:
         """Write a file; after the first, what the call before wrote and nobody has changed since is removed.

@@ -118,6 +118,29 @@ def test_gen_replaces_what_it_drew_before_and_nothing_else(run, invoke):
     assert (folder / "sample_3.png").read_bytes() == b"edited by hand"
 
 
+@pytest.mark.parametrize("name", ["sample_0.png", "walk_1.gif"])
+def test_gen_overwrites_no_picture_that_is_not_its_own(run, invoke, refused, name):
+    """Neither one that was retouched since, nor one's own that has such a name; and that is said before the drawing."""
+    words, folder = ("n_samples=2", "n_dirs=1", "image_size=null", "walk=gif"), run / "gen"
+    assert invoke("gen", run, *words).exit_code == 0
+    (folder / name).write_bytes(b"retouched")
+    elsewhere = run.parent / "pictures"
+    elsewhere.mkdir()
+    (elsewhere / name).write_bytes(b"mine")
+    for place, extra in ((folder, ()), (elsewhere, (f"output_dir={elsewhere}",))):
+        before = {path: path.read_bytes() for path in place.iterdir()}
+        assert f"{place / name} would be overwritten" in refused(invoke("gen", run, *words, *extra))
+        assert {path: path.read_bytes() for path in place.iterdir()} == before
+
+
+def test_strengths_follow_the_alpha_that_is_given(run, invoke):
+    """The run's own unless overridden, as `score` has it too."""
+    assert invoke("gen", run, "n_samples=1", "n_dirs=1", "image_size=null", "model.alpha=[-1,1]").exit_code == 0
+    overridden = sha256_of(run / "gen" / "sample_0.png")
+    assert invoke("gen", run, "n_samples=1", "n_dirs=1", "image_size=null", "alphas=[-2,-1,1,2]").exit_code == 0
+    assert sha256_of(run / "gen" / "sample_0.png") == overridden
+
+
 @pytest.mark.parametrize(
     "record", ["", "[]", "{}", '{"files_sha256": 3}', '{"files_sha256": {"../best.safetensors": "HASH"}}']
 )

@@ -433,6 +433,7 @@ def _of_r3gan(words: tuple[str, ...]) -> Iterator[Trial]:
         "a plain module's slots": made + b")\x81N}U\x01aNs\x86b.",
         "a plain module that is called": made + b"(U\x01atR.",
         "a plain module that is none": made + b")\x81}U\x08_modulesNsb.",
+        "one storage under many names": nvidia_files.dumps(nvidia_files.one_storage(4000, 2**18)),
         "half of R3GAN": whole[: len(whole) // 2],
         "another class in R3GAN": whole.replace(b"GeneratorStage", b"os.systemStage"),
     }

@@ -57,6 +57,7 @@ FOUND = {
     "projector.net.linear_1.weight that is empty", "digits of a network", "a long name", "iteration of -1",
     "format of tensor([0., 0., 0.])", "loss of []", "accuracy of {}", "digits in a name", "deep lists",
     "a version of digits", "edits of numbers", "no latent", "half a surrogate in an edit", "odd version numbers",
+    "one storage under many names",
     "one text encoded over and over", "nested class name", "expanded", "a bomb as its pickle", "aliases",
     "escaped secret", "unicode secret", "a recipe: thousands of edits in many rows", "complex", "dates",
 }  # fmt: skip

@@ -18,6 +18,7 @@ from latentclr.errors import GeneratorError
 from latentclr.generators.weights.pickle_objects import Record, StoredArray, StoredTensor
 
 MAX_MODULES, MAX_DEPTH = 1000, 16  # of a module tree; a real generator has about 100 and 5
+FEW_VALUES = 1 << 24  # that tensors may have beyond a number for each byte of the file: 64 MiB, as for .pt
 SHOWN = 100  # characters of a class's name in a message
 FAMILIES = {"stylegan2": "a StyleGAN2", "stylegan3": "a StyleGAN3", "r3gan": "an R3GAN"}
 
@@ -83,7 +84,7 @@ def generator_of(content: Any, path: Path) -> ModuleTree:
     """Return the generator in what `load_pickle` read: `G_ema` of a dict, or all of it.
 
     Raises:
-        GeneratorError: There is none, or its modules are no bounded tree.
+        GeneratorError: There is none, its modules are no bounded tree, or its tensors are larger than the file.
     """
     generator = content.get("G_ema") if isinstance(content, dict) else content
     if not isinstance(generator, Record):
@@ -91,6 +92,7 @@ def generator_of(content: Any, path: Path) -> ModuleTree:
     tree = ModuleTree(generator.class_name)
     try:
         _flatten(generator, "", tree)
+        _check_room(tree, path.stat().st_size)
     except GeneratorError as error:
         raise GeneratorError(f"{path}: {error}") from None
     return tree
@@ -138,6 +140,13 @@ def _flatten(record: Record, prefix: str, tree: ModuleTree) -> None:
     for key, child in _table(record, "_modules").items():
         if isinstance(child, Record):
             _flatten(child, f"{prefix}{key}.", tree)
+
+
+def _check_room(tree: ModuleTree, size: int) -> None:
+    """Check that reading all tensors cannot take much more memory than the file has: many may share one storage."""
+    values = sum(math.prod(stored.size) for stored in tree.tensors.values())
+    if values > size + FEW_VALUES:
+        raise GeneratorError(f"its tensors are larger than the file: {values} numbers of {size} bytes")
 
 
 def _table(record: Record, name: str) -> dict[str, Any]:

@@ -118,6 +118,14 @@ def generator(ours: dict[str, Tensor], **attributes: Any) -> Persistent:
     return module("Generator", {}, {"synthesis": module("SynthesisNetwork", {}, blocks), "mapping": mapping}, c_dim=0)
 
 
+def one_storage(names: int, values: int) -> Persistent:
+    """Return what an R3GAN looks like at first sight, with one parameter under many names."""
+    parameter = torch.nn.Parameter(torch.zeros(values), requires_grad=False)
+    stage = Persistent("GeneratorStage", _parameters={f"p{i}": parameter for i in range(names)})
+    layers = Persistent("ModuleList", _modules={"0": stage})
+    return Persistent("Generator", _modules={"Model": Persistent("Model", _modules={"MainLayers": layers})})
+
+
 def dumps(content: Any, protocol: int = 4) -> bytes:
     """Pickle with the stand-ins under their real names."""
     names = {"torch_utils.persistence": [_reconstruct_persistent_obj], "dnnlib.util": [EasyDict]}

@@ -18,6 +18,7 @@ from latentclr.generators.r3gan.layout import random_tensors
 from latentclr.generators.r3gan.r3gan import R3GAN, load_r3gan
 from latentclr.generators.weights.convert import convert_weights
 from latentclr.generators.weights.modules import generator_of
+from latentclr.generators.weights.pickle_objects import StoredTensor
 from latentclr.generators.weights.safe_pickle import load_pickle
 
 PICKLE = DATA / "r3gan_16" / "network.pkl"
@@ -96,6 +97,17 @@ def test_what_does_not_fit_is_told(change: dict[str, Tensor], message: str) -> N
 def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
     with pytest.raises(GeneratorError, match=message):
         load_r3gan(R3GANConfig(**options))
+
+
+def test_one_storage_under_many_names_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every name would be a copy of its own: a hundred times the file, here of a megabyte."""
+    path = nvidia_files.write_pickle(tmp_path / "a.pkl", nvidia_files.one_storage(100, 2**18))
+    assert path.stat().st_size < 1_100_000
+    monkeypatch.delattr(StoredTensor, "read")
+    with pytest.raises(GeneratorError, match=r"a\.pkl: its tensors are larger than the file: 26214400 numbers of 10"):
+        load_r3gan(R3GANConfig(weights=str(path)))
 
 
 def test_other_and_cut_files_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -281,10 +282,15 @@ def score(words: tuple[str, ...]) -> None:
     """
     from latentclr.commands import run_score
 
-    runs = [Path(word) for word in words if "=" not in word]
+    runs = [Path(word) for word in words if is_path(word)]
     if not runs:
         raise click.UsageError("expected a run folder: latentclr score RUN [RUN]... [KEY=VALUE]...")
-    run_score(runs, [word for word in words if "=" in word])
+    run_score(runs, [word for word in words if not is_path(word)])
+
+
+def is_path(word: str) -> bool:
+    """Tell a path from an override, KEY=VALUE: what is there is a path, also a run folder called `k=8`."""
+    return "=" not in word or os.path.exists(word)  # which, other than Path's, is False for what no path can be
 
 
 def split_run(words: Sequence[str], config_path: Path | None) -> tuple[Path, list[str]]:
@@ -294,7 +300,7 @@ def split_run(words: Sequence[str], config_path: Path | None) -> tuple[Path, lis
         UsageError: No run is named.
     """
     overrides = list(words)
-    if overrides and "=" not in overrides[0]:
+    if overrides and ("=" not in overrides[0] or (config_path is None and is_path(overrides[0]))):
         return Path(overrides[0]), overrides[1:]
     if config_path is not None:
         return (config_path.parent if config_path.name == ".hydra" else config_path), overrides

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import torch
 
+from latentclr.cli import is_path
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import compose_new, parse_overrides, plain
 from latentclr.config import InvertConfig
@@ -71,7 +72,7 @@ def run_invert_train(words: Sequence[str]) -> bool:
 
 def _opened(words: Sequence[str]) -> tuple[InvertConfig, Generator, Path]:
     """Return configuration, generator and folder: of a run, or of generator=... alone."""
-    if words and "=" not in words[0]:
+    if words and is_path(words[0]):
         run, overrides = Path(words[0]), parse_overrides(words[1:])
         config, checkpoint = open_run(run, overrides, InvertConfig)
         given = config.output_dir if "output_dir" in overrides.keys else None

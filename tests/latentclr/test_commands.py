@@ -209,6 +209,16 @@ def test_forms_of_naming_a_run(run, invoke, command, words):
     assert (run / ("gen/sample_0.png" if command == "gen" else "eval.json")).is_file()
 
 
+@pytest.mark.parametrize("words", [("eval", "eval_iters=1"), ("gen", "n_samples=1"), ("score", "codes=24")])
+def test_a_run_folder_may_be_called_as_an_option(run, invoke, monkeypatch, words):
+    """As who trains with output_dir=k=4 may well call it."""
+    run.rename(run.parent / "k=4")
+    monkeypatch.chdir(run.parent)
+    command, *rest = words
+    result = invoke(command, "k=4", *rest)
+    assert result.exit_code == 0, result.output
+
+
 def test_eval_table_and_files(run, invoke):
     result = invoke("eval", run, "eval_iters=3")
     assert result.exit_code == 0, result.output

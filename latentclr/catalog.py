@@ -212,7 +212,7 @@ def chosen_edits(asked: Any, edits: Mapping[str, NamedEdit], k: int) -> Edits:
     chosen: Edits = {}
     for name in names:
         strength = table.get(name)
-        if table and (isinstance(strength, bool | str | None) or not math.isfinite(strength)):
+        if table and not (isinstance(strength, int | float) and type(strength) is not bool and math.isfinite(strength)):
             raise ConfigError(f"edits: the strength of {name} must be a finite number, got {strength}")
         edit = edits.get(str(name))
         if edit is None and isinstance(name, int) and 0 <= name < k:

@@ -223,6 +223,8 @@ def test_edits_asked_for(asked, expected):
         ({"smile": "x"}, "strength of smile must be a finite number, got x"),
         ({"smile": None}, "got None"),
         ({"smile": True}, "got True"),
+        ({"smile": [1, 2]}, r"got \[1, 2\]"),
+        ({"smile": {"low": 1}}, "got {'low': 1}"),
         ({"smile": float("nan")}, "got nan"),
         ([], "edits must be all, names"),
         ({}, "edits must be"),

@@ -71,7 +71,7 @@ class BigGANSpec:
         for i, layer in enumerate(self.layers):
             fits = (
                 len(layer) == 3
-                and isinstance(layer[0], bool)
+                and [type(part) for part in layer] == [bool, int, int]
                 and layer[1] == previous
                 and layer[2] in (previous, previous // 2)
                 and layer[2] > 0
@@ -83,7 +83,8 @@ class BigGANSpec:
                 )
             previous = layer[2]
         sides = 4 * 2 ** sum(up for up, _, _ in self.layers)
-        if previous != 1 or sides != self.output_dim or self.attention_layer_position not in range(len(self.layers)):
+        attention = type(self.attention_layer_position) is int and 0 <= self.attention_layer_position < len(self.layers)
+        if previous != 1 or sides != self.output_dim or not attention:
             raise GeneratorError(
                 f"BigGAN config: the layers end with {previous} x channel_width at {sides} px, expected 1 x at"
                 f" {self.output_dim}, with attention before one of them, got"

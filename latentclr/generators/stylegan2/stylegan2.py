@@ -268,11 +268,13 @@ def load_stylegan2(config: StyleGAN2Options) -> StyleGAN2:
     """
     if not 0 <= config.truncation <= 1:
         raise GeneratorError(f"generator.truncation must be in [0, 1], got {config.truncation}")
+    if config.noise_seed is not None and not -(2**63) <= config.noise_seed < 2**64:  # what torch takes
+        raise GeneratorError("generator.noise_seed must be in [-2**63, 2**64)")
     path, digest = Path(config.weights or find_weights(config.class_name)), ""
     kind, _, size = str(path).partition(":")
     if kind == "random":
-        if size and not size.isdecimal():
-            raise GeneratorError(f"generator.weights=random:RESOLUTION takes a number of pixels, got {size!r}")
+        if size and not (size.isdecimal() and len(size) < 6):
+            raise GeneratorError(f"generator.weights=random:RESOLUTION takes a number of pixels, got {size[:50]!r}")
         tensors = random_tensors(int(size) if size else resolution_of(config.class_name))
     else:
         tensors, digest = read_tensors(path), sha256_of(path)

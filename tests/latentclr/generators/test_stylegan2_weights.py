@@ -222,6 +222,8 @@ def test_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Options("random:9"), "resolutions are 8, 16, ... 1024, got 9"),
         (Options("random:big"), "takes a number of pixels, got 'big'"),
+        (Options("random:" + "9" * 5000), "takes a number of pixels, got '99999"),
+        (Options("random:8", noise_seed=10**20), r"noise_seed must be in \[-2\*\*63, 2\*\*64\)"),
         (Options("random", class_name="dog"), "class_name must be one of ffhq, car, .*, got 'dog'"),
         (Options("random", truncation=1.5), r"truncation must be in \[0, 1\], got 1.5"),
         (Options(), r"by hand: open https://drive.google.com/.* save the file as .*cat\.pt and run `.* stylegan2-cat`"),

@@ -25,7 +25,7 @@ from serving.contract.manifest import Directions, Latent, Manifest, read_generat
 def slider_ranges(checkpoint: Checkpoint) -> list[tuple[float, float]]:
     """Return the lowest and highest strength of each direction's slider: as scored, or the run's own for all."""
     end, k = slider_end(checkpoint.config["model"]["alpha"]), checkpoint.directions.k
-    scores = read_scores(checkpoint.path.parent, sha256_of(checkpoint.path))
+    scores = read_scores(checkpoint.path.parent, checkpoint.sha256)
     known = scores is not None and len(scores.directions) == k
     return [one.range for one in scores.directions] if scores and known else [(-end, end)] * k
 
@@ -55,9 +55,8 @@ def build_manifest(
         precision: Of the exported files.
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
-    digest = sha256_of(checkpoint.path)
     packages = ["onnx", "onnxruntime", *(["openvino"] if any(path.suffix == ".xml" for path in files) else [])]
-    scores = read_scores(checkpoint.path.parent, digest)
+    scores = read_scores(checkpoint.path.parent, checkpoint.sha256)
     return Manifest(
         name=name,
         generator=read_generator(generator.describe()),
@@ -67,7 +66,7 @@ def build_manifest(
             model=checkpoint.directions.kind,
             alpha_range=(-end, end),
             max_edits=MAX_EDITS,
-            checkpoint_sha256=digest,
+            checkpoint_sha256=checkpoint.sha256,
             layers=tuple(sorted(set(layers or ()))),
             iteration=checkpoint.iteration,
             feature_layer=checkpoint.config["generator"]["feature_layer"],

@@ -9,15 +9,18 @@ from the same weights out of another file. So each is copied as it is read, into
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
+import os
 import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -41,8 +44,8 @@ class Refused(Exception):
     """The archive is not one that torch.save writes."""
 
 
-def load_plain(path: Path) -> Any:
-    """Read a `torch.save` file onto the CPU; nothing in it is ever executed.
+def load_plain(source: Path | bytes) -> Any:
+    """Read a `torch.save` file, or the bytes of one, onto the CPU; nothing in it is ever executed.
 
     Raises:
         ValueError: It is damaged, larger once read than the file, holds more than plain numbers, or names code to run
@@ -50,14 +53,19 @@ def load_plain(path: Path) -> Any:
             recommends loading the file without that protection.
     """
     try:
-        _check_archive(path)
+        size = source.stat().st_size if isinstance(source, Path) else len(source)
+        _check_archive(_file(source), size)
     except Refused as error:
         raise ValueError(str(error)) from None
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise ValueError(getattr(error, "strerror", None) or str(error)[:200]) from None
-    content = _load(path)
-    _check_tensors(content, path.stat().st_size)
+    content = _load(_file(source))
+    _check_tensors(content, size)
     return content
+
+
+def _file(source: Path | bytes) -> Path | io.BytesIO:
+    return source if isinstance(source, Path) else io.BytesIO(source)
 
 
 def load_storage(data: bytes) -> tuple[torch.UntypedStorage, torch.dtype]:
@@ -103,17 +111,17 @@ def _load(file: Path | io.BytesIO) -> Any:
         raise ValueError(f"{type(error).__name__}: {reason}" if reason else type(error).__name__) from None
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(file: Path | io.BytesIO, size: int) -> None:
     """Check that what torch will unpack is no larger than the file; torch itself writes nothing compressed."""
-    if not zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(file):
         return  # the form from before torch 1.6, whose storages are read straight from the file
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
     if len(members) > _MOST_MEMBERS:
         raise Refused(f"it holds more than {_MOST_MEMBERS} members")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise Refused("its members are compressed, which torch.save never does")
-    if sum(member.file_size for member in members) > path.stat().st_size:
+    if sum(member.file_size for member in members) > size:
         raise Refused("its members are larger than the file")
     if any(member.filename.endswith(".pkl") and member.file_size > _LARGEST_PICKLE for member in members):
         raise Refused(f"its pickle is larger than {_LARGEST_PICKLE} bytes")
@@ -158,6 +166,23 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name).clone() for name in file.keys()}
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str], str]:
+    """Read a safetensors file that may be replaced at any moment, once and whole.
+
+    Returns:
+        Its tensors, each in memory of its own, its metadata, and the SHA-256 of the very bytes that held them.
+
+    Raises:
+        ValueError: As `load_safetensors`.
+    """
+    with _reasons(), open(path, "rb") as file:
+        header = _check_header(file, os.fstat(file.fileno()).st_size)
+        file.seek(0)
+        data = file.read()
+        tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+    return tensors, header.get("__metadata__") or {}, hashlib.sha256(data).hexdigest()
+
+
 def safetensors_metadata(path: Path) -> dict[str, str]:
     """Return the metadata in the header of a safetensors file; its tensors are not read.
 
@@ -170,34 +195,45 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        _check_header(path)
+    with _reasons():
+        with open(path, "rb") as raw:
+            _check_header(raw, path.stat().st_size)
         with safe_open(path, framework="pt") as file:
             yield file
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from None
+    except MemoryError:
+        raise ValueError("it is larger than the memory") from None
     except (SafetensorError, RuntimeError) as error:  # the latter is how torch reports that memory ran out
         raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
-def _check_header(path: Path) -> None:
-    """Check what a safetensors file says of its tensors before any of them is made: types, sizes, places."""
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-            raise ValueError(f"it is no safetensors file, or incomplete: its header would have {length} bytes")
-        try:
-            header = read_json(file.read(length), _LARGEST_HEADER, _MOST_IN_HEADER)
-        except ValueError as error:
-            raise ValueError(f"its header {error}") from None
+def _check_header(file: BinaryIO, size: int) -> dict[str, Any]:
+    """Check what a safetensors file of some bytes says of its tensors before any of them is made: types, sizes, places.
+
+    Returns:
+        Its header.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+        raise ValueError(f"it is no safetensors file, or incomplete: its header would have {length} bytes")
+    try:
+        header = read_json(file.read(length), _LARGEST_HEADER, _MOST_IN_HEADER)
+    except ValueError as error:
+        raise ValueError(f"its header {error}") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
-    header.pop("__metadata__", None)
-    total = sum(_stored_bytes(entry) for entry in header.values())
+    total = sum(_stored_bytes(entry) for name, entry in header.items() if name != "__metadata__")
     if total != size - 8 - length:
         part = "incomplete: " if total > size - 8 - length else ""
         raise ValueError(f"it is {part}a file of {size - 8 - length} bytes of numbers, its header tells of {total}")
+    return header
 
 
 def _stored_bytes(entry: Any) -> int:

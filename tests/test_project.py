@@ -220,8 +220,8 @@ READERS: dict[str, tuple[set[str], str]] = {
     ),
     "serving/client/images.py": ({"PIL.Image.open"}, "read_recipe itself: size, kind and frames before the pixels"),
     "latentclr/plain_load.py": (
-        {"torch.load", "safetensors.safe_open", "zipfile.ZipFile"},
-        "load_plain, load_storage and load_safetensors themselves",
+        {"torch.load", "safetensors.safe_open", "safetensors.torch.load", "zipfile.ZipFile"},
+        "load_plain, load_storage, load_safetensors and read_safetensors themselves",
     ),
     "latentclr/generators/weights/safe_pickle.py": (
         {"pickletools.genops"},

@@ -12,7 +12,6 @@ import click
 from latentclr.catalog import NamedEdit, update_catalog
 from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, ConfigError
-from latentclr.files import sha256_of
 from latentclr.scores.report import SCORE_FILE, RunScores, Thresholds, load_scores, with_names
 from latentclr.training.experiment import catalog_of, open_run
 from serving.contract.catalog import understand
@@ -36,7 +35,7 @@ def name_by_score(run: Path, **limits: float | None) -> None:
     config, checkpoint = open_run(run, [], TrainConfig, closed=True)
     folder = checkpoint.path.parent
     scores = load_scores(folder / SCORE_FILE)
-    if scores.run.checkpoint_sha256 != sha256_of(checkpoint.path):
+    if scores.run.checkpoint_sha256 != checkpoint.sha256:
         raise CheckpointError(
             f"{folder / SCORE_FILE} is of another checkpoint; score the run again: latentclr score {run}"
         )

@@ -19,7 +19,6 @@ from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides
 from latentclr.config import GenConfig, shown_alphas
 from latentclr.errors import ConfigError
-from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
 from latentclr.pictures.gallery import Gallery
@@ -111,7 +110,7 @@ def _scored(config: NamedGenConfig, checkpoint: Checkpoint, chosen: Sequence[int
     folder = checkpoint.path.parent
     if config.alphas is not None or not (folder / SCORE_FILE).is_file():
         return None
-    scores = read_scores(folder, sha256_of(checkpoint.path))
+    scores = read_scores(folder, checkpoint.sha256)
     if scores is None or len(scores.directions) != config.k:
         return None
     return {f"k={k}": (NamedEdit(k, (), scores.directions[k].slider), None) for k in chosen}

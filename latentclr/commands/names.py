@@ -77,7 +77,6 @@ def name(
     """
     from latentclr.catalog import NamedEdit, check_name, fitting_edits, update_catalog
     from latentclr.config import TrainConfig, slider_end
-    from latentclr.files import sha256_of
     from latentclr.scores.report import read_scores
     from latentclr.training.experiment import catalog_of, open_run
     from serving.contract.catalog import understand, without
@@ -119,7 +118,7 @@ def name(
         raise ConfigError("expected --direction N, or --remove")
     end = slider_end(config.model.alpha)
     chosen = () if layers is None else parse_layers(layers)
-    scores = read_scores(folder, sha256_of(checkpoint.path)) if alpha is None else None
+    scores = read_scores(folder, checkpoint.sha256) if alpha is None else None
     reach = (-end, end) if alpha is None else parse_alpha(alpha)
     if scores is not None and direction < len(scores.directions):
         low, high = scores.directions[direction].slider

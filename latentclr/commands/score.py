@@ -14,7 +14,7 @@ from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides, plain
 from latentclr.config import ScoreConfig, TrainConfig, slider_end
 from latentclr.errors import ConfigError
-from latentclr.files import sha256_of, write_together
+from latentclr.files import write_together
 from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
 from latentclr.pictures.overview import NOTICE_S, seconds_a_picture
@@ -124,7 +124,7 @@ def score_run(
         _announce(name, generator, total, seed)
     run = RunInfo(
         checkpoint=checkpoint.path.name,
-        checkpoint_sha256=sha256_of(checkpoint.path),
+        checkpoint_sha256=checkpoint.sha256,
         iteration=checkpoint.iteration,
         model=directions.kind,
         seed=int(checkpoint.config.get("seed") or 0),

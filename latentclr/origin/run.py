@@ -9,6 +9,7 @@ the tensors: the authors' published configurations say `depth: 3` where their ne
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import re
@@ -75,7 +76,11 @@ def read_origin_run(path: Path, run: Path | None = None) -> tuple[Checkpoint, li
     """As `load_origin_run`; also return what a person should know of the translation, a line for each."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
-    state = _tables(path)
+    try:
+        data = path.read_bytes()
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'no memory'}") from None
+    state = _tables(data, path)
     config_file = _config_file(path, run)
     translated, notes = translate_config(_read_yaml(config_file), config_file)
     directions, depth = _directions(state["model"], translated, path)
@@ -90,7 +95,8 @@ def read_origin_run(path: Path, run: Path | None = None) -> tuple[Checkpoint, li
         raise CheckpointError(f"{config_file} says k={k}, but {path} holds {directions.k} directions")
     config = compose_run(translated, [], TrainConfig)
     iteration = state["iteration"] if type(state["iteration"]) is int else 0
-    return Checkpoint(directions, projector, plain(config), _described(config), iteration, None, path), notes
+    digest = hashlib.sha256(data).hexdigest()
+    return Checkpoint(directions, projector, plain(config), _described(config), iteration, None, path, digest), notes
 
 
 def translate_config(origin: Mapping[str, Any], where: Path) -> tuple[dict[str, Any], list[str]]:
@@ -160,9 +166,9 @@ def origin_layer(generator: str, layer: str) -> str:
     return layer
 
 
-def _tables(path: Path) -> dict[str, Any]:
+def _tables(data: bytes, path: Path) -> dict[str, Any]:
     try:
-        state = load_plain(path)
+        state = load_plain(data)
     except ValueError as error:
         raise CheckpointError(f"{path} is not a checkpoint of plain tensors: {error}") from None
     if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):

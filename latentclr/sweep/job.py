@@ -26,7 +26,6 @@ from latentclr.commands.train import run_train
 from latentclr.compose import Overrides, compose_train, parse_overrides
 from latentclr.config import COMPUTED, ScoreConfig
 from latentclr.errors import LatentCLRError, SaveError, in_one_line
-from latentclr.files import sha256_of
 from latentclr.scores.compare import reach_of
 from latentclr.scores.report import MAP_FILE, PAGE_FILE, SCORE_FILE, RunScores, read_scores
 from latentclr.scores.scorer import build_scorers
@@ -189,7 +188,7 @@ class Job:
         if not (run / SCORE_FILE).is_file():
             return None
         config, checkpoint = open_run(run, words_to_open(self.fixed, own, self.score), ScoreConfig, closed=True)
-        scores = read_scores(run, sha256_of(checkpoint.path))
+        scores = read_scores(run, checkpoint.sha256)
         wanted = config.codes, tuple(config.scorers), SEED
         if scores and (scores.settings.codes, tuple(s.name for s in scores.scorers), scores.settings.seed) == wanted:
             return scores

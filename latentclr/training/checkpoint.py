@@ -27,7 +27,7 @@ from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions, build_directions
 from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
-from latentclr.plain_load import load_plain, load_safetensors, safetensors_metadata
+from latentclr.plain_load import load_plain, read_safetensors
 from latentclr.plain_save import save_safetensors
 from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import check_plain, read_json
@@ -53,6 +53,7 @@ class Checkpoint:
         iteration: Training steps done.
         loss: Held-out loss, None where it was not measured.
         path: The file.
+        sha256: Of the bytes that were read, whatever stands at `path` by now; empty of one that was not read.
     """
 
     directions: Directions
@@ -62,6 +63,7 @@ class Checkpoint:
     iteration: int
     loss: float | None
     path: Path
+    sha256: str = ""
 
 
 def save_checkpoint(
@@ -117,10 +119,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
-        meta = _metadata(safetensors_metadata(path).get("latentclr", "null"), path)
+        tensors, metadata, digest = read_safetensors(path)
+        meta = _metadata(metadata.get("latentclr", "null"), path)
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
-        tensors = load_safetensors(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     try:
@@ -136,8 +138,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         projector = make_projector(config, saved["net.linear_1.weight"].shape[1] if saved else 0)
         projector.load_state_dict(saved)
         return Checkpoint(
-            directions.eval(), projector.eval(), config, meta["generator"], int(meta["iteration"]), meta["loss"], path
-        )
+            directions.eval(), projector.eval(), config, meta["generator"], int(meta["iteration"]), meta["loss"], path,
+            digest,
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: weights and metadata do not fit: {first_reason(error)}") from None
 

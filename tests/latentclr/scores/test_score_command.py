@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -11,14 +12,17 @@ import torch
 import yaml
 from PIL import Image
 
+from export.manifest import slider_ranges
 from latentclr.catalog import NamedEdit, read_catalog, write_catalog
 from latentclr.commands import score as command
+from latentclr.config import ScoreConfig
 from latentclr.files import sha256_of
 from latentclr.generators.dcgan import load_dcgan
 from latentclr.pictures.pixels import to_uint8
 from latentclr.scores.report import load_scores, read_scores
-from latentclr.scores.scorer import Scored
-from latentclr.training.checkpoint import load_checkpoint
+from latentclr.scores.scorer import Scored, build_scorers
+from latentclr.training.checkpoint import load_checkpoint, write_checkpoint
+from latentclr.training.experiment import open_run
 
 FILES = ["score.html", "score.json", "score.png"]
 
@@ -53,6 +57,18 @@ def test_a_run_is_scored(run, invoke):
     written = (run / "score.json").read_bytes()
     assert invoke("score", run, "codes=24").exit_code == 0
     assert (run / "score.json").read_bytes() == written  # and so on every machine like this
+
+
+def test_a_score_is_of_the_checkpoint_that_was_read(run, scored, invoke, refused):
+    """A run that trains while it is scored has another `best.safetensors` by the time that its score is written."""
+    config, checkpoint = open_run(run, ["codes=24"], ScoreConfig)
+    last = load_checkpoint(run / "last.safetensors")
+    write_checkpoint(run / "best.safetensors", dataclasses.replace(last, iteration=99))
+    assert slider_ranges(checkpoint) == [(-6.0, 6.0)] * 4
+    command.score_run("run", config, checkpoint, build_scorers(["pixels"]), 0, run)
+    assert load_scores(run / "score.json").run.checkpoint_sha256 == sha256_of(scored / "best.safetensors")
+    assert read_scores(run, load_checkpoint(run / "best.safetensors").sha256) is None
+    assert "is of another checkpoint" in refused(invoke("name", run, "--auto"))
 
 
 def test_other_codes_and_another_place(run, invoke, tmp_path):

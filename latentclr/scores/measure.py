@@ -69,11 +69,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Curve:
-    """A direction's curve: strengths [S] around 0, values [C, S, A], and the share of trusted pictures [S]."""
+    """A direction's curve: strengths [S] around 0, values [C, S, A], and each scorer's share of trusted pictures [S].
+
+    A scorer that mistrusts most of what is unedited ends no range, and is left out.
+    """
 
     alphas: Numbers
     values: Numbers
-    trusted: Numbers
+    trusted: tuple[Numbers, ...]
 
 
 def steps_of(k: int, codes: int) -> int:
@@ -128,7 +131,9 @@ def measure(
         ends = ["cap" if at_cap else "features" for at_cap in capped[k]]
         for side, sign in enumerate(SIDES):
             outwards = np.argsort(sign * curve.alphas)[len(PARTS) :]  # from 0 on
-            far = trusted_reach((sign * curve.alphas[outwards]).tolist(), curve.trusted[outwards].tolist())
+            strengths_out = (sign * curve.alphas[outwards]).tolist()
+            ends_of = [trusted_reach(strengths_out, shares[outwards].tolist()) for shares in curve.trusted]
+            far = min(ends_of, default=np.inf)
             if far < reach[k, side]:
                 reach[k, side], ends[side] = max(far, 0.05 * reach[k, side]), "trust"
         directions.append(
@@ -242,10 +247,9 @@ def _curve(
         else:
             values.append(score_all(scorers, subject.render(codes.moved(k, float(alpha)), codes.class_id)))
     table = np.stack(values, axis=1)  # [C, S, A]
-    shares = np.stack([np.isfinite(table[:, :, own[0]]).mean(axis=0) for own in _columns_of(scorers)])  # [scorers, S]
-    usable = shares[shares[:, len(PARTS)] >= 0.5]  # a scorer that mistrusts what is unedited ends no range
-    trusted = usable.min(axis=0) if len(usable) else np.ones(len(alphas))
-    return _Curve(alphas, table - table[:, len(PARTS) : len(PARTS) + 1], trusted)
+    shares = [np.isfinite(table[:, :, own[0]]).mean(axis=0) for own in _columns_of(scorers)]
+    usable = tuple(share for share in shares if share[len(PARTS)] >= 0.5)
+    return _Curve(alphas, table - table[:, len(PARTS) : len(PARTS) + 1], usable)
 
 
 def _columns_of(scorers: Sequence[Scorer]) -> list[range]:

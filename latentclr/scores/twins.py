@@ -19,6 +19,8 @@ from latentclr.scores.subject import Codes, Subject
 ALIKE_EFFECTS, ALIKE_FEATURES = 0.85, 0.3
 """Cosines from which on two directions' effects and changes of features count as pointing the same way; of features,
 whose space is large, unrelated directions have 0.0 to 0.1."""
+FEWEST_SHARED = 1 / 3
+"""Of the attributes that are known of any direction, the share that two must have in common to be compared."""
 
 
 @torch.no_grad()
@@ -52,13 +54,16 @@ def find_twins(effects: NDArray[np.float64], features: NDArray[np.float64]) -> l
     """Return the pairs that do the same.
 
     Args:
-        effects: Mean effects [K, A] in standard deviations; columns with nan are left out.
+        effects: Mean effects [K, A] in standard deviations, nan where they are not known; two directions are compared
+            by what is known of both, and are no twins where that is less than a third of what is known of any.
         features: From `feature_likeness` [K, K].
     """
-    known = effects[:, np.isfinite(effects).all(axis=0)]
-    length = np.linalg.norm(known, axis=1, keepdims=True)
-    rows = known / np.where(length > 0, length, 1.0)
-    alike = rows @ rows.T
+    known = np.isfinite(effects)
+    rows, there = np.where(known, effects, 0.0), known.astype(float)
+    squares = rows**2 @ there.T  # [K, K]: of the first one's effects, over what is known of both
+    length = np.sqrt(squares * squares.T)
+    enough = there @ there.T >= FEWEST_SHARED * known.any(axis=0).sum()
+    alike = np.where(enough, rows @ rows.T, 0.0) / np.where(length > 0, length, 1.0)
     return [
         Twin(i, j, float(alike[i, j]), float(features[i, j]))
         for i in range(len(alike))

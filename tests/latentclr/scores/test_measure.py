@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from scenes import BOTH, DARKNESS, LIGHT, NOTHING, PLACE_REVERSED, RUN, measured, scene
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from latentclr.method.directions import GlobalDirections
 from latentclr.scores.measure import measure
-from latentclr.scores.scorer import build_scorers
+from latentclr.scores.scorer import Scored, build_scorers
 
 
 def effect(scores, direction, name):
@@ -101,6 +102,39 @@ def test_a_sign_that_flips_from_code_to_code_is_told():
     assert scores.directions[0].effects[flips].size > 1
     assert abs(scores.directions[0].effects[flips].mean) < 0.7
     assert scores.directions[0].name == ""
+
+
+class Trusting:
+    """A scorer of brightness that trusts pictures which are no brighter than a limit."""
+
+    attributes: tuple[str, ...] = ("brightness",)
+
+    def __init__(self, name, limit):
+        self.name, self.limit = name, limit
+
+    def __call__(self, images):
+        brightness = images.mean(axis=(1, 2, 3))
+        return Scored(brightness[:, None], brightness <= self.limit)
+
+
+def test_each_scorers_trust_is_held_against_its_own():
+    """One that trusts fewer of the unedited pictures hides nothing of another that loses trust on the way."""
+    subject = scene()
+    codes = subject.codes(24, 0, "test")
+    level = subject.render(codes.still(), codes.class_id).mean(axis=(1, 2, 3))
+    falling = Trusting("falling", float(np.quantile(level, 0.95)))
+
+    class Steady(Trusting):
+        def __call__(self, images):
+            return Scored(images.mean(axis=(1, 2, 3))[:, None], np.arange(len(images)) % 5 < 3)
+
+    ends = []
+    for scorers in ([falling], [falling, Steady("steady", 0.0)]):
+        with tqdm(disable=True) as bar:
+            made = measure(scene(), scorers, RUN, seed=0, codes=60, trained=3.0, bar=bar).scores
+        ends.append((made.directions[LIGHT].range[1], made.directions[LIGHT].ends[1]))
+    assert ends[0] == ends[1]
+    assert ends[0][1] == "trust"
 
 
 def test_what_never_changes_has_no_effects():

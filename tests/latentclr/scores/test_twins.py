@@ -40,6 +40,12 @@ def test_both_must_agree(effects, features, twins):
         assert np.sign(found[0].effects) == np.sign(features)
 
 
+def test_a_broken_direction_hides_no_twins():
+    """Of one whose pictures nobody trusts nothing is known; of another one attribute, which is too little."""
+    table = np.array([[2.0, 0.1, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [np.nan] * 4, [1.0, np.nan, np.nan, np.nan]])
+    assert [(twin.first, twin.second) for twin in find_twins(table, np.ones((4, 4)))] == [(0, 1)]
+
+
 def test_the_better_twin_is_kept():
     twins = [Twin(0, 1, 1.0, 1.0), Twin(1, 2, 1.0, 1.0), Twin(3, 4, -1.0, -1.0)]
     assert keep(twins, np.array([1.0, 3.0, 2.0, 1.0, 1.0])) == [1, None, 1, None, 3]

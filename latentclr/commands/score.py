@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -12,8 +13,8 @@ import click
 
 from latentclr.commands.notice import RANDOM_NOTICE
 from latentclr.compose import parse_overrides, plain
-from latentclr.config import ScoreConfig, TrainConfig, slider_end
-from latentclr.errors import ConfigError
+from latentclr.config import COMPUTED, ScoreConfig, TrainConfig, slider_end
+from latentclr.errors import CheckpointError, ConfigError
 from latentclr.files import write_together
 from latentclr.generators.base import Generator
 from latentclr.method.step import feed_mask
@@ -28,7 +29,7 @@ from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunI
 from latentclr.scores.scorer import Scorer, build_scorers
 from latentclr.scores.subject import Subject
 from latentclr.sweep.record import is_sweep
-from latentclr.training.checkpoint import Checkpoint
+from latentclr.training.checkpoint import Checkpoint, load_checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import open_run, trained_generator
 
@@ -58,6 +59,7 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
     given = first.output_dir if "output_dir" in overrides.keys else None
     if given and len(runs) > 1:
         raise ConfigError("output_dir takes the files of one run: leave it out, and each run folder gets its own")
+    _check_different(opened, runs)
     seed = first.seed if "seed" in overrides.keys else 0  # of every run the same codes
     scorers = build_scorers(first.scorers)
     names = _names(runs)
@@ -77,6 +79,16 @@ def run_score(runs: Sequence[Path], words: Sequence[str]) -> list[RunScores]:
             text = page(names[i], result.scores, result.strips, rows, i)
             write_together({folder / PAGE_FILE: text.encode()})
     return scores
+
+
+def _check_different(opened: Sequence[tuple[ScoreConfig, Checkpoint]], runs: Sequence[Path]) -> None:
+    """Check that no training is named twice, before hours are spent: a comparison would take it for two seeds."""
+    known: dict[tuple[str, int | str], Path] = {}
+    for run, (config, checkpoint) in zip(runs, opened, strict=True):
+        of_origin = checkpoint.generator.get("weights_sha256") is None  # whose seeds are not known
+        own = checkpoint.sha256 if of_origin else _seed_of(checkpoint)
+        if (other := known.setdefault((_method(config, checkpoint), own), run)) != run:
+            raise ConfigError(f"{other} and {run} are one training, with one seed: name one of them")
 
 
 def check_codes(codes: int) -> None:
@@ -127,8 +139,8 @@ def score_run(
         checkpoint_sha256=checkpoint.sha256,
         iteration=checkpoint.iteration,
         model=directions.kind,
-        seed=int(checkpoint.config.get("seed") or 0),
-        method=_method(config),
+        seed=_seed_of(checkpoint),
+        method=_method(config, checkpoint),
         generator=generator.name,
         weights_sha256=generator.weights_sha256,
         random_weights=generator.random_weights,
@@ -208,7 +220,16 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return [name if short.count(name) == 1 else str(run) for name, run in zip(short, runs, strict=True)]
 
 
-def _method(config: TrainConfig) -> str:
+def _seed_of(checkpoint: Checkpoint) -> int:
+    return int(checkpoint.config.get("seed") or 0)
+
+
+def _method(config: TrainConfig, checkpoint: Checkpoint) -> str:
+    """Name what runs have in common that differ by their seed only; one that was stopped early is of its own kind."""
     told = {key: value for key, value in plain(config).items() if key not in _NO_METHOD}
+    with contextlib.suppress(CheckpointError):  # of a single file, or one of the origin's runs
+        done = load_checkpoint(checkpoint.path.parent / "last.safetensors").iteration
+        if config.model.name not in COMPUTED and done < config.hparams.iterations:
+            told["stopped at"] = done
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
     return f"{config.model.name}-{digest[:12]}"

@@ -4,11 +4,16 @@ Runs that differ by their training seed only are one method. Each method is comp
 whose 95 % interval holds 0 is not shown. An interval has two parts, whose squares are added:
 
 - from run to run: Student's t of the runs' means, of two methods Welch's (1947). Runs are few, and what is measured in
-  one of them is no substitute for another; a bootstrap over two or three runs would be far too narrow.
+  one of them is no substitute for another; a bootstrap over two or three runs would be far too narrow. Shares are
+  counts, and two runs often have the same one, which is no proof that the next has it too: the variance is taken to be
+  at least the smallest that so many counts can show otherwise, where one run is one step off. As nothing was seen of
+  it, such a variance adds no degrees of freedom: t is that of the method with the fewest runs.
 - within the runs, by a bootstrap: over what all runs share, and the same in both methods (attributes, for how many are
-  moved; held-out codes, for RCA); and over directions where a method has one run only, which says nothing of others.
+  moved; held-out codes, for RCA); of the other measures over directions where a method has one run only. Either says
+  nothing of other runs, and of RCA nothing of how its network was trained.
 
-Runs may each be scored on codes of their own; then differences between codes are part of those between runs.
+Runs may each be scored on codes of their own; then differences between codes are part of those between runs. Of
+another generator, or of other classes, nothing is said; nor, with another number of directions, of what depends on it.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from latentclr.scores.report import MOVED, DirectionScores, RunScores
 RESAMPLES = 2000
 SEED = 0
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)  # for 1 to 10 degrees of freedom
+ANOTHER_K = "another K"
 Numbers = NDArray[np.float64]
 
 
@@ -36,19 +42,21 @@ class Measure:
         title: What is measured.
         unit: What is drawn again: `directions`, `attributes` or `codes`.
         higher: Whether more is better.
+        of_all: Whether it depends on how many directions there are, and not on what each of them does.
     """
 
     title: str
     unit: str
     higher: bool = True
+    of_all: bool = False
 
 
 MEASURES = (
     Measure("purity", "directions"),
     Measure("mean largest effect, sd", "directions"),
-    Measure(f"share of attributes moved > {MOVED:g} sd", "attributes"),
-    Measure("share of twins", "directions", higher=False),
-    Measure("RCA", "codes"),
+    Measure(f"share of attributes moved > {MOVED:g} sd", "attributes", of_all=True),
+    Measure("share of twins", "directions", higher=False, of_all=True),
+    Measure("RCA", "codes", of_all=True),
 )
 REACH = Measure("reach, times equal change", "directions")
 """How wide the range of a slider is, in widths of equal change: how far it goes beyond what is needed to see it."""
@@ -99,7 +107,7 @@ def compare(scores: Sequence[RunScores], names: Sequence[str], measures: Sequenc
         A row for each method, in the order of their first runs.
 
     Raises:
-        ConfigError: They were not measured alike.
+        ConfigError: They were not measured alike, or two runs of a method have one checkpoint.
     """
     alike = {(tuple(a.name for a in score.attributes), score.settings.codes, score.settings.change) for score in scores}
     methods: dict[str, list[int]] = {}
@@ -109,30 +117,52 @@ def compare(scores: Sequence[RunScores], names: Sequence[str], measures: Sequenc
     seeds = [{scores[i].settings.seed for i in group} for group in groups]
     if len(alike) > 1 or any(not own <= seeds[0] for own in seeds):
         raise ConfigError("scores can be compared only with the same scorers, seed and codes")
+    for group in groups:
+        first_of: dict[str, int] = {}
+        for i in group:
+            if (other := first_of.setdefault(scores[i].run.checkpoint_sha256, i)) != i:
+                raise ConfigError(f"{names[other]} and {names[i]} are one training, and no two runs: leave one out")
     rows = []
     for group in groups:
+        unlike = _unlike([scores[i] for i in (*groups[0], *group)])
         cells = []
         for measure in measures:
             values = [units_of(score, measure) for score in scores]
             own, first = [values[i] for i in group], [values[i] for i in groups[0]]
-            shared = measure.unit != "directions"
+            step = _step(scores[group[0]], measure)
+            shared = step is not None
             value, base = (float(np.mean([part.mean() for part in parts])) for parts in (own, first))
             drawn, drawn_first = _resample(own, first, shared)
-            half = _half(shared, (own, drawn))
+            half = _half(step, (own, drawn))
             low, high = max(0.0, value - half), value + half
             if group is groups[0]:
                 cells.append(Cell(value, low, high, None, 0.0, 0.0, ""))
                 continue
-            half = _half(shared, (own, drawn), (first, drawn_first))
+            half = _half(step, (own, drawn), (first, drawn_first))
             d_low, d_high = value - base - half, value - base + half
             verdict = "no difference shown"
             if d_low > 0 or d_high < 0:
                 verdict = "better" if (d_low > 0) == measure.higher else "worse"
-            if measure.unit == "codes" and len({len(scores[i].directions) for i in (*group, *groups[0])}) > 1:
-                verdict = "not comparable: another K"
+            if unlike and (measure.of_all or unlike != ANOTHER_K):
+                verdict = f"not comparable: {unlike}"
             cells.append(Cell(value, low, high, value - base, d_low, d_high, verdict))
         rows.append(Row(", ".join(names[i] for i in group), tuple(group), tuple(cells)))
     return rows
+
+
+def _unlike(scores: Sequence[RunScores]) -> str:
+    """Return in what runs are too unlike to be compared; empty if in nothing."""
+    if len({score.run.weights_sha256 for score in scores}) > 1:
+        return "another generator"
+    if len({score.run.classes for score in scores}) > 1:
+        return "other classes"
+    return ANOTHER_K if len({len(score.directions) for score in scores}) > 1 else ""
+
+
+def _step(score: RunScores, measure: Measure) -> float | None:
+    """Return by how much a run's mean differs at least from another one's; None where runs share no units."""
+    steps = {"attributes": len(score.attributes), "codes": 2 * len(score.directions) * len(score.rca.by_code)}
+    return 1 / steps[measure.unit] if measure.unit in steps else None
 
 
 def units_of(score: RunScores, measure: Measure) -> Numbers:
@@ -155,27 +185,31 @@ def reach_of(direction: DirectionScores) -> float:
     return (high - low) / sum(direction.strength)
 
 
-def _half(shared: bool, *methods: tuple[Sequence[Numbers], Numbers]) -> float:
+def _half(step: float | None, *methods: tuple[Sequence[Numbers], Numbers]) -> float:
     """Return half the width of the 95 % interval of a method's mean, or of the difference of two.
 
     Args:
-        shared: Whether all runs have in common what is drawn again.
+        step: By how much two runs' means differ at least, if all runs have in common what is drawn again; None if not.
         methods: One or two: what was measured in each of its runs, and the mean of that, drawn again in them [R].
     """
-    squares, freedom = [], []  # of the standard errors from run to run
+    squares, freedom, seen = [], [], True  # of the standard errors from run to run
     for runs, drawn in methods:
         if len(runs) > 1:
             among = float(np.var([run.mean() for run in runs], ddof=1)) / len(runs)
             # Runs with one twin each agree to the last digit, which is no proof that the next one has as many.
-            squares.append(among or (0.0 if shared else float(drawn.var())))
+            least = float(drawn.var()) if step is None else (step / len(runs)) ** 2
+            squares.append(among or least)
             freedom.append(len(runs) - 1)
+            seen &= among > 0 or step is None
     within = 0.0
-    if shared or len(squares) < len(methods):
+    if step is not None or len(squares) < len(methods):
         within = float((methods[0][1] - methods[-1][1] if len(methods) > 1 else methods[0][1]).std())
     total = sum(squares)
     if total == 0:
         return _t(np.inf) * within
     effective = total**2 / sum(square**2 / n for square, n in zip(squares, freedom, strict=True))
+    if not seen:
+        effective = min(freedom)
     return float(np.hypot(_t(effective) * np.sqrt(total), _t(np.inf) * within))
 
 

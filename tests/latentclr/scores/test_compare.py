@@ -9,7 +9,7 @@ import pytest
 from scenes import measured
 
 from latentclr.errors import ConfigError
-from latentclr.scores.compare import MEASURES, _t, compare, comparison_lines
+from latentclr.scores.compare import MEASURES, _half, _t, compare, comparison_lines
 
 
 def made(method, shift=0.0, seed=0, k=16, rca=0.8):
@@ -26,7 +26,7 @@ def made(method, shift=0.0, seed=0, k=16, rca=0.8):
     by_code = tuple(float(share) for share in np.clip(rng.normal(rca, 0.05, 32), 0, 1))
     return dataclasses.replace(
         scores,
-        run=dataclasses.replace(scores.run, method=method, seed=seed),
+        run=dataclasses.replace(scores.run, method=method, seed=seed, checkpoint_sha256=f"{method} {seed}"),
         directions=tuple(directions),
         rca=dataclasses.replace(scores.rca, by_code=by_code),
     )
@@ -83,6 +83,45 @@ def test_runs_that_happen_to_agree_are_no_proof():
     assert compare(runs, list("abcdef"))[1].cells[3].verdict == "worse"
 
 
+def with_moved(method, seed, count):
+    """A score whose first attributes are moved; as many of 28 as of the faces."""
+    scores = made(method, seed=seed)
+    effect = next(e for e in scores.directions[0].effects if e is not None)
+    effects = [dataclasses.replace(effect, mean=1.0 if a < count else 0.0) for a in range(28)]
+    directions = tuple(dataclasses.replace(d, effects=tuple(effects)) for d in scores.directions)
+    return dataclasses.replace(scores, attributes=(scores.attributes[0],) * 28, directions=directions)
+
+
+def test_counts_that_happen_to_agree_are_no_proof():
+    """Two seeds of each method, one attribute of 28 more or less: equal counts must not say more than unequal ones."""
+    for counts in ((20, 20), (20, 21), (21, 21)):
+        runs = [*(with_moved("a", i, 14) for i in range(2)), *(with_moved("b", 2 + i, n) for i, n in enumerate(counts))]
+        assert compare(runs, list("abcd"))[1].cells[2].verdict == "no difference shown"
+    runs = [with_moved("ab"[i % 2], i, (2, 26)[i % 2]) for i in range(4)]
+    assert compare(runs, list("abcd"))[1].cells[2].verdict == "better"
+
+
+def test_ties_of_counts_are_as_seldom_wrong_as_they_say():
+    """Methods that are the same: each of 28 attributes is moved with its own probability, in most runs or in few."""
+    rng, trials, wrong = np.random.default_rng(0), 1000, {2: 0, 3: 0}
+    chances = np.repeat([0.02, 0.5, 0.98], (10, 8, 10))
+    for runs in wrong:
+        for _ in range(trials):
+            drawn = [list((rng.random((runs, 28)) < chances).astype(float)) for _ in range(2)]
+            means = [np.mean(method, axis=0) for method in drawn]
+            spread = float((means[0] - means[1]).std() / 28**0.5)  # what drawing attributes again comes to
+            again = np.array([spread, -spread])
+            half = _half(1 / 28, (drawn[0], again / 2), (drawn[1], -again / 2))
+            wrong[runs] += abs(means[0].mean() - means[1].mean()) > half
+    assert max(wrong.values()) / trials < 0.05
+
+
+def test_one_training_is_no_two_runs():
+    copy = made("a", seed=0)
+    with pytest.raises(ConfigError, match="A and C are one training, and no two runs: leave one out"):
+        compare([copy, made("b", seed=1), copy], ["A", "B", "C"])
+
+
 def test_few_seeds_show_a_difference_as_seldom_as_they_say():
     """Methods that are the same, whose runs differ far more than a run's directions do."""
     rng, shown = np.random.default_rng(0), 0
@@ -110,9 +149,22 @@ def test_runs_on_codes_of_their_own():
         compare(runs[2:] + runs[:1] + [on(made("a", seed=1), 7)], list("cdab"))
 
 
-def test_rca_of_another_k_is_not_compared():
+def test_what_depends_on_k_is_not_compared_with_another_k():
+    """More directions move more attributes, repeat one another sooner, and are harder to tell apart."""
     _, second = compare([made("a"), made("b", k=8, seed=1)], ["A", "B"])
-    assert second.cells[4].verdict == "not comparable: another K"
+    withheld = [cell.verdict == "not comparable: another K" for cell in second.cells]
+    assert withheld == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"weights_sha256": "1" * 64}, "another generator"), ({"classes": (207,)}, "other classes")],
+)
+def test_nothing_is_said_of_another_generator(change, why):
+    other = made("b", 0.6, seed=1)
+    other = dataclasses.replace(other, run=dataclasses.replace(other.run, **change))
+    _, second = compare([made("a"), other], ["A", "B"])
+    assert {cell.verdict for cell in second.cells} == {f"not comparable: {why}"}
 
 
 def test_scores_must_be_measured_alike():

@@ -14,6 +14,7 @@ from PIL import Image
 
 from export.manifest import slider_ranges
 from latentclr.catalog import NamedEdit, read_catalog, write_catalog
+from latentclr.commands import run_train
 from latentclr.commands import score as command
 from latentclr.config import ScoreConfig
 from latentclr.files import sha256_of
@@ -79,15 +80,50 @@ def test_other_codes_and_another_place(run, invoke, tmp_path):
     assert load_scores(tmp_path / "out" / "score.json").settings.seed == 5
 
 
-def test_runs_are_compared(scored, run, invoke, monkeypatch):
-    """What is measured of one run is tested above."""
-    known = iter([(command.Measured(load_scores(scored / "score.json"), np.zeros((4, 3, 5, 8, 8, 3), np.uint8)))] * 2)
-    monkeypatch.setattr(command, "measure", lambda *arguments, **options: next(known))
-    result = invoke("score", scored, run, "codes=24")
+@pytest.fixture
+def measured_before(scored, monkeypatch):
+    """Say of every run what was measured of one, which is tested above."""
+    scores, strips = load_scores(scored / "score.json"), np.zeros((4, 3, 5, 8, 8, 3), np.uint8)
+
+    def known(subject, scorers, info, **options):
+        return command.Measured(dataclasses.replace(scores, run=info), strips)
+
+    monkeypatch.setattr(command, "measure", known)
+
+
+def methods_of(*folders):
+    return len({load_scores(folder / "score.json").run.method for folder in folders})
+
+
+def test_runs_are_compared(run, short, invoke, measured_before, tmp_path):
+    other = tmp_path / "other"
+    assert run_train([*short, "seed=1", f"output_dir={other}"])
+    result = invoke("score", run, other, "codes=24")
     assert result.exit_code == 0, result.output
     assert "purity" in result.stdout
-    for folder in (scored, run):
+    assert methods_of(run, other) == 1
+    for folder in (run, other):
         assert "Compared with the others" in (folder / "score.html").read_text()
+
+
+def test_a_run_that_was_stopped_is_no_seed_of_a_complete_one(run, short, invoke, measured_before, tmp_path):
+    other = tmp_path / "other"
+    assert run_train([*short, "seed=1", "hparams.iterations=6", f"output_dir={other}"])
+    for name in ("best", "last"):  # as an interrupted run of 12 steps leaves them
+        checkpoint = load_checkpoint(other / f"{name}.safetensors")
+        checkpoint.config["hparams"]["iterations"] = 12
+        write_checkpoint(checkpoint.path, checkpoint)
+    assert invoke("score", run, other, "codes=24").exit_code == 0
+    assert methods_of(run, other) == 2
+
+
+def test_one_training_is_no_two_seeds(run, short, invoke, refused, tmp_path):
+    """Neither a copy nor the same words in another folder says anything of other seeds."""
+    copy, again = shutil.copytree(run, tmp_path / "copy"), tmp_path / "again"
+    assert run_train([*short, f"output_dir={again}"])
+    for other in (copy, again):
+        assert f"{run} and {other} are one training" in refused(invoke("score", run, other, "codes=24"))
+        assert not (run / "score.json").exists()
 
 
 def test_ctrl_c_says_what_is_written(run, invoke, monkeypatch):

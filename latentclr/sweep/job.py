@@ -25,7 +25,7 @@ from latentclr.commands.score import score_run
 from latentclr.commands.train import run_train
 from latentclr.compose import Overrides, compose_train, parse_overrides
 from latentclr.config import COMPUTED, ScoreConfig
-from latentclr.errors import LatentCLRError, SaveError, in_one_line
+from latentclr.errors import CheckpointError, LatentCLRError, SaveError, in_one_line
 from latentclr.scores.compare import reach_of
 from latentclr.scores.report import MAP_FILE, PAGE_FILE, SCORE_FILE, RunScores, read_scores
 from latentclr.scores.scorer import build_scorers
@@ -40,7 +40,7 @@ from latentclr.sweep.record import (
     write_state,
 )  # fmt: skip
 from latentclr.sweep.words import path_value
-from latentclr.training.checkpoint import RESUME_FILE
+from latentclr.training.checkpoint import RESUME_FILE, load_checkpoint
 from latentclr.training.experiment import open_run
 from serving.contract.lock import holder
 
@@ -113,12 +113,17 @@ class Job:
         return number
 
     def finished(self, number: int, own: tuple[str, ...]) -> RunState | None:
-        """Return the state of a run that is trained, and scored as is asked for now; None of any other."""
+        """Return the state of a run that is trained, and scored as is asked for now; None of any other.
+
+        One whose files are damaged is not finished: what is wrong with it is its own matter, and stops no other.
+        """
         run = self.folder / str(number)
         state = read_state(run)
-        if state is None or state.own != own or state.state != DONE or not (run / "best.safetensors").is_file():
+        if state is None or state.own != own or state.state != DONE:
             return None
-        return state if self._scored(run, own) is not None else None
+        with contextlib.suppress(LatentCLRError):
+            return state if self._scored(run, own) is not None else None
+        return None
 
     def perform(self, number: int, own: tuple[str, ...]) -> RunState:
         """Train or resume a run, score it, and return its state, which is also written.
@@ -162,13 +167,17 @@ class Job:
     def _train(self, run: Path, own: tuple[str, ...], minded: _Minded) -> None:
         words = [*self.fixed, *own]
         config = compose_train(words)
-        if (run / "best.safetensors").is_file() and (minded.state.trained or config.model.name in COMPUTED):
+        best = run / "best.safetensors"
+        whole = _is_whole(best)
+        if whole and (minded.state.trained or config.model.name in COMPUTED):
             return
+        lost = not whole and (best.is_file() or minded.state.trained)  # then only another training finds it again
+        minded.state = dataclasses.replace(minded.state, trained=False)
         minded.begin(TRAINING, 0, 0)
-        if (run / RESUME_FILE).is_file():
+        if (run / RESUME_FILE).is_file() and not lost:
             words.append(f"checkpoint={path_value(run)}")
         else:
-            _clear(run)  # killed before there was anything to go on with
+            _clear(run)  # killed before there was anything to go on with, or damaged since
             words.append(f"output_dir={path_value(run)}")
         if not run_train(words, watch=minded):
             raise KeyboardInterrupt
@@ -247,8 +256,16 @@ class _Minded:
         return False
 
 
+def _is_whole(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _clear(run: Path) -> None:
-    """Remove what a training that was killed before its first save left in its folder."""
-    for pattern in _STARTED:
+    """Remove what a training left in its folder that cannot go on."""
+    for pattern in (*_STARTED, RESUME_FILE):
         for path in run.glob(pattern):
             path.unlink()

@@ -159,6 +159,18 @@ def test_what_is_missing_is_made_again(swept, invoke):
     assert (swept / "0" / "last.safetensors").stat().st_mtime_ns == trained
 
 
+def test_a_damaged_run_is_made_again_and_stops_no_other(swept, straight, invoke):
+    """Its best checkpoint is found again by the same training, bit for bit; the last one would be another."""
+    best = swept / "0" / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-100])
+    other = {path: stamp for path, stamp in stamps(swept).items() if path.parent.name == "1"}
+    result = invoke("train", "-m", f"checkpoint={swept}")
+    assert result.exit_code == 0, result.output
+    assert [read_state(swept / number).state for number in "01"] == ["done", "done"]
+    assert equal(load_file(best), load_file(straight / "0" / "best.safetensors"))
+    assert other.items() <= stamps(swept).items()
+
+
 def test_a_failed_run_stops_no_other(short, invoke, tmp_path):
     folder = tmp_path / "sweep"
     words = ["k=2", "hparams.optimizer.lr=1e30,0.001", "codes=24", "tensorboard=false"]

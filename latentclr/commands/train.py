@@ -99,6 +99,8 @@ def run_train(words: Sequence[str], watch: Watch | None = None) -> bool:
                 _compare_threads(resumed.get("threads"), torch.get_num_threads())
             if config.save:
                 save_config(config, run)
+        if resumed is not None:
+            trainer.take_best(source, before)
         done = trainer.fit()
         drawn = here.first and config.save and _pictures(trainer, done)
         if not (here.first and console):

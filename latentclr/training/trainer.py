@@ -21,7 +21,14 @@ from latentclr.config import TrainConfig
 from latentclr.errors import CheckpointError, ConfigError, LatentCLRError, SaveError, first_reason
 from latentclr.method.directions import MLPDirections
 from latentclr.progress import Watch, progress_bar
-from latentclr.training.checkpoint import FORMAT, RESUME_FILE, save_checkpoint, save_resume
+from latentclr.training.checkpoint import (
+    FORMAT,
+    RESUME_FILE,
+    load_checkpoint,
+    save_checkpoint,
+    save_resume,
+    write_checkpoint,
+)
 from latentclr.training.distributed import Processes
 from latentclr.training.evaluation import held_out
 from latentclr.training.experiment import new_step
@@ -131,6 +138,36 @@ class Trainer:
             raise CheckpointError(f"{self.run / RESUME_FILE} does not fit this run: {first_reason(error)}") from None
         if not finite:
             raise CheckpointError(f"{self.run / RESUME_FILE} holds numbers that are not finite: train anew{ADVICE}")
+
+    def take_best(self, source: Path, before: TrainConfig) -> None:
+        """Keep the best checkpoint of the run that goes on, or look for the best anew from here, and say why.
+
+        Args:
+            source: The folder of that run, whose best checkpoint is copied if this run has another one.
+            before: Its configuration: losses under other settings are no worse and no better.
+
+        Raises:
+            SaveError: The disk is full or the folder cannot be written.
+        """
+        if math.isinf(self.best_loss):
+            return
+        was, now = _measured_by(before), _measured_by(self.config)
+        reason, best = ", ".join(key for key in was if was[key] != now[key]), None
+        reason = f"{reason} changed, and losses before and after cannot be compared" if reason else ""
+        elsewhere = source.resolve() != self.run.resolve()
+        if not reason:
+            try:
+                best = load_checkpoint(source / "best.safetensors")
+                if elsewhere and best.loss != self.best_loss:  # it went on meanwhile
+                    reason = f"{best.path} is not of the state that is resumed"
+            except CheckpointError as error:
+                reason = str(error)
+        if self.processes.any(bool(reason)):
+            self.best_loss = float("inf")
+            if self.processes.first:
+                logger.info("the best checkpoint is looked for anew from step %d on: %s", self.iteration, reason)
+        elif best is not None and elsewhere and self.config.save and self.processes.first:
+            write_checkpoint(self.run / "best.safetensors", best)
 
     def _change_arguments(self, saved: Mapping[str, Any]) -> None:
         """Give the optimizer what differs from the saved configuration; the schedule's progress stays in the rate.
@@ -249,6 +286,8 @@ class Trainer:
 
     def _evaluation_due(self) -> bool:
         # Asked before each step, not after: a run that was stopped in an evaluation does it again when resumed.
+        if self.history.held_out and math.isinf(self.best_loss):  # see `take_best`
+            return True
         done = self.history.held_out[-1][0] if self.history.held_out else 0
         at_end = self.iteration == self.config.hparams.iterations
         return done != self.iteration and (self.iteration % self.config.eval_freq == 0 or at_end)
@@ -325,6 +364,22 @@ class Trainer:
             raise SaveError(f"could not write TensorBoard events to {self.run}: {reason}") from error
         finally:
             threading.excepthook = hook
+
+
+def _measured_by(config: TrainConfig) -> dict[str, Any]:
+    """Return what the held-out loss depends on besides what is trained."""
+    told = plain(config)
+    sections = {name: told[name] for name in ("generator", "loss")}
+    found = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    for key in ("generator.name", "generator.weights"):  # where they lie says nothing of them
+        found.pop(key, None)
+    alone = {key: told[key] for key in ("seed", "eval_iters", "feed_layers", "mixed_precision")}
+    return {
+        **found,
+        **alone,
+        "model.alpha": told["model"]["alpha"],
+        "hparams.batch_size": told["hparams"]["batch_size"],
+    }
 
 
 @contextlib.contextmanager

@@ -140,6 +140,36 @@ def test_resume_into_another_folder_leaves_the_first_alone(run, tmp_path):
     assert {path.name: path.read_bytes() for path in run.glob("*.*") if path.is_file()} == before
 
 
+def test_the_best_of_a_run_goes_into_another_folder(run, tmp_path):
+    """Where nothing better comes there would be none, and the last would be taken for it."""
+    best, copy = load_checkpoint(run / "best.safetensors"), tmp_path / "copy"
+    assert run_train([f"checkpoint={run}", f"output_dir={copy}"])
+    kept, state = load_checkpoint(copy / "best.safetensors"), load_resume(copy / "resume.pt")
+    assert best.loss == kept.loss == state["best_loss"]
+    assert equal(dict(kept.directions.state_dict()), dict(best.directions.state_dict()))
+
+
+@pytest.mark.parametrize(
+    "change", ["loss.temp=0.1", "loss.reduce=sum", "hparams.batch_size=5", "eval_iters=3", "seed=9", "model.alpha=9.0"]
+)
+def test_losses_of_another_kind_are_not_compared(run, change):
+    """Whether they are larger or smaller: the best is one of those that were measured alike."""
+    assert run_train([f"checkpoint={run}", change, "hparams.iterations=18", "tensorboard=false"])
+    best, state = load_checkpoint(run / "best.safetensors"), load_resume(run / "resume.pt")
+    assert [step for step, _, _ in state["held_out"]] == [6, 12, 12, 18]
+    alike = state["held_out"][2:]
+    assert (best.iteration, best.loss) == min(((step, loss) for step, loss, _ in alike), key=lambda pair: pair[1])
+    assert f"{change.partition('=')[0]} changed" in (run / "train.log").read_text()
+
+
+def test_a_best_that_was_lost_is_made_again(run):
+    """Else `gen` and `export` would take the last for it without a word."""
+    (run / "best.safetensors").unlink()
+    assert run_train([f"checkpoint={run}"])
+    assert load_checkpoint(run / "best.safetensors").iteration == 12
+    assert "looked for anew from step 12 on" in (run / "train.log").read_text()
+
+
 def test_a_run_is_not_overwritten(run, short):
     with pytest.raises(ConfigError, match="already holds a run: resume it with checkpoint="):
         run_train([*short, f"output_dir={run}"])

@@ -89,10 +89,15 @@ class Subject:
         self._told = told
 
     def codes(self, count: int, seed: int, purpose: str) -> Codes:
-        """Draw codes, the same ones at every call; a conditional generator's cycle through the run's classes."""
+        """Draw codes, the same ones at every call; a conditional generator's take the run's classes in turn.
+
+        In which order is drawn too: where there are fewer codes than classes, the first ids alone would be seen.
+        """
         z = self.generator.sample(count, stream(seed, purpose)).to(self.fed.device)
-        ids = self.generator.class_ids
-        classes = torch.tensor([ids[i % len(ids)] for i in range(count)], device=self.fed.device) if ids else None
+        ids, classes = torch.tensor(self.generator.class_ids), None
+        if len(ids):
+            order = torch.randperm(len(ids), generator=stream(seed, f"{purpose} classes"))
+            classes = ids[order[torch.arange(count) % len(ids)]].to(self.fed.device)
         with torch.no_grad():
             p = self.generator.encode(z, classes)
             return Codes(p, self.directions(p), classes, self.fed)

@@ -161,6 +161,20 @@ def test_strips_show_the_range():
     assert (strips[NOTHING] == strips[NOTHING][:, 2:3]).all()
 
 
+def test_few_codes_see_classes_from_everywhere():
+    """The first ids of ImageNet are fish and birds."""
+    subject = scene(conditional=True)
+    subject.generator.class_ids = tuple(range(1000))
+    drawn = subject.codes(96, 0, "score").class_id
+    assert len(set(drawn.tolist())) == 96
+    assert 400 < drawn.double().mean() < 600
+    assert torch.equal(drawn, subject.codes(96, 0, "score").class_id)
+    assert not torch.equal(drawn, subject.codes(96, 0, "score unedited").class_id)
+    assert torch.equal(subject.codes(96, 0, "score").p, scene().codes(96, 0, "score").p)
+    subject.generator.class_ids = (1, 3)  # each as often as the other
+    assert subject.codes(24, 0, "score").class_id.tolist().count(3) == 12
+
+
 def test_classes_are_the_runs_and_all_is_the_same_again():
     scores = measured(conditional=True, codes=24).scores
     assert measured.__wrapped__(conditional=True, codes=24).scores == scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,12 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
         contents: What each file is to hold; their folders are made if missing.
 
     Raises:
-        SaveError: The disk is full, or a folder cannot be written. What stood there is untouched.
+        SaveError: The disk is full, a folder cannot be written, or a folder stands where a file is to be. What stood
+            there is untouched.
     """
+    for path in contents:
+        if path.is_dir():  # the only thing that a rename would fail at, after others
+            raise SaveError(f"could not write {path}: {os.strerror(errno.EISDIR)}")
     with contextlib.ExitStack() as stack:
         for path, content in contents.items():
             with open(stack.enter_context(replacing(path)), "wb") as file:

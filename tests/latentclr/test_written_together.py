@@ -73,6 +73,16 @@ def test_nothing_is_new_when_bytes_do_not_reach_the_disk(folder, monkeypatch, st
         assert str(raised.value) == f"could not write {folder / 'c'}: No space left on device"
 
 
+def test_a_folder_in_the_place_of_a_file(folder):
+    """It is found before anything is renamed: the last file is renamed first."""
+    (folder / "a").unlink()
+    (folder / "a").mkdir()
+    with pytest.raises(SaveError, match=r"could not write .*a: Is a directory"):
+        write(folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "c"]
+    assert [(folder / name).read_bytes() for name in "bc"] == [OLD["b"], OLD["c"]]
+
+
 def test_in_another_thread_no_signals_are_touched(folder):
     thread = threading.Thread(target=write, args=(folder,))
     thread.start()

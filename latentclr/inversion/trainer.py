@@ -121,9 +121,9 @@ class EncoderTrainer:
         state = load_resume(path)
         if state.get("weights_sha256") != self.generator.weights_sha256:
             raise CheckpointError(f"{path} is of another generator: anew=true begins again")
-        for key in ("space", "channels", "steps", "batch", "learning_rate", "changed", "seed"):
-            was, now = state["config"].get(key), self.settings.get(key)
-            if was != now:
+        before, asked = (_settings_of(config) for config in (state["config"], self.settings))
+        for key, now in asked.items():
+            if (was := before.get(key)) != now:
                 raise ConfigError(f"{path} was begun with {key}={was}, got {now}: repeat it, or anew=true begins again")
         try:
             self.encoder.load_state_dict(state["encoder"])
@@ -257,6 +257,16 @@ class EncoderTrainer:
             single = codes.mean(1) if codes.ndim == 3 else codes
             error = ((single - drawn.codes) / self.averaged.scale).square().mean(1)
         return to_uint8(drawn.images).cpu(), images[0], images[1], error.cpu(), to_uint8(seen).cpu()
+
+
+def _settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an encoder's training depends on; which generator it is, the hash of its weights says."""
+    own = ("space", "channels", "steps", "batch", "learning_rate", "changed", "seed")
+    generator = config.get("generator")
+    drawn = generator.items() if isinstance(generator, Mapping) else ()
+    return {key: config.get(key) for key in own} | {
+        f"generator.{key}": value for key, value in drawn if key not in ("name", "weights")
+    }
 
 
 def chosen_space(generator: Generator, space: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def test_no_run_and_no_folder(invoke, tmp_path):
     assert "no run folder" in missing.output
 
 
-def test_other_settings_do_not_go_on(run, invoke, monkeypatch):
+def test_other_settings_do_not_go_on(run, invoke, monkeypatch, tiny_weights, tmp_path):
     def stopping(self):
         signal.raise_signal(signal.SIGINT)
         return one(self)
@@ -116,6 +117,12 @@ def test_other_settings_do_not_go_on(run, invoke, monkeypatch):
     monkeypatch.setattr(EncoderTrainer, "_one", stopping)
     invoke("invert", "train", str(run), *QUICK)
     monkeypatch.undo()
-    result = invoke("invert", "train", str(run), *QUICK, "channels=8")
-    assert result.exit_code == 2
-    assert "was begun with channels=4, got 8" in result.output
+    for word, told in (
+        ("channels=8", "channels=4, got 8"),
+        ("generator.feature_layer=main.5", "generator.feature_layer=main.2, got main.5"),
+    ):
+        result = invoke("invert", "train", str(run), *QUICK, word)
+        assert result.exit_code == 2
+        assert f"was begun with {told}" in result.output
+    moved = shutil.copy(tiny_weights, tmp_path / "moved.safetensors")  # the same generator
+    assert invoke("invert", "train", str(run), *QUICK, f"generator.weights={moved}").exit_code == 0

@@ -109,6 +109,8 @@ def _invert_again(
         recipe.check_model(client.manifest)
     photo = read_photo(source) if not isinstance(source, Photo) else source
     record.check_photo(photo)
+    if record.pasted:
+        recipe.check_size(photo.size)
     inverted = client.invert(photo, align=record.crop)
     if inverted.encoder != record.encoder and not force:
         raise InvalidEdit(

@@ -52,7 +52,7 @@ class Recipe:
         class_id: Class numbers [N], None without classes.
         labels: The texts under the pictures of a strip; empty for one picture.
         title: The text above a strip.
-        scale: How many times each side of a picture was enlarged (see `images.enlarge`).
+        scale: How many times each side of a picture was enlarged (see `images.enlarge`), after it was pasted.
         photo: The photo that the codes are of; None if they are of none.
     """
 
@@ -152,7 +152,7 @@ class Recipe:
         """Do nothing if the pictures together are no larger than a picture file that can be read.
 
         Args:
-            size: (H, W) of the model's pictures in pixels.
+            size: (H, W) of a picture in pixels, before it is enlarged: the model's, or the photo's if pasted back.
 
         Raises:
             InvalidEdit: They are larger, so no picture that was ever written is of this recipe.
@@ -223,8 +223,8 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
     if type(scale) is not int or not 1 <= scale <= _LARGEST_SCALE:
         raise ValueError(f"scale must be in [1, {_LARGEST_SCALE}], got {reprlib.repr(scale)}")
     photo = parse_record(raw.get("photo"))
-    if photo is not None and (seed is not None or scale > 1 or (photo.pasted and rows > 1)):
-        raise ValueError("a photo has a code and no seed, is not enlarged, and takes one picture back")
+    if photo is not None and (seed is not None or (photo.pasted and rows > 1)):
+        raise ValueError("a photo has a code and no seed, and takes one picture back")
     edits, files, layers = raw["edits"], model["files_sha256"], raw["layers"]
     if not isinstance(edits, dict) or not isinstance(files, dict) or len(files) > _MOST_FILES:
         raise ValueError(f"edits and files_sha256 must be tables, the latter of at most {_MOST_FILES} files")

@@ -13,15 +13,18 @@ import httpx
 import numpy as np
 import pytest
 import tiny_editor
+from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
+from serving.cli import edit as edit_command
 from serving.client.images import read_recipe
 from serving.client.replay import replay
 from serving.contract.certificate import picture_psnr
 from serving.contract.photo.crop import centre_crop, cut_out, paste
 from serving.contract.photo.keep import keep_unedited
-from serving.errors import ServerUnavailable
+from serving.contract.photo.reader import read_photo
+from serving.errors import InvalidEdit, ServerUnavailable
 from serving.studio import photos, security
 from serving.studio.failures import UnknownPhoto
 from serving.studio.photos import HeldPhoto, Photos
@@ -130,6 +133,35 @@ def test_what_was_not_edited_is_kept_and_pasted(photo_studio: Any, pixels: Any, 
     assert np.array_equal(pixels(pasted), paste(PHOTO, CROP, edited))
     recipe = recipe_of(pasted, tmp_path)
     assert recipe.photo is not None and recipe.photo.pasted
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("paste", [False, True])
+def test_a_download_is_made_again_pixel_for_pixel(
+    photo_studio: Any, pixels: Any, tmp_path: Path, scale: int, paste: bool
+) -> None:
+    me, download, again = (tmp_path / name for name in ("me.png", "download.png", "again.png"))
+    me.write_bytes(png(PHOTO))
+    key = add(photo_studio)["photo"]
+    download.write_bytes(post(photo_studio, "/api/image", photo=key, edits=EDITS, scale=scale, paste=paste))
+    words = ["--url", photo_studio.service.backend.url, "--from", download, "--photo", me, "-o", again]
+    result = CliRunner().invoke(edit_command, [str(word) for word in words])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert result.output == f"wrote {again}: the same pixels as {download}\n"
+    height, width = (20, 30) if paste else (8, 8)
+    assert pixels(again.read_bytes()).shape == (height * scale, width * scale, 3)
+    recipe = recipe_of(again.read_bytes(), tmp_path)
+    assert (recipe.scale, recipe.photo.pasted) == (scale, paste)
+
+
+def test_a_pasted_picture_too_large_is_refused_before_anything_is_sent(photo_studio: Any, tmp_path: Path) -> None:
+    """The photo is what is enlarged then, not the model's picture."""
+    key = add(photo_studio)["photo"]
+    recipe = recipe_of(post(photo_studio, "/api/image", photo=key, edits=EDITS, scale=8, paste=True), tmp_path)
+    wide = np.zeros((20, 70_000, 3), np.uint8)
+    recipe = replace(recipe, photo=replace(recipe.photo, sha256=read_photo(wide).sha256))
+    with pytest.raises(InvalidEdit, match="the recipe is of 1 pictures of 560000 x 160 pixels, the most are"):
+        replay(photo_studio.service.backend.client, recipe, photo=wide)
 
 
 def test_refinement_comes_nearer_step_by_step(photo_studio: Any, pixels: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from http import cookies
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,40 @@ def test_the_token_in_the_address_becomes_a_cookie(locked: Any) -> None:
     locked.http.cookies.clear()
     assert locked.http.get("/api/health", headers={"cookie": f"{COOKIE}={TOKEN}"}).status_code == 401
     assert locked.http.get("/api/health", headers={"cookie": "a=b; ]["}).status_code == 401
+
+
+def test_the_cookie_is_found_among_others(locked: Any) -> None:
+    """Whatever else the browser keeps for this host; and nothing but the whole value will do."""
+    locked.http.get("/", params={"token": TOKEN})
+    value = locked.http.cookies[COOKIE]
+    locked.http.cookies.clear()
+
+    def status(cookie: str) -> int:
+        return int(locked.http.get("/api/health", headers={"cookie": cookie}).status_code)
+
+    right = f"{COOKIE}={value}"
+    for cookie in (
+        right,
+        f'a="b\\"; {right}',
+        f"{right} ; c=d",
+        f"]; {right};",
+        f"{COOKIE}={TOKEN}; {right}",
+        f"{COOKIE}={'0' * 64}; {right}",
+    ):
+        assert status(cookie) == 200, cookie
+    for cookie in (f"a{right}", f"{right}0", f"{COOKIE}={value[:-1]}", f"{COOKIE}=", f'a="{right}"', f"a={right}"):
+        assert status(cookie) == 401, cookie
+
+
+def test_a_cookie_is_not_unquoted(locked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own reader takes quadratic time for escapes (CVE-2024-7592), and this is before a token is shown."""
+
+    def unquote(_: str) -> str:
+        raise AssertionError("it was")
+
+    monkeypatch.setattr(cookies, "_unquote", unquote)
+    escapes = 'a="' + "\\054" * 4000 + '"'
+    assert locked.http.get("/api/health", headers={"cookie": escapes}).status_code == 401
 
 
 def test_a_wrong_token_in_the_address_sets_nothing(locked: Any) -> None:

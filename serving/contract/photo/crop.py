@@ -20,7 +20,7 @@ LARGEST_FRAME = 2048
 """Of a side of the frame, in pixels."""
 _FARTHEST = 1e6  # of a shift, in pixels
 _SCALES = (1e-3, 1e4)  # photo pixels in one of the frame
-_LARGEST_BOX = 8  # of the frame in the photo, in the photo's longest sides
+_LARGEST_BOX = 8  # of the frame in the photo, in the photo's sides along the same axis
 _MARGIN = 4  # pixels around a window, more than a bicubic filter reaches
 _BAND = 256  # rows that are pasted at once
 
@@ -126,7 +126,8 @@ def cut_out(photo: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
     (left, top), (right, bottom) = _box(crop.matrix, crop.size)
     height, width, _ = photo.shape
     beside = right <= 0 or bottom <= 0 or left >= width or top >= height
-    if beside or max(right - left, bottom - top) > _LARGEST_BOX * max(height, width):
+    # Along each axis by itself: `warp` makes a side no smaller than one pixel, and draws what is left.
+    if beside or right - left > _LARGEST_BOX * width or bottom - top > _LARGEST_BOX * height:
         raise PhotoError(f"the crop must lie on the photo of {width} x {height} pixels, got {crop.matrix}")
     return warp(photo, crop.matrix, crop.size)
 

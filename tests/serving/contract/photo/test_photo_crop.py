@@ -82,6 +82,13 @@ def test_beyond_the_edge_the_last_pixels_go_on(photo):
     assert np.array_equal(paste(photo, Crop((1.0, 0.0, 900.0, 0.0, 1.0, 0.0), (8, 8)), cut[:8, :8]), photo)
 
 
+@pytest.mark.parametrize("shape", [(10, 200_000), (200_000, 10)])
+def test_a_crop_far_wider_than_a_narrow_photo_is_refused(shape):
+    """It fits eight of the photo's long sides, but a thousand of its short ones, each of which would be drawn."""
+    with pytest.raises(PhotoError, match="the crop must lie on the photo"):
+        cut_out(np.zeros((*shape, 3), np.uint8), turned(200.0, 0, size=(512, 512)))
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 2)])
 def test_odd_photos(size):
     photo = np.full((*size, 3), 77, np.uint8)

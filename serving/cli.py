@@ -210,6 +210,7 @@ def edit(
     from serving.client.alpha_range import telling
     from serving.client.client import EditClient
     from serving.client.images import check_path, save_image, strip
+    from serving.contract.recipe import printable_title
 
     check_path(output)
     z = None if z_file is None else _load_codes(z_file)
@@ -242,14 +243,15 @@ def edit(
             result = result.pasted() if paste else result
             labels, title = [f"row {row}" for row in range(len(result))], " ".join(edits)
         noise = client.manifest.generator.random_weights
-    title = f"random weights: {title}" if noise else title
+    title = printable_title(f"random weights: {title}" if noise else title)
     recipe = result.recipe
     if len(result) == 1:
         picture = result.to_pil()
     else:
         picture = strip(result.images, labels, title)
         recipe = None if recipe is None else recipe.as_strip(labels, title)
-    save_image(picture, output, recipe)
+    with telling(_warn):
+        save_image(picture, output, recipe)
     size = f"{len(result)} image{'s' if len(result) > 1 else ''}, {picture.width}x{picture.height}"
     click.echo(f"wrote {output}: {size}" + ("; the generator has random weights: this is noise" if noise else ""))
 

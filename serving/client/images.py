@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from serving.client.alpha_range import tell
 from serving.contract.files import replacing
 from serving.contract.recipe import KEYWORD, MOST_PIXELS, Recipe, parse_recipe
 from serving.errors import ImageError
@@ -97,7 +98,8 @@ def write_image(
         image: The picture.
         file: Takes the bytes.
         format: `png`, `jpeg`, `webp` or another that PIL can write.
-        recipe: How the picture was made; only a PNG carries it, as JSON under the keyword `latentclr`.
+        recipe: How the picture was made; only a PNG carries it, as JSON under the keyword `latentclr`. One that
+            `read_recipe` would refuse is left out, with a warning.
         quality: Of JPEG and WebP, in [1, 100].
         compress_level: Of PNG, in [0, 9].
 
@@ -114,9 +116,21 @@ def write_image(
     if kind == "PNG":
         options["compress_level"] = compress_level
     if kind == "PNG" and recipe is not None:
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_text(KEYWORD, recipe.to_json())
+        options["pnginfo"] = _with_recipe(image, recipe)
     image.save(file, format=kind, **options)
+
+
+def _with_recipe(image: Image.Image, recipe: Recipe) -> PngImagePlugin.PngInfo:
+    """Return the texts of a PNG: the recipe, if it can be read again."""
+    info, text = PngImagePlugin.PngInfo(), recipe.to_json()
+    try:
+        if image.width * image.height > MOST_PIXELS:
+            raise ImageError(f"it has more than {MOST_PIXELS} pixels")
+        parse_recipe(text)
+        info.add_text(KEYWORD, text)
+    except ImageError as error:
+        tell(f"the PNG carries no recipe: {error}", UserWarning)
+    return info
 
 
 def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]]:
@@ -163,7 +177,7 @@ def save_image(image: Image.Image, path: str | os.PathLike[str], recipe: Recipe 
     Args:
         image: The picture.
         path: Where it goes; the suffix chooses the format.
-        recipe: How it was made; only a PNG carries it.
+        recipe: How it was made; see `write_image`.
 
     Raises:
         ImageError: The format is unknown or the file cannot be written.

@@ -196,6 +196,12 @@ def parse_recipe(text: str) -> Recipe:
         raise ImageError(f"the picture's recipe cannot be read: {' '.join(reason.split())[:200]}") from error
 
 
+def printable_title(text: str) -> str:
+    """Make of a text the title of a strip: one line of at most 400 characters that can be printed."""
+    words = "".join(character if character.isprintable() else " " for character in text).split()
+    return " ".join(words)[:_LONGEST_TITLE]
+
+
 def codes_sha256(codes: NDArray[np.float32]) -> str:
     """Hash codes as little-endian float32 in C order."""
     return hashlib.sha256(np.ascontiguousarray(codes, dtype="<f4").tobytes()).hexdigest()
@@ -207,8 +213,10 @@ def _build(raw: Mapping[str, Any]) -> Recipe:
     with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which the check of the request refuses
         alpha = _numbers(raw["alpha"], "alpha", "if").astype(np.float32)  # [N, M, L]
     rows = len(direction)
-    if direction.ndim != 2 or alpha.ndim != 3 or alpha.shape[:2] != direction.shape or not 1 <= rows <= _MOST_ROWS:
+    if direction.ndim != 2 or alpha.ndim != 3 or alpha.shape[:2] != direction.shape:
         raise ValueError(f"direction {list(direction.shape)} and alpha {list(alpha.shape)} do not fit")
+    if not 1 <= rows <= _MOST_ROWS:
+        raise ValueError(f"there must be 1 to {_MOST_ROWS} pictures, got {rows}")
     if not 1 <= direction.shape[1] <= _MOST_EDITS:
         raise ValueError(f"there must be 1 to {_MOST_EDITS} edits of a picture, got {direction.shape[1]}")
     class_id = None if raw["class_id"] is None else _numbers(raw["class_id"], "class_id", "i").astype(np.int64)

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 from test_serving_cli import pixels, run
 from tiny_editor import MANIFEST, SIZE, D, add_model, config, save_onnx
 
+import serving.client.images
 import serving.contract.recipe
 from serving import EditClient, TritonServer
 from serving.cli import edit
@@ -221,6 +222,34 @@ def test_pictures_that_unpack_to_more_than_they_are() -> None:
         with pytest.raises(ImageError, match=f"cannot read {name}: it ") as caught:
             read_recipe(name)
         assert "\n" not in str(caught.value)
+
+
+def test_a_strip_s_title_is_one_that_can_be_read_again(server: TritonServer) -> None:
+    """It shows the edits as they were typed, which may be long, and hold what cannot be printed."""
+    np.save("z.npy", np.zeros((2, D)))
+    made(server, "--z", "z.npy", "--edit", "\tsmile=1", "--edit", "0=\n1.5" + "0" * 500, "-o", "a.png")
+    title = text_of("a.png")["title"]
+    assert title.startswith("random weights: smile=1 0= 1.500")
+    assert len(title) == 400
+    assert made(server, "--from", "a.png", "--z", "z.npy", "-o", "b.png").endswith("the same pixels as a.png\n")
+
+
+def test_a_recipe_that_could_not_be_read_again_is_not_written(
+    server: TritonServer, client: EditClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture is, with a line that says why it cannot be made again."""
+    np.save("z.npy", np.zeros((1025, D)))
+    said = made(server, "--z", "z.npy", "-o", "a.png")
+    assert "warning: the PNG carries no recipe: the picture's recipe cannot be read: there must be 1 to 1024 " in said
+    with pytest.raises(ImageError, match=r"a\.png does not say how it was made"):
+        read_recipe("a.png")
+    one = client.edit(seed=1, edits={0: 1.0})
+    monkeypatch.setattr(serving.client.images, "MOST_PIXELS", SIZE * SIZE - 1)
+    with pytest.warns(UserWarning, match="the PNG carries no recipe: it has more than 63 pixels"):
+        one.save("large.png")
+    with Image.open("large.png") as picture:
+        assert picture.size == (SIZE, SIZE)
+        assert KEYWORD not in picture.info
 
 
 def test_options_that_contradict_each_other() -> None:

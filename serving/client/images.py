@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from serving.client.alpha_range import tell
-from serving.contract.files import replacing
+from serving.contract.files import open_regular, replacing
+from serving.contract.photo.reader import decoding
 from serving.contract.recipe import KEYWORD, MOST_PIXELS, Recipe, parse_recipe
 from serving.errors import ImageError
 
@@ -146,19 +146,19 @@ def read_recipe(path: str | os.PathLike[str]) -> tuple[Recipe, NDArray[np.uint8]
         ImageError: The file cannot be read or has no recipe.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > _LARGEST_FILE:
                 raise ImageError(f"cannot read {path}: it must be at most {_LARGEST_FILE} bytes")
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(file, formats=["PNG"]) as picture:
-                    if picture.width * picture.height > MOST_PIXELS:
-                        raise ImageError(f"cannot read {path}: it must have at most {MOST_PIXELS} pixels")
-                    if getattr(picture, "is_animated", False):  # all its frames would be drawn to reach the last
-                        raise ImageError(f"cannot read {path}: it is an animation")
-                    pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
-                    text = getattr(picture, "text", {}).get(KEYWORD)
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+            with decoding(), Image.open(file, formats=["PNG"]) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ImageError(f"cannot read {path}: it must have at most {MOST_PIXELS} pixels")
+                if getattr(picture, "is_animated", False):  # all its frames would be drawn to reach the last
+                    raise ImageError(f"cannot read {path}: it is an animation")
+                pixels = pixels_of(picture)  # reads the whole file, and text after the pixels too
+                text = getattr(picture, "text", {}).get(KEYWORD)
+    except ImageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         reason = getattr(error, "strerror", None) or "it is not a whole PNG"
         raise ImageError(f"cannot read {path}: {reason}") from error
     if text is None:

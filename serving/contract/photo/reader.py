@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from serving.contract.files import open_regular
 from serving.errors import PhotoError
 
 MOST_PIXELS = 50_000_000
@@ -94,11 +95,18 @@ def read_photo(source: str | Path | bytes | Image.Image | NDArray[np.uint8], nam
     return _photo(pixels, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest())
 
 
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Let one picture at a time be decoded: too large a one is an error, corrupt EXIF and the like is none."""
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
 def _content(path: Path, name: str) -> bytes:
     try:
-        with open(path, "rb", opener=lambda file, flags: os.open(file, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise PhotoError(f"{name} is not a file")
+        with open_regular(path) as file:
             content = file.read(LARGEST_FILE + 1)
     except IsADirectoryError:
         raise PhotoError(f"{name} is a folder, not a picture") from None
@@ -121,9 +129,7 @@ def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
         raise PhotoError(f"{name} is empty")
     Image.init()
     known = [kind for kind in FORMATS if kind in Image.OPEN]
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # corrupt EXIF and the like: the pixels are what counts
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with decoding():
         try:
             with Image.open(io.BytesIO(content), formats=known) as picture:
                 _check_pixels(picture, name)

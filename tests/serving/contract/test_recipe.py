@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +225,22 @@ def test_pictures_that_unpack_to_more_than_they_are() -> None:
         with pytest.raises(ImageError, match=f"cannot read {name}: it ") as caught:
             read_recipe(name)
         assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_chunk_is_one_line() -> None:
+    """Pillow's decoders raise whatever a damaged file leads them to, here an IndexError."""
+    Image.new("RGB", (8, 8)).save("whole.png")
+    whole, empty = Path("whole.png").read_bytes(), struct.pack(">I4sI", 0, b"iCCP", zlib.crc32(b"iCCP"))
+    end = whole.index(b"IEND") - 4
+    Path("damaged.png").write_bytes(whole[:end] + empty + whole[end:])
+    with pytest.raises(ImageError, match=r"cannot read damaged\.png: it is not a whole PNG"):
+        read_recipe("damaged.png")
+
+
+def test_a_pipe_is_not_waited_for() -> None:
+    os.mkfifo("pipe.png")
+    with pytest.raises(ImageError, match=r"cannot read pipe\.png: it is not a file"):
+        read_recipe("pipe.png")
 
 
 def test_a_strip_s_title_is_one_that_can_be_read_again(server: TritonServer) -> None:

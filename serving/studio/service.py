@@ -182,7 +182,7 @@ class Service:
             return replace(self.image(request.model_copy(update={"paste": False})), recipe=None)
 
     def gallery(self, request: GalleryRequest) -> Edited:
-        """Draw several seeds with the same edits, one picture each.
+        """Draw several seeds with the same edits, one picture each; without a recipe, which has one seed.
 
         Raises:
             InvalidEdit: Something is out of the model's range.
@@ -196,7 +196,7 @@ class Service:
             return edit_request(manifest, Subject(z=codes, class_id=request.class_id), row)
 
         with telling(None):  # the page shows each slider's range
-            return self.backend.client.send(plan)
+            return replace(self.backend.client.send(plan), recipe=None)
 
     def sweep(self, request: SweepRequest) -> Edited:
         """Draw one seed or photo at each of N strengths of one edit, with its recipe.

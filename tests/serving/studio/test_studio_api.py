@@ -259,7 +259,11 @@ def test_the_recipe_says_what_was_asked_for(studio: Any) -> None:
 
 
 def test_tiles_for_a_page_carry_no_recipe(studio: Any) -> None:
-    for path, body in (("gallery", {"seeds": [1, 2]}), ("sweep", {"seed": 1, "walk": SMILE, "alphas": [1, 2]})):
+    for path, body in (
+        ("gallery", {"seeds": [1, 2]}),
+        ("gallery", {"seeds": [7]}),
+        ("sweep", {"seed": 1, "walk": SMILE, "alphas": [1, 2]}),
+    ):
         with Image.open(io.BytesIO(post(studio, f"/api/{path}", **body).content)) as picture:
             assert "latentclr" not in picture.text  # type: ignore[attr-defined]
 

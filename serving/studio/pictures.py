@@ -19,22 +19,25 @@ _LONGEST_SIDE = 16_383  # WebP's limit; JPEG's is 65,535
 _FRAME_MS, _END_MS = 60, 400
 
 
-def check_size(count: int, size: tuple[int, int], scale: int) -> None:
+def check_size(count: int, size: tuple[int, int], scale: int, *, beside: bool = True) -> None:
     """Refuse a picture that would be too large, before it is drawn.
 
     Args:
-        count: Number of tiles, side by side.
+        count: Number of tiles.
         size: (H, W) of a tile in pixels, before it is enlarged.
         scale: How many times each side is enlarged.
+        beside: Whether they are set side by side; else they are the frames of an animation, all in memory.
 
     Raises:
         InvalidEdit: It would be too wide or have too many pixels.
     """
-    height, width = size[0] * scale, count * size[1] * scale
-    if width > _LONGEST_SIDE or width * height > _MOST_PIXELS:
+    height, width = size[0] * scale, size[1] * scale
+    pixels, frames = count * height * width, "" if beside else f"{count} frames of "
+    width = count * width if beside else width
+    if width > _LONGEST_SIDE or pixels > _MOST_PIXELS:
         raise InvalidEdit(
             f"a picture must be at most {_LONGEST_SIDE} pixels wide and {_MOST_PIXELS // 10**6} million in all, "
-            f"got {width} x {height}; ask for fewer pictures or a smaller scale"
+            f"got {frames}{width} x {height}; ask for fewer pictures or a smaller scale"
         )
 
 

@@ -208,8 +208,7 @@ class Service:
         walks = [[*request.edits, _with_alpha(request.walk, alpha)] for alpha in request.alphas]
 
         def plan(manifest: Manifest, subject: Subject) -> Request:
-            # The frames of a gif lie behind one another, but all of them are in memory.
-            check_size(len(walks), manifest.generator.size, request.scale)
+            check_size(len(walks), manifest.generator.size, request.scale, beside=request.format != "gif")
             named = self._with_names(manifest, walks[0])  # once: a file that changes must not change some rows
             rows = [self._strengths(named, edits) for edits in walks]
             return walk_request(manifest, subject, rows)

@@ -19,6 +19,7 @@ from PIL import Image
 
 from serving.client.images import read_recipe
 from serving.contract.catalog import CatalogFile
+from serving.studio import pictures
 
 SMILE = {"name": "smile"}  # direction 2 at layer 1 only, see tiny_editor
 
@@ -373,6 +374,18 @@ def test_a_picture_too_large_is_refused_before_it_is_drawn() -> None:
     check_size(30, (1024, 512), 1)  # H x W: half as wide, twice as many
     with pytest.raises(InvalidEdit, match="16896 x 1024"):
         check_size(33, (1024, 512), 1)
+
+
+def test_the_frames_of_a_gif_are_not_side_by_side(studio: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_LONGEST_SIDE", 9 * 8)
+    body = {"seed": 1, "walk": SMILE, "alphas": list(range(-5, 5))}
+    with Image.open(io.BytesIO(post(studio, "/api/sweep", **body, format="gif").content)) as gif:
+        assert gif.size == (8, 8)
+    told = error_of(studio.http.post("/api/sweep", json=body))["message"]
+    assert told.startswith("a picture must be at most 72 pixels wide and 64 million in all, got 80 x 8;")
+    monkeypatch.setattr(pictures, "_MOST_PIXELS", 9 * 8 * 8)  # all frames are in memory
+    told = error_of(studio.http.post("/api/sweep", json={**body, "format": "gif"}))["message"]
+    assert "got 10 frames of 8 x 8;" in told
 
 
 def test_thumbnails_keep_the_shape_of_pictures() -> None:

@@ -126,9 +126,10 @@ class Names:
         before = self._change(manifest, name, None, None, lambda own, of_model: None)
         if before == (None, None):
             raise UnknownName(f"no edit {name!r} stands where this studio keeps names")
-        self._removed[name] = before
-        while len(self._removed) > _REMEMBERED:
-            del self._removed[next(iter(self._removed))]
+        with self._lock:
+            self._removed[name] = before
+            while len(self._removed) > _REMEMBERED:
+                del self._removed[next(iter(self._removed))]
 
     def restore(self, manifest: Manifest, name: str) -> None:
         """Give back what `remove` took, exactly as it was written.
@@ -138,7 +139,9 @@ class Names:
             NameTaken: The name was given anew meanwhile.
             CatalogError: A file cannot be written; nothing has changed.
         """
-        if name not in self._removed:
+        with self._lock:
+            removed = self._removed.pop(name, None)  # nobody else gives it back meanwhile
+        if removed is None:
             raise UnknownName(f"no edit {name!r} was removed here")
 
         def check(own: NamedEdit | None, of_model: NamedEdit | None) -> None:
@@ -147,8 +150,12 @@ class Names:
             if standing is not None:
                 raise NameTaken(f"{name} is {describe(standing)} by now")
 
-        self._change(manifest, name, *self._removed[name], check)
-        self._removed.pop(name, None)
+        try:
+            self._change(manifest, name, *removed, check)
+        except BaseException:
+            with self._lock:
+                self._removed.setdefault(name, removed)
+            raise
 
     def _of_model(self, manifest: Manifest) -> Mapping[str, NamedEdit]:
         """The model's names: as its folder has them, else as it was loaded with them."""
@@ -184,7 +191,8 @@ class Names:
             if self._catalog is not None:
 
                 def in_catalog(entries: dict[Any, Any]) -> dict[Any, Any]:
-                    if not entries and self._checkpoints is not None:  # a run's first name: it keeps those it came with
+                    first = in_file is not None or name in of_model
+                    if first and not entries and self._checkpoints is not None:  # it keeps the names it came with
                         entries = {known: entry_of(edit) for known, edit in of_model.items()}
                     standing = understand(entries).edits
                     check(standing.get(name), of_model.get(name))

@@ -328,7 +328,7 @@ class Service:
         Raises:
             InvalidEdit: It does not exist in this model, or its range is empty.
             NameTaken: The name means something else now, and the request does not say to move it.
-            CatalogError: Names cannot be given here, or a file cannot be written.
+            CatalogError: Names cannot be given here, or a file cannot be written; or the name went again meanwhile.
             ServingError: The model cannot be asked.
         """
         manifest = self.manifest()
@@ -342,7 +342,7 @@ class Service:
             layers = []  # where directions act anyway
         edit = Named(direction, tuple(layers), (low, high), request.note, request.reverse)
         self.names.save(manifest, name, edit, request.move)
-        return _named(name, self.names.for_model(manifest)[0][name])
+        return self._kept(manifest, name)
 
     def remove(self, name: str) -> None:
         """Take a name away; `restore` gives it back.
@@ -359,11 +359,24 @@ class Service:
         Raises:
             UnknownName: None of that name was removed here.
             NameTaken: It was given anew meanwhile.
+            CatalogError: It stands where it stood, but this model cannot carry it out.
             ServingError: A file cannot be written, or the model cannot be asked.
         """
         manifest = self.manifest()
         self.names.restore(manifest, name)
-        return _named(name, self.names.for_model(manifest)[0][name])
+        return self._kept(manifest, name)
+
+    def _kept(self, manifest: Manifest, name: str) -> NamedInfo:
+        """Describe an edit that has just been written.
+
+        Raises:
+            CatalogError: It is not among those that the model can carry out.
+        """
+        held, problems = self.names.for_model(manifest)
+        if name not in held:
+            problem = next((line for line in problems if f" {name}: " in f" {line}"), "it was taken away again")
+            raise CatalogError(f"{name} was written, but cannot be used: {problem}")
+        return _named(name, held[name])
 
     def _with_names(self, manifest: Manifest, edits: Sequence[Edit]) -> Manifest:
         """The model with the names that this studio knows, read once for a request; not if it names none.

@@ -25,6 +25,7 @@ from serving.contract.manifest import parse_manifest
 from serving.contract.named_edit import NamedEdit
 from serving.contract.published import PublishedModel
 from serving.errors import InvalidEdit
+from serving.studio.failures import UnknownName
 from serving.studio.names import Names
 from serving.studio.places import names_for
 from serving.triton.ports import Ports
@@ -159,6 +160,42 @@ def test_undo_of_a_name_that_the_model_has_too(local: Any) -> None:
     assert local.http.post("/api/catalog/smile/restore", json={}).json()["direction"] == 1
 
 
+def test_undo_of_an_entry_that_this_model_cannot_carry_out(local: Any) -> None:
+    """It stands in the file again, as another model's studio left it; the answer says why it is not in the list."""
+    local.catalog.write_text("old: {direction: 9999}\n")
+    assert local.http.delete("/api/catalog/old").status_code == 204
+    answer = local.http.post("/api/catalog/old/restore", json={})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "catalog")
+    assert "old: direction must be in [0, 3), got 9999" in answer.json()["error"]["message"]
+    assert yaml.safe_load(local.catalog.read_text()) == {"old": {"direction": 9999}}
+
+
+def test_of_many_who_undo_at_once_one_does(local: Any) -> None:
+    names, manifest = local.service.names, local.service.manifest()
+
+    def restore(_: int) -> str:
+        try:
+            names.restore(manifest, "hat")
+        except UnknownName:
+            return "gone"
+        return "back"
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            names.save(manifest, "hat", NamedEdit(0))
+            names.remove(manifest, "hat")
+            assert sorted(pool.map(restore, range(4))) == ["back", "gone", "gone", "gone"]
+
+
+def test_an_undo_that_failed_can_be_tried_again(local: Any) -> None:
+    assert put(local, "hat", direction=0).status_code == 200
+    assert local.http.delete("/api/catalog/hat").status_code == 204
+    local.catalog.write_text("[no catalog")
+    assert local.http.post("/api/catalog/hat/restore", json={}).status_code == 409
+    local.catalog.unlink()
+    assert local.http.post("/api/catalog/hat/restore", json={}).json()["direction"] == 0
+
+
 def test_a_server_elsewhere_is_read_only_and_says_why(triton: TritonServer, open_studio: Any) -> None:
     names = names_for(None, None, None, "latent_edit")
     with open_studio(triton.grpc_url, Path("unused"), names=names) as studio:
@@ -190,6 +227,14 @@ def test_the_run_and_the_model_get_the_same_change_or_none(repository: Path, run
     with pytest.raises(CatalogError, match="cannot read"):
         names.save(manifest, "nose", NamedEdit(1))
     assert before == ((run / "catalog.yaml").read_text(), (repository / "latent_edit" / "config.pbtxt").read_text())
+
+
+def test_a_name_that_nobody_has_leaves_no_catalog_behind(repository: Path, run: Path, manifest: Any) -> None:
+    names = names_for(run, None, repository, "latent_edit")
+    with pytest.raises(UnknownName):
+        names.remove(manifest, "nobody")
+    assert not (run / "catalog.yaml").exists()
+    assert list(names.for_model(manifest)[0]) == ["smile"]
 
 
 def test_the_model_learns_the_runs_names_when_the_studio_starts(repository: Path, run: Path) -> None:

@@ -29,7 +29,7 @@ async function health() {
     return { ready: true, message: '' };
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    if (!error.lost || error.status === 503) final = error.message;
+    if (![0, 502, 504].includes(error.status)) final = error.message;
     return { ready: false, message: error.message, final: final !== '' };
   } finally {
     document.getElementById('loading').hidden = true;

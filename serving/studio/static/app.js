@@ -24,6 +24,7 @@ let beforeKey = '';
 let shown = ''; // the address of the picture that is on the screen
 let moved = -QUIET_MS;
 let owed = false; // the full picture, since a preview was asked for
+let undrawn = false; // the last full picture failed
 let full = false; // whether a full picture is under way
 const latency = new Latency();
 const pictures = new Latest(), befores = new Latest(), walks = new Latest(), originals = new Latest();
@@ -66,7 +67,8 @@ function draw({ abort = false } = {}) {
     try {
       const wanted = toHash(state), text = summary(state, sliders);
       const answer = await ask('/api/image', request(state), signal);
-      if (!answer) return;
+      undrawn = !answer;
+      if (!answer) { describe(); return; }
       drawTile($('after'), answer.image);
       shown = wanted;
       describe();
@@ -91,6 +93,7 @@ function drawPreview() {
     const answer = await ask('/api/preview', request(state), signal);
     if (!answer) return;
     drawTile($('after'), answer.image);
+    undrawn = false;
     shown = '';
     $('after').dataset.previewed = String(Number($('after').dataset.previewed ?? 0) + 1);
   }, { abort: full });
@@ -177,10 +180,10 @@ const settled = debounce(1200, () => announce(
   `Picture shown: ${who()}, ${summary(state, sliders)}. Typical time ${Math.round(latency.p50)} milliseconds.`,
 ));
 
-// What the sliders say; while the server is away the picture above is an older one, and that is said.
+// What the sliders say; where the picture above is an older one, since drawing failed, that is said.
 function describe() {
   const text = summary(state, sliders);
-  const old = connection.down && shown !== toHash(state);
+  const old = (connection.down || undrawn) && shown !== toHash(state);
   $('summary').textContent = old ? `Not drawn yet: ${who()}, ${text}` : text;
   $('summary').title = text;
   $('stage').classList.toggle('old', old);
@@ -347,7 +350,8 @@ async function start(error) {
   try {
     described = await json('GET', '/api/model');
   } catch (reason) {
-    failed(reason);
+    if (reason instanceof Failure && reason.status !== 401) connection.lost(reason.message); // there is nothing to show
+    else failed(reason);
     return false;
   }
   model = described;

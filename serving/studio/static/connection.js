@@ -23,7 +23,6 @@ export class Connection {
   lost(message, final = false) {
     if (this.#up !== false) {
       this.#up = false;
-      this.#pause = FIRST_MS;
       $('banner').textContent = final ? sentence(message) : `${sentence(message)} Trying again …`;
       $('banner').hidden = false;
     }
@@ -46,9 +45,9 @@ export class Connection {
     if (!health.ready) { this.lost(health.message, health.final); return; }
     const returned = this.#up !== true;
     this.#again(CALM_MS);
-    if (returned && await this.back()) {
+    if (!returned) this.#pause = FIRST_MS; // not before: a server may say that it is ready, and lose every picture
+    else if (await this.back()) {
       this.#up = true;
-      this.#pause = FIRST_MS;
       $('banner').hidden = true;
       this.turned();
     }

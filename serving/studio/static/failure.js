@@ -6,5 +6,6 @@ export class Failure extends Error {
     this.code = code;
     this.places = places; // of the faces to choose from
   }
-  get lost() { return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504; }
+  // Nobody draws. What a model that is there could not do (502, 504) it may never do: that is told, and no loss.
+  get lost() { return this.status === 0 || (this.status === 503 && this.code !== 'unavailable'); }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from pathlib import Path
@@ -645,6 +646,50 @@ def test_a_server_that_goes_away_is_shown_and_recovered_from(
             assert float(slider(page, "Direction 1").input_value()) > 3
             assert page.locator("#stage.old").count() == 0
             opened(fresh)
+
+
+def fail(page: Any, status: int, code: str) -> None:
+    """Let every picture fail, while the model goes on describing itself."""
+    body = json.dumps({"error": {"code": code, "message": "the model failed", "where": "", "places": []}})
+    page.route("**/api/image", lambda route: route.fulfill(status=status, content_type="application/json", body=body))
+
+
+def requests_of(path: str) -> str:
+    return f"performance.getEntriesByType('resource').filter((one) => one.name.endsWith('{path}')).length"
+
+
+@pytest.mark.parametrize(("status", "code"), [(502, "request_failed"), (504, "timeout"), (503, "unavailable")])
+def test_a_model_that_fails_is_told_and_the_page_stays(studio: Any, visit: Any, status: int, code: str) -> None:
+    """It is there, so building the page again would only fail again, for ever."""
+    page = opened(visit(f"{studio.url}/#seed=5", quiet=False))
+    fail(page, status, code)
+    drag(page, slider(page, "Direction 1"), 0.8)
+    page.get_by_text("the model failed").first.wait_for()
+    page.get_by_text("Not drawn yet: seed 5, Direction 1").wait_for()
+    assert page.locator("#stage.old").count() == 1
+    asked = page.evaluate(requests_of("/api/health"))
+    until(page, f"{requests_of('/api/health')} > {asked}")
+    page.unroute("**/api/image")
+    with drawn(page):
+        drag(page, slider(page, "Direction 1"), 0.9)
+    assert page.locator("#stage.old").count() == 0
+    assert page.locator("#banner").is_hidden()
+    assert page.evaluate(requests_of("/api/model")) == 1
+
+
+def test_tries_grow_rarer_while_pictures_fail(studio: Any, visit: Any) -> None:
+    """Although the server says that it is ready: it is asked again after 300 ms, then 1.7 times as long, and so on."""
+    page = opened(visit(f"{studio.url}/#seed=5", quiet=False))
+    page.evaluate("""() => {
+      const wait = window.setTimeout;
+      window.pauses = [];
+      window.setTimeout = (run, ms, ...rest) => { pauses.push(Math.round(ms)); return wait(run, ms, ...rest); };
+    }""")
+    fail(page, 503, "server_unavailable")
+    page.get_by_role("button", name="Next seed").click()
+    until(page, "pauses.includes(510) && pauses.includes(867)")
+    page.unroute("**/api/image")
+    until(page, "document.getElementById('banner').hidden && !document.querySelector('#stage.old')")
 
 
 def open_studio_of(server: Any, open_studio: Any, folder: Path) -> Any:

@@ -291,6 +291,7 @@ def test_loading_is_told_in_bytes(site: SimpleNamespace, visit: Any) -> None:
         slow.gate.set()
         page.locator("main").wait_for()
         assert bar.is_hidden()
+        page.wait_for_load_state("networkidle")  # or what still loads is cut off with the host, which counts as a fault
 
 
 def test_the_pages_engine_draws_what_pytorch_draws(site: SimpleNamespace, faces: Any, classes: Any) -> None:

@@ -16,7 +16,7 @@ from latentclr.catalog import NamedEdit
 from latentclr.config import slider_end
 from latentclr.files import sha256_of
 from latentclr.generators.base import Generator
-from latentclr.scores.report import manifest_scores, read_scores
+from latentclr.scores.report import RunScores, manifest_scores, read_scores
 from latentclr.training.checkpoint import Checkpoint
 from serving.contract.certificate import Certificate
 from serving.contract.manifest import Directions, Latent, Manifest, read_generator
@@ -24,10 +24,15 @@ from serving.contract.manifest import Directions, Latent, Manifest, read_generat
 
 def slider_ranges(checkpoint: Checkpoint) -> list[tuple[float, float]]:
     """Return the lowest and highest strength of each direction's slider: as scored, or the run's own for all."""
-    end, k = slider_end(checkpoint.config["model"]["alpha"]), checkpoint.directions.k
+    if (scores := _scores_of(checkpoint)) is not None:
+        return [one.range for one in scores.directions]
+    end = slider_end(checkpoint.config["model"]["alpha"])
+    return [(-end, end)] * checkpoint.directions.k
+
+
+def _scores_of(checkpoint: Checkpoint) -> RunScores | None:
     scores = read_scores(checkpoint.path.parent, checkpoint.sha256)
-    known = scores is not None and len(scores.directions) == k
-    return [one.range for one in scores.directions] if scores and known else [(-end, end)] * k
+    return scores if scores and len(scores.directions) == checkpoint.directions.k else None
 
 
 def build_manifest(
@@ -56,7 +61,7 @@ def build_manifest(
     """
     end = slider_end(checkpoint.config["model"]["alpha"])
     packages = ["onnx", "onnxruntime", *(["openvino"] if any(path.suffix == ".xml" for path in files) else [])]
-    scores = read_scores(checkpoint.path.parent, checkpoint.sha256)
+    scores = _scores_of(checkpoint)
     return Manifest(
         name=name,
         generator=read_generator(generator.describe()),
@@ -70,7 +75,7 @@ def build_manifest(
             layers=tuple(sorted(set(layers or ()))),
             iteration=checkpoint.iteration,
             feature_layer=checkpoint.config["generator"]["feature_layer"],
-            scores=manifest_scores(scores) if scores and len(scores.directions) == checkpoint.directions.k else (),
+            scores=manifest_scores(scores) if scores else (),
         ),
         edits=dict(edits or {}),
         files_sha256={path.name: sha256_of(path) for path in files},

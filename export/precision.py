@@ -189,9 +189,11 @@ def search(
         found.points.append(point)
         return point.passed
 
-    # Lowering the smallest may cost more time, for the casts or quantisers around them, than it saves.
-    small = [one.name for one in lowered.operations if one.cost < SMALL] if clock else []
-    held = [attempt(kept) for kept in ([], small)[: 1 + (0 < len(small) < len(names))]]
+    tries: list[list[str]] = [[]]
+    if clock:  # lowering the smallest may cost more time, for the casts or quantisers around them, than it saves
+        small = [one.name for one in lowered.operations if one.cost < SMALL]
+        tries += [small] if 0 < len(small) < len(names) else []
+    held = [attempt(kept) for kept in tries]
     start = min(found.points, key=lambda point: point.cost)
     if not any(held) and names and (start.cost < found.reference or math.isinf(start.cost)):
         order = _most_harmful_first(lowered, ranking, trial, start.keep, say)

@@ -74,6 +74,7 @@ def serve(
       latentclr serve --repository model_repository
       latentclr serve --repository model_repository --engine docker --poll 5
     """
+    from serving.client.address import is_loopback
     from serving.triton.ports import Ports
     from serving.triton.server import TritonServer
     from serving.triton.supervise import keep_alive
@@ -91,7 +92,7 @@ def serve(
     if print_command:
         click.echo(server.command())
         return
-    if not (host.startswith("127.") or host in ("localhost", "::1")):
+    if not is_loopback(host):
         click.echo(f"warning: {host} is open to the network, and this Triton is an old release for local use", err=True)
     with interruptible():
         try:

@@ -66,8 +66,8 @@ def run_gen(run: Path, words: Sequence[str]) -> list[Path]:
         click.echo(RANDOM_NOTICE)
     folder = Path(config.output_dir) if "output_dir" in given and config.output_dir else checkpoint.path.parent / "gen"
     gallery = Gallery(folder)
-    gallery.check_free(f"sample_{i}.png" for i in range(len(samples)))
-    gallery.check_free(f"walk_{i}.{config.walk}" for i in range(len(samples)))
+    walks = [] if config.walk == "none" else [f"walk_{i}.{config.walk}" for i in range(len(samples))]
+    gallery.check_free([*(f"sample_{i}.png" for i in range(len(samples))), *walks])
     first_class = generator.class_ids[0] if generator.class_ids else None
     shown = len(chosen) * len(alphas) if edits is None else len(edits) * len(own_alphas or alphas)
     walked = 0 if config.walk == "none" else WALK_FRAMES * (len(chosen) if edits is None else len(edits))

@@ -29,7 +29,7 @@ from latentclr.scores.report import MAP_FILE, MOVED, PAGE_FILE, SCORE_FILE, RunI
 from latentclr.scores.scorer import Scorer, build_scorers
 from latentclr.scores.subject import Subject
 from latentclr.sweep.record import is_sweep
-from latentclr.training.checkpoint import Checkpoint, load_checkpoint
+from latentclr.training.checkpoint import Checkpoint, steps_of_checkpoint
 from latentclr.training.distributed import resolve_device
 from latentclr.training.experiment import open_run, trained_generator
 
@@ -228,7 +228,7 @@ def _method(config: TrainConfig, checkpoint: Checkpoint) -> str:
     """Name what runs have in common that differ by their seed only; one that was stopped early is of its own kind."""
     told = {key: value for key, value in plain(config).items() if key not in _NO_METHOD}
     with contextlib.suppress(CheckpointError):  # of a single file, or one of the origin's runs
-        done = load_checkpoint(checkpoint.path.parent / "last.safetensors").iteration
+        done = steps_of_checkpoint(checkpoint.path.parent / "last.safetensors")
         if config.model.name not in COMPUTED and done < config.hparams.iterations:
             told["stopped at"] = done
     digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()

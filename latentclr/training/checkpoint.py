@@ -27,7 +27,7 @@ from latentclr.files import replacing
 from latentclr.generators.base import Generator
 from latentclr.method.directions import Directions, build_directions
 from latentclr.method.projectors import LinearProjector, NonlinearProjector, Projector
-from latentclr.plain_load import load_plain, read_safetensors
+from latentclr.plain_load import load_plain, read_safetensors, safetensors_metadata
 from latentclr.plain_save import save_safetensors
 from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import check_plain, read_json
@@ -120,9 +120,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"no checkpoint at {path}")
     try:
         tensors, metadata, digest = read_safetensors(path)
-        meta = _metadata(metadata.get("latentclr", "null"), path)
-        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
+        meta = _metadata(metadata, path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
     try:
@@ -270,11 +268,28 @@ def load_resume(path: Path) -> dict[str, Any]:
     return state
 
 
-def _metadata(text: str, path: Path) -> Any:
+def steps_of_checkpoint(path: Path) -> int:
+    """Return how many training steps a checkpoint has had, as its header says; its tensors are not read.
+
+    Raises:
+        CheckpointError: The file is missing, damaged or from a foreign program.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
     try:
-        return read_json(text)
+        return int(_metadata(safetensors_metadata(path), path)["iteration"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path} is not a whole checkpoint: {error}") from None
+
+
+def _metadata(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    try:
+        meta = read_json(metadata.get("latentclr", "null"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not a whole checkpoint: its metadata {error}") from None
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a latentclr checkpoint of format {FORMAT}")
+    return meta
 
 
 def _section(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -93,9 +93,9 @@ def describe_model(
         raise ManifestError(f"model {name!r} has no manifest; `latentclr export` writes one")
     its = parse_manifest(manifest)
     names = tuple(_output(outputs, output) for output in ([its.latent.tensor] if its.encoder_of else OUTPUTS))
-    if max_batch_size == 0 and max_rows is not None:
-        if not (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10):
-            raise ManifestError(f"model {name!r}: parameter {MAX_ROWS} must be a number of rows, got {max_rows[:40]!r}")
+    counted = max_rows is None or (max_rows.isdecimal() and max_rows.isascii() and len(max_rows) < 10)
+    if max_batch_size == 0 and max_rows is not None and not counted:
+        raise ManifestError(f"model {name!r}: parameter {MAX_ROWS} must be a number of rows, got {max_rows[:40]!r}")
     return Description(
         name=name,
         manifest=its,

@@ -11,7 +11,7 @@ import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,7 +164,14 @@ def classes(browser: Any, host: SimpleNamespace) -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any, host: SimpleNamespace) -> Iterator[Callable[..., Any]]:
+def serve(site: SimpleNamespace) -> Iterator[Callable[..., SimpleNamespace]]:
+    """Start a host of the test's own. It outlives the pages: a browser asks for a page's icon at times of its own."""
+    with ExitStack() as running:
+        yield lambda folder=site.folder, **options: running.enter_context(hosted(folder, **options))
+
+
+@pytest.fixture
+def visit(browser: Any, host: SimpleNamespace, serve: Any) -> Iterator[Callable[..., Any]]:
     """Open a page; afterwards nothing may have been complained about, or asked of another origin."""
     complaints: list[str] = []
     contexts = []
@@ -281,17 +288,16 @@ def test_dragging_a_slider_draws_in_the_tab_alone(site: SimpleNamespace, host: S
     assert same(picture(opened(visit(address.removeprefix(host.url + "/")))), edited)  # the link has all of it
 
 
-def test_loading_is_told_in_bytes(site: SimpleNamespace, visit: Any) -> None:
-    with hosted(site.folder) as slow:
-        slow.gate.clear()
-        page = visit("faces/", base=slow.url)
-        until(page, "/^Loading [0-9.]+ of [0-9.]+ MiB$/.test(document.getElementById('loading-text').textContent)")
-        bar = page.get_by_role("progressbar")
-        assert 0 < bar.evaluate("(bar) => bar.value") < 1 and page.locator("main").is_hidden()
-        slow.gate.set()
-        page.locator("main").wait_for()
-        assert bar.is_hidden()
-        page.wait_for_load_state("networkidle")  # or what still loads is cut off with the host, which counts as a fault
+def test_loading_is_told_in_bytes(serve: Any, visit: Any) -> None:
+    slow = serve()
+    slow.gate.clear()
+    page = visit("faces/", base=slow.url)
+    until(page, "/^Loading [0-9.]+ of [0-9.]+ MiB$/.test(document.getElementById('loading-text').textContent)")
+    bar = page.get_by_role("progressbar")
+    assert 0 < bar.evaluate("(bar) => bar.value") < 1 and page.locator("main").is_hidden()
+    slow.gate.set()
+    page.locator("main").wait_for()
+    assert bar.is_hidden()
 
 
 def test_the_pages_engine_draws_what_pytorch_draws(site: SimpleNamespace, faces: Any, classes: Any) -> None:
@@ -313,12 +319,12 @@ def test_webgpu_draws_it_too_where_it_is_asked_for(site: SimpleNamespace, visit:
     assert not GATES["certified"].misses(compared(page, some).measured())
 
 
-def test_threads_where_the_host_isolates_the_page(site: SimpleNamespace, visit: Any) -> None:
-    with hosted(site.folder, isolated=True) as other:
-        page = opened(visit("faces/", base=other.url))
-        threads = page.evaluate("Math.min(4, navigator.hardwareConcurrency)")
-        assert f"wasm, {threads} thread" in page.locator("#model").inner_text()
-        assert not GATES["certified"].misses(compared(page, golden_of(site, "faces")).measured())
+def test_threads_where_the_host_isolates_the_page(site: SimpleNamespace, serve: Any, visit: Any) -> None:
+    other = serve(isolated=True)
+    page = opened(visit("faces/", base=other.url))
+    threads = page.evaluate("Math.min(4, navigator.hardwareConcurrency)")
+    assert f"wasm, {threads} thread" in page.locator("#model").inner_text()
+    assert not GATES["certified"].misses(compared(page, golden_of(site, "faces")).measured())
 
 
 def test_seeds_are_numpys(faces: Any) -> None:
@@ -415,19 +421,17 @@ def test_a_keyboard_and_a_screen_reader_reach_all_of_it(visit: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_policy_keeps_the_page_to_itself(visit: Any, tmp_path: Path) -> None:
+def test_the_policy_keeps_the_page_to_itself(serve: Any, visit: Any, tmp_path: Path) -> None:
     page = visit("faces/", quiet=False)  # the browser reports what it refuses
-    with hosted(tmp_path) as other:
-        assert page.evaluate("(url) => fetch(url).then(() => 'got', () => 'refused')", f"{other.url}/x") == "refused"
-        page.evaluate("(url) => { document.body.append(Object.assign(new Image(), { src: url })); }", f"{other.url}/y")
-        page.evaluate(
-            "document.body.append(Object.assign(document.createElement('script'), { text: 'window.run = 1' }))"
-        )
-        page.wait_for_timeout(100)
-        assert other.seen == [] and page.evaluate("window.run") is None
+    other = serve(tmp_path)
+    assert page.evaluate("(url) => fetch(url).then(() => 'got', () => 'refused')", f"{other.url}/x") == "refused"
+    page.evaluate("(url) => { document.body.append(Object.assign(new Image(), { src: url })); }", f"{other.url}/y")
+    page.evaluate("document.body.append(Object.assign(document.createElement('script'), { text: 'window.run = 1' }))")
+    page.wait_for_timeout(100)
+    assert other.seen == [] and page.evaluate("window.run") is None
 
 
-def test_what_is_damaged_is_told_and_never_shown(site: SimpleNamespace, visit: Any, tmp_path: Path) -> None:
+def test_what_is_damaged_is_told_and_never_shown(site: SimpleNamespace, serve: Any, visit: Any, tmp_path: Path) -> None:
     def spoil(name: str, change: Callable[[bytes], bytes]) -> None:
         path = tmp_path / name
         shutil.copytree(site.folder / "faces", path)
@@ -443,9 +447,9 @@ def test_what_is_damaged_is_told_and_never_shown(site: SimpleNamespace, visit: A
         "short": "The page's file graph-0.bin is not what it should be. Trying again …",
         "gone": "The page's file graph-0.bin cannot be loaded: 404.",
     }
-    with hosted(tmp_path) as other:
-        for name, text in told.items():
-            page = visit(f"{name}/", base=other.url, quiet=False)
-            page.get_by_role("alert").filter(has_text=text).wait_for()
-            assert page.locator("#status").get_attribute("data-state") == "down"
-            assert page.locator("main :is(h2, h3):visible").count() == 0
+    other = serve(tmp_path)
+    for name, text in told.items():
+        page = visit(f"{name}/", base=other.url, quiet=False)
+        page.get_by_role("alert").filter(has_text=text).wait_for()
+        assert page.locator("#status").get_attribute("data-state") == "down"
+        assert page.locator("main :is(h2, h3):visible").count() == 0

@@ -254,6 +254,7 @@ def test_names_that_cannot_be_given_are_explained(triton: Any, open_studio: Any,
         page.get_by_text("Names cannot be given here").wait_for()
         assert page.get_by_role("button", name="Name Direction 1 and save it").count() == 0
         assert page.get_by_role("button", name="Delete smile").count() == 0
+        page.close()  # else it may look for the studio that is gone
 
 
 def test_a_bad_name_is_told_in_the_dialog(studio: Any, visit: Any) -> None:

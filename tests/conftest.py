@@ -25,6 +25,7 @@ from export.torchscript import export_torchscript
 from export.web import smallest
 from latentclr.cli import cli
 from latentclr.commands import run_train
+from latentclr.files import replacing
 from latentclr.generators.dcgan import DCGAN, load_dcgan
 
 # Tiny tensors run faster on one thread, and a second process with one thread then agrees bit for bit.
@@ -117,8 +118,13 @@ def invoke() -> Callable[..., Result]:
 
 @pytest.fixture(scope="session", autouse=True)
 def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Give the pipeline the same graph for the same editor: making one takes torch seconds, and many tests want one."""
-    known: dict[str, Path] = {}
+    """Give the pipeline the same graph for the same editor: making one takes torch seconds, and many tests want one.
+
+    Processes of one `pytest -n` share them.
+    """
+    base = tmp_path_factory.getbasetemp()
+    known = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    known.mkdir(exist_ok=True)
 
     def once(export: Callable[..., None]) -> Callable[..., None]:
         def copy_or_export(editor: FusedEditor, path: Path, *options: int) -> None:
@@ -128,11 +134,12 @@ def exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             for part in (editor.generator, editor.directions):  # such as the truncation
                 plain = {key: value for key, value in vars(part).items() if not key.startswith("_")}
                 digest.update(repr(sorted(plain.items())).encode())
-            key = digest.hexdigest()
-            if key not in known:
+            graph = known / digest.hexdigest()
+            if not graph.exists():
                 export(editor, path, *options)
-                known[key] = Path(shutil.copy(path, tmp_path_factory.mktemp("exported") / path.name))
-            shutil.copy(known[key], path)
+                with replacing(graph) as temporary:
+                    shutil.copy(path, temporary)
+            shutil.copy(graph, path)
 
         return copy_or_export
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.editor import MAX_EDITS, FusedEditor
 from export.errors import ExportError
-from export.onnx import OnnxEditor, export_onnx, rename_input
-from export.parity import parity_cases, run_eager
-from export.torchscript import TorchScriptEditor, export_torchscript
+from export.onnx import OnnxEditor, rename_input
+from export.parity import parity_cases
+from export.torchscript import TorchScriptEditor
 from latentclr.commands import run_train
 from latentclr.generators.stylegan2.layout import random_tensors
 from latentclr.generators.stylegan2.stylegan2 import StyleGAN2
@@ -90,23 +91,6 @@ def test_alpha_zero_is_the_unedited_image_bit_for_bit(latent_input):
     assert torch.equal(without, expected) and valid.all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("latent_input", ["z", pytest.param("w", marks=pytest.mark.full), "w+"])
-def test_no_edits_on_every_engine(latent_input, tmp_path):
-    made = editor(latent_input)
-    export_onnx(made, tmp_path / "model.onnx")
-    export_torchscript(made, tmp_path / "model.pt")
-    codes = made.sample_codes(2, torch.Generator().manual_seed(5))[0].numpy()
-    none = np.zeros((2, 0), np.int64), np.zeros((2, 0, L), np.float32)
-    zero = np.ones((2, 1), np.int64), np.zeros((2, 1, L), np.float32)
-    for engine in (OnnxEditor(tmp_path / "model.onnx", threads=1), TorchScriptEditor(tmp_path / "model.pt")):
-        expected, _ = engine(codes, *zero)
-        for _ in range(10):
-            image, valid = engine(codes, *none)
-            assert valid.all()
-            assert np.array_equal(image, expected)
-
-
 @pytest.mark.parametrize("latent_input", ["w", "w+"])
 def test_bad_rows(latent_input):
     made = editor(latent_input)
@@ -143,19 +127,6 @@ def test_generators_that_have_no_w():
         FusedEditor(plain, directions, "W")
 
 
-@pytest.mark.slow
-def test_an_input_is_renamed_and_nothing_else(tmp_path):
-    made = editor("w")
-    export_onnx(made, tmp_path / "model.onnx")
-    rename_input(tmp_path / "model.onnx", "z", "w")
-    engine = OnnxEditor(tmp_path / "model.onnx", threads=1)
-    assert engine.names == ["w", "direction", "alpha"]
-    given = [tensor.numpy() for tensor in made.example_inputs(5, 3)]
-    assert np.abs(engine(*given)[0].astype(int) - run_eager(made, *given)[0].astype(int)).max() <= 1
-    with pytest.raises(ExportError, match="has a value called alpha already"):
-        rename_input(tmp_path / "model.onnx", "w", "alpha")
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A short run on a 32-pixel StyleGAN2 of random weights, saved as a file."""
@@ -170,18 +141,25 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def repository(trained, tmp_path_factory):
+def exported(trained, tmp_path_factory):
+    """The repository, and by latent input what `latentclr export` said; W+ is not truncated."""
     from click.testing import CliRunner
 
     from latentclr.cli import cli
 
     folder = tmp_path_factory.mktemp("repository")
-    for latent_input, name in (("w", "inverted"), ("w+", "inverted_plus")):
-        words = ["export", str(trained), "generator.truncation=1", "--repository", str(folder), "--name", name]
+    said = {}
+    for latent_input, name, *more in (("w", "inverted"), ("w+", "inverted_plus", "generator.truncation=1")):
+        words = ["export", str(trained), *more, "--repository", str(folder), "--name", name]
         result = CliRunner().invoke(cli, [*words, "--latent-input", latent_input])
         assert result.exit_code == 0, result.output
-        assert "truncated" not in result.output
-    return folder
+        said[latent_input] = result.output
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def repository(exported):
+    return exported[0]
 
 
 def config_of(folder):
@@ -228,13 +206,45 @@ def test_what_the_client_checks(repository):
 
 
 @pytest.mark.slow
-def test_export_says_what_it_does_to_w(trained, invoke, refused, tmp_path):
+def test_export_says_what_it_does_to_w(exported, trained, invoke, refused, tmp_path):
+    told = "w is truncated by 0.7 after the edit, as z is; inversion wants generator.truncation=1"
+    assert told in exported[1]["w"]
+    assert "truncated" not in exported[1]["w+"]
     words = ("export", trained, "--repository", tmp_path / "models", "--latent-input")
-    result = invoke(*words, "w")
-    assert result.exit_code == 0, result.output
-    assert "w is truncated by 0.7 after the edit, as z is; inversion wants generator.truncation=1" in result.output
     assert "use_w=false" in refused(invoke(*words, "w", "generator.use_w=false"))
     assert invoke(*words, "v").exit_code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["inverted", "inverted_plus"])
+def test_no_edits_on_every_engine(repository, name):
+    onnx = OnnxEditor(repository / name / "1" / "model.onnx", threads=1)
+    torchscript = TorchScriptEditor(repository / f"{name}_torchscript" / "1" / "model.pt")
+    codes = np.linspace(-1, 1, 2 * L * D, dtype=np.float32).reshape(2, L, D)
+    codes = codes if "plus" in name else codes[:, 0]
+    none = np.zeros((2, 0), np.int64), np.zeros((2, 0, L), np.float32)
+    zero = np.ones((2, 1), np.int64), np.zeros((2, 1, L), np.float32)
+    for engine in (onnx, torchscript):
+        expected, _ = engine(codes, *zero)
+        for _ in range(10):
+            image, valid = engine(codes, *none)
+            assert valid.all()
+            assert np.array_equal(image, expected)
+
+
+@pytest.mark.slow
+def test_an_input_is_renamed_and_nothing_else(repository, trained, tmp_path):
+    published = repository / "inverted" / "1" / "model.onnx"
+    graph = shutil.copy(published, tmp_path / "model.onnx")
+    rename_input(graph, "w", "code")
+    engine = OnnxEditor(graph, threads=1)
+    assert engine.names == ["code", "direction", "alpha"]
+    made = FusedEditor(StyleGAN2(tensors()), load_checkpoint(trained / "best.safetensors").directions, "w")
+    given = [tensor.numpy() for tensor in made.example_inputs(5, 3)]
+    for drawn, expected in zip(engine(*given), OnnxEditor(published, threads=1)(*given), strict=True):
+        assert np.array_equal(drawn, expected)
+    with pytest.raises(ExportError, match="has a value called alpha already"):
+        rename_input(graph, "code", "alpha")
 
 
 @pytest.fixture(scope="module")
@@ -288,7 +298,8 @@ def test_the_studio_refuses_a_model_that_takes_no_seeds(server, invoke, refused)
 def test_on_triton(server, trained, invoke, tmp_path, name, latent_input, engine):
     from serving import EditClient
 
-    made = FusedEditor(StyleGAN2(tensors()), load_checkpoint(trained / "best.safetensors").directions, latent_input)
+    generator = StyleGAN2(tensors(), truncation=0.7 if latent_input == "w" else 1.0)
+    made = FusedEditor(generator, load_checkpoint(trained / "best.safetensors").directions, latent_input)
     codes, _ = made.sample_codes(3, torch.Generator().manual_seed(9))
     alpha = torch.zeros(3, 1, L)
     alpha[:, :, 3:5] = 2.5  # smile reaches its own layers only

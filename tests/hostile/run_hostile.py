@@ -36,8 +36,9 @@ from hostile_trial import Outcome, Trial, attempt  # noqa: E402
 # What the commands import when they run, so that no try pays for it again.
 _AHEAD = (
     "export.cli", "export.pipeline", "latentclr.commands.evaluate", "latentclr.commands.gen",
-    "latentclr.commands.import_run", "latentclr.commands.invert_pictures", "latentclr.commands.names",
-    "latentclr.commands.train", "latentclr.commands.weights", "latentclr.generators.biggan.biggan",
+    "latentclr.commands.import_run", "latentclr.commands.invert", "latentclr.commands.invert_pictures",
+    "latentclr.commands.names", "latentclr.commands.score", "latentclr.commands.sweep", "latentclr.commands.train",
+    "latentclr.commands.weights", "latentclr.generators.weights.convert", "latentclr.generators.biggan.biggan",
     "latentclr.generators.stylegan2.stylegan2",
     "latentclr.origin.run", "serving.cli", "serving.client.images", "serving.client.replay", "serving.doctor.command",
     "serving.doctor.repository_checks", "serving.triton.server", "matplotlib.pyplot", "PIL.PngImagePlugin",

@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 DATA = Path(__file__).parent / "data"
 # Of two processes neither should be left with a long file when the other has nothing to do.
 LONGEST_FIRST = (
-    "test_full_size.py", "test_interruption.py", "test_feed_layers.py", "test_hostile_files.py",
+    "test_full_size.py", "test_interruption.py", "test_families.py", "test_hostile_files.py",
     "test_benchmarks.py", "test_named_edits.py", "test_load.py",
 )  # fmt: skip
 FEW = 24

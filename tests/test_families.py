@@ -1,4 +1,7 @@
-"""What a run's `feed_layers` mean: `latentclr gen` and the served editor draw the same, whatever the generator."""
+"""Every family from training to the served picture: `latentclr gen` and the served editor draw the same.
+
+That is so for what a run's `feed_layers` mean, and for a class-conditional generator's classes.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,21 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_generators
+import torch
 from click.testing import Result
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
 
+from export.editor import FusedEditor
 from export.pipeline import export_run
 from latentclr.commands import run_gen, run_train
+from latentclr.config import TrainConfig
 from latentclr.generators.biggan.spec import spec_for
 from latentclr.generators.biggan.tensors import random_tensors
 from latentclr.generators.stylegan2 import layout as stylegan2_layout
 from latentclr.pictures.render import GAP
+from latentclr.training.experiment import open_run, trained_generator
 from serving import EditClient, TritonServer
 from serving.client.images import read_recipe
 from serving.client.replay import replay
@@ -30,6 +37,7 @@ from serving.triton.ports import Ports
 
 pytestmark = pytest.mark.slow
 SEED, ALPHA = 7, 2.5
+BULBUL, ROBIN = 16, 15
 FED = {"dcgan": [0], "biggan": [0, 2, 3], "stylegan2": [3, 1]}
 RUNS = [("dcgan", True), ("biggan", True), ("stylegan2", True), ("stylegan2", False)]
 
@@ -50,7 +58,7 @@ def weights_of(name: str, folder: Path) -> list[str]:
     (folder / "biggan" / "config.json").write_text(json.dumps(config))
     save_file(random_tensors(spec), folder / "biggan" / "model.safetensors")
     return ["generator=biggan", f"generator.weights={folder / 'biggan'}", "generator.resolution=128",
-            "generator.feature_layer=generator.layers.4", "generator.class_name=[robin]"]  # fmt: skip
+            "generator.feature_layer=generator.layers.4", "generator.class_name=[bulbul,robin]"]  # fmt: skip
 
 
 def key(name: str, fed: bool) -> str:
@@ -161,3 +169,37 @@ def test_command_line_and_studio(
             exec(picture_line.strip(), names)
         assert far(names["picture"].image, service.image(request).image) == 0
     service.backend.close()
+
+
+def test_the_class_is_part_of_the_request(runs: dict[str, Path], server: TritonServer) -> None:
+    config, checkpoint = open_run(runs["biggan_fed"], [], TrainConfig)
+    generator = trained_generator(config, checkpoint)
+    assert generator.class_ids == (BULBUL, ROBIN)
+    editor = FusedEditor(generator, checkpoint.directions)
+    z = generator.sample_seeds(7, 1)
+    alpha = torch.zeros(1, 1, generator.latent.layers)
+    alpha[..., 1:3] = 2.0
+    pictures = {}
+    with EditClient(server.grpc_url, "biggan_fed") as client:
+        assert client.manifest.latent.sampler == "truncated_normal"
+        for name, number in {"bulbul": BULBUL, "robin": ROBIN, "golden retriever": 207}.items():
+            with torch.no_grad():
+                expected, _ = editor(z, torch.tensor([[1]]), alpha, torch.tensor([number]))
+            served = client.edit(seed=7, edits={1: 2.0}, layers=[1, 2], class_name=name).images
+            assert far(served, expected) <= 1
+            pictures[name] = served
+        assert np.array_equal(client.edit(seed=7, edits={1: 2.0}, layers=[1, 2]).images, pictures["bulbul"])  # default
+    assert not np.array_equal(pictures["bulbul"], pictures["robin"])
+
+
+def test_edit_command_takes_a_class_name(
+    server: TritonServer, invoke: Callable[..., Result], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    out = tmp_path / "bulbul.png"
+    words = ["edit", "--url", server.grpc_url, "--model", "biggan_fed", "--seed", "7", "--direction", "1",
+             "--alpha", "2", "-o", out]  # fmt: skip
+    result = invoke(*words, "--class-name", "bulbul")
+    assert result.exit_code == 0, result.output
+    with Image.open(out) as picture:
+        assert picture.size == (128, 128)
+    assert "bulbul" in refused(invoke(*words, "--class-name", "bulbull"))

@@ -183,7 +183,7 @@ def encoder_manifest(
 def encoder_info(saved: SavedEncoder, files: Mapping[str, str]) -> dict[str, Any]:
     """Return what the editor's manifest says of its encoder."""
     figures = dict(saved.figures)
-    return encoder_entry(EncoderInfo(saved.encoder.spec.space, sha256_of(saved.path), files, saved.face, figures))
+    return encoder_entry(EncoderInfo(saved.encoder.spec.space, saved.sha256, files, saved.face, figures))
 
 
 def save_golden_photos(
@@ -225,7 +225,7 @@ def save_golden_photos(
             raise ExportError(
                 f"{name} draws golden photos outside {gate.name}, nothing is published: {', '.join(missed)}"
             )
-    about = photos_identity_of(manifest, sha256_of(saved.path))
+    about = photos_identity_of(manifest, saved.sha256)
     golden = GoldenPhotos(
         pictures=seen[rows],
         codes=codes,

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from latentclr.errors import CheckpointError, first_reason
 from latentclr.generators.base import Generator
-from latentclr.plain_load import load_safetensors, safetensors_metadata
+from latentclr.plain_load import read_safetensors
 from latentclr.plain_save import save_safetensors
 from latentclr.training.finite import all_finite, tensors_in
 from serving.contract.documents import read_json
@@ -179,6 +179,7 @@ class SavedEncoder:
         training: Steps, seconds, seed and settings.
         figures: What it reached on held-out codes, by name.
         path: The file.
+        sha256: Of the bytes that were read, whatever stands at `path` by now; empty of one that was not read.
     """
 
     encoder: Encoder
@@ -187,6 +188,7 @@ class SavedEncoder:
     training: Mapping[str, Any]
     figures: Mapping[str, float]
     path: Path
+    sha256: str = ""
 
     def check_generator(self, generator: Generator) -> None:
         """Do nothing if this encoder is of a generator.
@@ -234,10 +236,10 @@ def load_encoder(path: Path) -> SavedEncoder:
     if not path.is_file():
         raise CheckpointError(f"no encoder at {path}: run `latentclr invert train`")
     try:
-        meta = read_json(safetensors_metadata(path).get("latentclr", "null"))
+        tensors, metadata, digest = read_safetensors(path)
+        meta = read_json(metadata.get("latentclr", "null"))
         if not isinstance(meta, dict) or meta.get("format") != FORMAT or meta.get("kind") != "encoder":
             raise CheckpointError(f"{path} is not an encoder of format {FORMAT}")
-        tensors = load_safetensors(path)
     except ValueError as error:
         raise CheckpointError(f"{path} is not a whole encoder: {error}") from None
     try:
@@ -259,7 +261,7 @@ def load_encoder(path: Path) -> SavedEncoder:
         encoder.load_state_dict(tensors)
         generator, training, figures = (dict(meta[key]) for key in ("generator", "training", "figures"))
         return SavedEncoder(encoder.eval().requires_grad_(False), generator, _face(meta["face"]), training,
-                            {name: float(value) for name, value in figures.items()}, path)  # fmt: skip
+                            {name: float(value) for name, value in figures.items()}, path, digest)  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path}: weights and header do not fit: {first_reason(error)}") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentclr.errors import CheckpointError
+from latentclr.files import sha256_of
 from latentclr.inversion.encoder import Encoder, EncoderSpec, SavedEncoder, load_encoder, save_encoder
 from latentclr.training.rng import stream
 
@@ -68,6 +70,9 @@ def test_it_comes_back_from_its_file(spec, tmp_path):
     assert torch.equal(after.encoder(picture), before.encoder(picture))
     assert (after.face, after.training, after.figures) == (before.face, before.training, before.figures)
     assert not any(parameter.requires_grad for parameter in after.encoder.parameters())
+    read = before.path.read_bytes()
+    saved(SPECS[-1], before.path)  # it trains on: what is published is what was read
+    assert after.sha256 == hashlib.sha256(read).hexdigest() != sha256_of(before.path)
 
 
 def _rewritten(path, **changes):

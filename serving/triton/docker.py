@@ -10,6 +10,7 @@ from pathlib import Path
 
 from serving.contract.layout import TENSORRT_CACHE
 from serving.errors import ServerStartError
+from serving.interrupt import kept_back
 from serving.triton.control import GRPC_ONLY, control_arguments, restriction_arguments
 from serving.triton.needs import CACHE_BYTES, Needs, repository_needs
 from serving.triton.ports import Ports
@@ -84,12 +85,16 @@ def run_docker(command: Sequence[str]) -> None:
             "docker is not installed; install it, use `--engine embedded`, or run where docker is what "
             "`--print-command` prints"
         )
-    process = subprocess.Popen(command)
+    process = None
     try:
+        with kept_back():  # else docker may be there and not yet ours to end
+            process = subprocess.Popen(command)
         code = process.wait()
     except KeyboardInterrupt:
-        process.terminate()  # docker passes it on; a terminal's Ctrl-C reached it already, systemd's SIGTERM only us
-        process.wait()
+        if process is not None:
+            # Docker passes it on; a terminal's Ctrl-C reached it already, systemd's SIGTERM only us.
+            process.terminate()
+            process.wait()
         raise
     if code:
         hint = "docker could not start the container" if code in (125, 126, 127) else "the container ended"

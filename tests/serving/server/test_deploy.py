@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from serving import TritonServer
 from serving.cli import serve
 from serving.contract.layout import TENSORRT_CACHE
 from serving.errors import ServerStartError
+from serving.interrupt import interruptible
 from serving.triton.control import restriction_arguments
 from serving.triton.docker import IMAGE, docker_command, run_docker
 from serving.triton.needs import Needs, repository_needs
@@ -445,6 +447,28 @@ def test_a_signal_to_us_alone_ends_the_container(models: Path, tmp_path: Path, n
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, output) == (0, "stopping\n")
+    assert (tmp_path / "ended").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_docker_starts_ends_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Docker may run before we know of it; nobody else would end it then."""
+    ends = f"trap 'echo > {tmp_path}/ended; exit 143' TERM"
+    program = docker_in(tmp_path, f"{ends}\necho > {tmp_path}/ready\nfor _ in $(seq 600); do sleep 0.05; done")
+    popen = subprocess.Popen
+
+    def interrupted(command: list[str]) -> subprocess.Popen[bytes]:
+        process = popen(command)
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        signal.raise_signal(number)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        run_docker([str(program), "run"])
     assert (tmp_path / "ended").exists()
 
 

@@ -5,38 +5,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, which has to be the caller's."""
-    # SIGINT by hand too, since a shell starts background jobs with Ctrl-C ignored.
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled_by(_interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def kept_back() -> Iterator[None]:
     """Let a signal raise at the end of this, inside `interruptible`: what is started meanwhile is then known."""
     came: list[int] = []
+    with _handled_by(lambda number, frame: came.append(number)):
+        yield
+    if came:
+        signal.raise_signal(came[0])
 
-    def keep(number: int, frame: FrameType | None) -> None:
-        came.append(number)
 
-    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    # SIGINT by hand too, since a shell starts background jobs with Ctrl-C ignored.
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -416,6 +416,12 @@ def docker_in(folder: Path, script: str) -> Path:
     return program
 
 
+def lasting_docker(folder: Path, ready: str) -> Path:
+    """One that says so when it is ready, and runs until SIGTERM, or for 30 s by itself."""
+    ends = f"trap 'echo > {folder}/ended; exit 143' TERM"
+    return docker_in(folder, f"{ends}\n{ready}\nfor _ in $(seq 600); do sleep 0.05; done")
+
+
 def test_the_key_is_in_no_log(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Standard error goes into journald, or into a log of CI that others read."""
     docker_in(tmp_path, f'for word; do echo "$word"; done > {tmp_path}/words')
@@ -431,8 +437,7 @@ def test_the_key_is_in_no_log(models: Path, tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_us_alone_ends_the_container(models: Path, tmp_path: Path, number: signal.Signals) -> None:
     """As systemd and `kill` send it; a terminal's Ctrl-C reaches docker by itself."""
-    ends = f"trap 'echo > {tmp_path}/ended; exit 143' TERM"
-    docker_in(tmp_path, f"{ends}\necho ready\nfor _ in $(seq 600); do sleep 0.05; done")  # or after 30 s by itself
+    lasting_docker(tmp_path, "echo ready")
     ports = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "latentclr", "serve", "--engine", "docker", "--repository", str(models), *ports],
@@ -455,8 +460,7 @@ def test_a_signal_while_docker_starts_ends_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Docker may run before we know of it; nobody else would end it then."""
-    ends = f"trap 'echo > {tmp_path}/ended; exit 143' TERM"
-    program = docker_in(tmp_path, f"{ends}\necho > {tmp_path}/ready\nfor _ in $(seq 600); do sleep 0.05; done")
+    program = lasting_docker(tmp_path, f"echo > {tmp_path}/ready")
     popen = subprocess.Popen
 
     def interrupted(command: list[str]) -> subprocess.Popen[bytes]:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save_file
+from test_latent_input import check_no_edits
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.editor import FusedEditor
@@ -157,6 +158,10 @@ def test_names_are_published_without_another_export(exported, trained, invoke, r
     assert invoke(*publishing, "--force").exit_code == 0
     assert list(json.loads(manifest_of(repository / "latent_edit"))["edits"]) == ["wrong"]
     assert "has no model 'nobody'" in refused(invoke(*publishing, "--name", "nobody"))
+
+
+def test_no_edits_on_every_engine(exported):
+    check_no_edits(exported[0], "latent_edit", np.random.RandomState(5).randn(2, D).astype(np.float32))
 
 
 @pytest.fixture(scope="module")
